@@ -1,0 +1,174 @@
+"""What the API and the agent say to each other: jobs, replies, their limits and their encoding.
+
+The only module that both sides import. A golden file in tests/ freezes the wire format.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+WIRE_VERSION: Final = 1
+
+MAX_CODE_BYTES: Final = 64 * 1024  # UTF-8; a program somebody wrote, not a data set
+MAX_INPUT_BYTES: Final = 128 * 1024  # UTF-8; with the code far below what one message holds
+MAX_STREAM_BYTES: Final = 64 * 1024  # of stdout and of stderr, each, as the program wrote them
+MAX_ERROR_MESSAGE_CHARS: Final = 1000  # of an exception's message; all of it is in stderr
+MIN_TIMEOUT_S: Final = 0.1
+MAX_TIMEOUT_S: Final = 10.0  # below the queue's visibility timeout with room to start and to reply
+DEFAULT_TIMEOUT_S: Final = 3.0
+
+MAX_MESSAGE_BYTES: Final = 1024 * 1024  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+COMPRESS_ABOVE_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
+# \u escapes make six bytes of one; the largest struct is two streams (or code and input) and little else.
+MAX_DECODED_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 64 * 1024
+
+
+class ContractError(Exception):
+    """Bytes that are no valid message of this version, or a message that would not fit into one."""
+
+
+class Status(StrEnum):
+    """How the customer's program ended."""
+
+    OK = "ok"  # exit code 0
+    ERROR = "error"  # any other exit code
+    TIMEOUT = "timeout"  # still running after timeout_s
+    OUT_OF_MEMORY = "out_of_memory"  # killed by the kernel for its memory
+    OUTPUT_LIMIT = "output_limit"  # wrote more than MAX_STREAM_BYTES to a stream
+    KILLED = "killed"  # ended by any other signal
+
+
+class FailureReason(StrEnum):
+    """Why a job has no result. Never the doing of the customer's program."""
+
+    EXPIRED = "expired"  # reached a host after expires_at
+    SANDBOX = "sandbox"  # its sandboxes broke, each time it was tried
+
+
+class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
+    """One request to run code. Times are seconds since the epoch."""
+
+    version: int = WIRE_VERSION
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
+    input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
+    timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    reply_to: Annotated[str, Meta(min_length=1, max_length=1024)]  # URL of the queue somebody waits on
+    submitted_at: float
+    reply_by: float  # until then somebody waits on reply_to
+    expires_at: float  # after it nobody wants the job
+
+
+class Truncated(Struct, frozen=True, kw_only=True):
+    """Which streams were longer than what is returned of them."""
+
+    stdout: bool = False
+    stderr: bool = False
+
+
+class UncaughtException(Struct, frozen=True, kw_only=True):
+    """The exception that ended the program; `line` is where in main.py, if it passed there."""
+
+    type: Annotated[str, Meta(max_length=MAX_ERROR_MESSAGE_CHARS)]
+    message: Annotated[str, Meta(max_length=MAX_ERROR_MESSAGE_CHARS)]
+    line: int | None = None
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What a job took: wall clock, CPU of all its processes, peak memory of its sandbox, wait for a host."""
+
+    duration_ms: Annotated[int, Meta(ge=0)]
+    cpu_ms: Annotated[int, Meta(ge=0)]
+    memory_bytes: Annotated[int, Meta(ge=0)]
+    queued_ms: Annotated[int, Meta(ge=0)]
+
+
+class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
+    """What came of a job that ran.
+
+    `exit_code` is what a shell would show: 0 to 255, 128 + n for a program that signal n ended. It and `signal`
+    are None when we ended the run (timeout, output_limit).
+    """
+
+    version: int = WIRE_VERSION
+    id: str
+    status: Status
+    exit_code: int | None
+    signal: str | None  # "SIGSEGV"
+    stdout: str
+    stderr: str
+    truncated: Truncated
+    error: UncaughtException | None
+    usage: Usage
+    runtime: str  # "python 3.13"
+
+
+class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
+    """The reply for a job that has no result."""
+
+    version: int = WIRE_VERSION
+    id: str
+    reason: FailureReason
+
+
+Message = Job | Result | Failure
+Reply = Result | Failure
+
+_decoder: Final = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> str:
+    """A message as SQS takes it: ASCII JSON, or base64 of its zlib form when that JSON is large.
+
+    SQS refuses control characters and lone surrogates, so everything but ASCII is escaped.
+    Raises ContractError when it would not fit into one SQS message.
+    """
+    body = json.dumps(msgspec.to_builtins(message), ensure_ascii=True, separators=(",", ":"))
+    if len(body) > COMPRESS_ABOVE_BYTES:
+        body = base64.b64encode(zlib.compress(body.encode("ascii"), level=1)).decode("ascii")
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise ContractError(f"message of {len(body)} bytes exceeds {MAX_MESSAGE_BYTES}")
+    return body
+
+
+def decode_job(body: str) -> Job:
+    """The job in an SQS message body. Raises ContractError for anything else."""
+    message = _decode(body)
+    if not isinstance(message, Job):
+        raise ContractError("not a job")
+    return message
+
+
+def decode_reply(body: str) -> Reply:
+    """The result or failure in an SQS message body. Raises ContractError for anything else."""
+    message = _decode(body)
+    if isinstance(message, Job):
+        raise ContractError("not a reply")
+    return message
+
+
+def _decode(body: str) -> Message:
+    try:
+        message = _decoder.decode(body if body.startswith("{") else _inflate(body))
+    except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
+        raise ContractError("not a message of the wire format") from error
+    if message.version != WIRE_VERSION:
+        raise ContractError(f"wire version {message.version} instead of {WIRE_VERSION}")
+    return message
+
+
+def _inflate(body: str) -> bytes:
+    try:
+        inflater = zlib.decompressobj()
+        data = inflater.decompress(base64.b64decode(body, validate=True), MAX_DECODED_BYTES)
+    except (binascii.Error, zlib.error) as error:
+        raise ContractError("neither JSON nor compressed JSON") from error
+    if not inflater.eof:
+        raise ContractError("compressed message is cut short or too large")
+    return data
