@@ -1,0 +1,51 @@
+# Everything runs in .venv, made on first use and again when the pinned requirements change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WITH_ENGINE := $(BIN)/python -m infra.engine --
+
+export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench image lock clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: $(STAMP) ## the whole stack on this machine, until Ctrl-C
+	@$(BIN)/python -m infra.local
+
+test: lint ## lint, then every test; TESTS="tests/unit -x" runs less
+	$(WITH_ENGINE) $(BIN)/pytest $(TESTS)
+
+lint: $(STAMP) ## formatting, ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
+	$(WITH_ENGINE) $(BIN)/python -m tests.bench
+
+image: $(STAMP) ## build the sandbox image and print its tag
+	@$(WITH_ENGINE) $(BIN)/python -m executor_host.image.build
+
+lock: $(STAMP) ## compile the .in files into hashed requirements; needs the network
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 --upgrade requirements.in --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+		--python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
+
+clean: ## remove what the other targets made here; Docker keeps the image
+	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
