@@ -23,7 +23,8 @@ MIN_TIMEOUT_S: Final = 0.1
 MAX_TIMEOUT_S: Final = 10.0  # below the queue's visibility timeout with room to start and to reply
 DEFAULT_TIMEOUT_S: Final = 3.0
 
-MAX_MESSAGE_BYTES: Final = 1024 * 1024  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
 COMPRESS_ABOVE_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
 # \u escapes make six bytes of one; the largest struct is two streams (or code and input) and little else.
 MAX_DECODED_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 64 * 1024
@@ -55,7 +56,7 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     """One request to run code. Times are seconds since the epoch."""
 
     version: int = WIRE_VERSION
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
@@ -92,8 +93,8 @@ class Usage(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     """What came of a job that ran.
 
-    `exit_code` is what a shell would show: 0 to 255, 128 + n for a program that signal n ended. It and `signal`
-    are None when we ended the run (timeout, output_limit).
+    `exit_code` is what a shell would show: 0 to 255, 128 + n for a program that signal n ended. It and
+    `signal` are None when we ended the run (timeout, output_limit).
     """
 
     version: int = WIRE_VERSION
@@ -155,8 +156,8 @@ def decode_reply(body: str) -> Reply:
 
 def _decode(body: str) -> Message:
     try:
-        message = _decoder.decode(body if body.startswith("{") else _inflate(body))
-    except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
+        message: Message = _decoder.decode(body if body.startswith("{") else _inflate(body))
+    except (ValueError, RecursionError) as error:  # msgspec's and Unicode's are ValueErrors
         raise ContractError("not a message of the wire format") from error
     if message.version != WIRE_VERSION:
         raise ContractError(f"wire version {message.version} instead of {WIRE_VERSION}")

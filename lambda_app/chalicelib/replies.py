@@ -1,0 +1,192 @@
+"""The reply queue of this process. Lambda freezes background threads, so one who waits polls for all."""
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
+
+from chalicelib.contract import ContractError, Reply, decode_reply
+
+log = logging.getLogger(__name__)
+
+QUEUE_PREFIX: Final = "python-exec-reply-"  # the role may create these and the scheduled clean-up finds them
+LONG_POLL_S: Final = 20  # the longest that SQS waits
+PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
+BATCH: Final = 10  # messages in one SQS call
+NEW_QUEUE_S: Final = 5.0  # a queue this young may still be unknown to parts of SQS
+# Longer than any message lives: what was received once is not received again, deleted or not.
+ATTRIBUTES: Final = {
+    "MessageRetentionPeriod": "3600",
+    "VisibilityTimeout": "7200",
+    "ReceiveMessageWaitTimeSeconds": str(LONG_POLL_S),
+    "SqsManagedSseEnabled": "true",
+}
+_GONE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+
+
+class ReplyQueueError(Exception):
+    """The reply queue could not be created."""
+
+
+class Sqs(Protocol):
+    """What is used of boto3's client."""
+
+    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str]) -> dict[str, Any]:  # noqa: N803
+        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html."""
+
+    def receive_message(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803
+        MaxNumberOfMessages: int,  # noqa: N803
+        WaitTimeSeconds: int,  # noqa: N803
+    ) -> dict[str, Any]:
+        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html."""
+
+    def delete_message_batch(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803
+        Entries: Sequence[Mapping[str, str]],  # noqa: N803
+    ) -> dict[str, Any]:
+        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessageBatch.html."""
+
+
+class _Queue(Struct, frozen=True):
+    url: str
+    created_at: float
+
+
+class ReplyQueue:
+    """Hands each reply to the thread that waits for it. Any number of threads may wait at once."""
+
+    def __init__(self, sqs: Sqs, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sqs = sqs
+        self._clock = clock
+        self._creating = threading.Lock()
+        self._queue: _Queue | None = None
+        self._changed = threading.Condition()  # guards everything below
+        self._polling = False
+        self._expected: set[str] = set()
+        self._arrived: dict[str, Reply] = {}
+        self._receipts: list[str] = []
+        self.dropped: Counter[str] = Counter()  # replies that nobody could be given, by reason
+
+    def url(self) -> str:
+        """The URL of the queue, created if there is none. Raises ReplyQueueError."""
+        return self._current().url
+
+    @contextmanager
+    def expecting(self, job_id: str) -> Iterator[None]:
+        """Keeps a reply to this job from being dropped. Enter before the job is sent."""
+        with self._changed:
+            self._expected.add(job_id)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected.discard(job_id)
+                self._arrived.pop(job_id, None)
+
+    def wait(self, job_id: str, *, deadline: float) -> Reply:
+        """The reply to an expected job. Raises TimeoutError at `deadline`, a time of the clock."""
+        left_s = deadline - self._clock()
+        while left_s > 0:
+            with self._changed:
+                if left_s < 1:  # too short for a long poll; somebody else may hold one meanwhile
+                    self._changed.wait_for(lambda: job_id in self._arrived, min(left_s, PAUSE_S))
+                self._changed.wait_for(lambda: job_id in self._arrived or not self._polling, deadline - self._clock())
+                if job_id in self._arrived or self._polling:
+                    break
+                self._polling = True
+            self._poll(deadline)
+            left_s = deadline - self._clock()
+        with self._changed:
+            if job_id not in self._arrived:
+                raise TimeoutError
+            return self._arrived.pop(job_id)
+
+    def _current(self) -> _Queue:
+        with self._creating:
+            if self._queue is None:
+                name = QUEUE_PREFIX + uuid.uuid4().hex
+                try:
+                    url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
+                except (BotoCoreError, ClientError) as error:
+                    raise ReplyQueueError(name) from error
+                self._queue = _Queue(url, self._clock())
+                log.info("reply_queue_created", extra={"queue": name})
+            return self._queue
+
+    def _poll(self, deadline: float) -> None:
+        try:
+            self._delete_handled()
+            messages = self._receive(deadline)
+            with self._changed:
+                for message in messages:
+                    self._hand_out(message)
+        finally:
+            with self._changed:
+                self._polling = False
+                self._changed.notify_all()
+
+    def _receive(self, deadline: float) -> list[dict[str, Any]]:
+        queue = None
+        try:
+            queue = self._current()
+            wait_s = min(LONG_POLL_S, max(0, int(deadline - self._clock())))
+            answer = self._sqs.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_s)
+        except (BotoCoreError, ClientError, ReplyQueueError) as error:
+            log.warning("reply_poll_failed", exc_info=True)
+            if queue and _is_gone(error) and self._clock() - queue.created_at > NEW_QUEUE_S:
+                self._replace(queue)
+            time.sleep(max(0.0, min(PAUSE_S, deadline - self._clock())))
+            return []
+        messages: list[dict[str, Any]] = answer.get("Messages", [])
+        return messages
+
+    def _replace(self, gone: _Queue) -> None:
+        with self._creating:
+            if self._queue is gone:
+                self._queue = None
+        with self._changed:
+            self._receipts.clear()
+
+    def _hand_out(self, message: Mapping[str, Any]) -> None:
+        self._receipts.append(message["ReceiptHandle"])
+        try:
+            reply = decode_reply(message["Body"])
+        except ContractError as error:
+            self._drop("undecodable", message_id=message["MessageId"], why=str(error))
+            return
+        if reply.id in self._expected:
+            self._arrived[reply.id] = reply
+        else:
+            self._drop("unexpected", message_id=message["MessageId"])  # late, or the second of two
+
+    def _drop(self, reason: str, **fields: str) -> None:
+        self.dropped[reason] += 1
+        log.warning("reply_dropped", extra={"reason": reason, **fields})
+
+    def _delete_handled(self) -> None:
+        # While the next job runs, so that no reply waits for it; only whole batches: a tenth of the calls.
+        with self._changed:
+            if len(self._receipts) < BATCH:
+                return
+            receipts, self._receipts = self._receipts[:BATCH], self._receipts[BATCH:]
+        entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, receipt in enumerate(receipts)]
+        try:
+            self._sqs.delete_message_batch(QueueUrl=self.url(), Entries=entries)
+        except (BotoCoreError, ClientError, ReplyQueueError):
+            log.warning("reply_delete_failed", exc_info=True)  # they expire
+
+
+def _is_gone(error: Exception) -> bool:
+    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _GONE

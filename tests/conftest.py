@@ -1,0 +1,53 @@
+"""Marks each test with the folder that it is in, so that `pytest -m unit` runs tests/unit; and sandboxes for all."""
+
+import uuid
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import docker
+import pytest
+
+from executor_host.engine import Engine
+from executor_host.image.build import ensure_image
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
+
+
+@pytest.fixture(scope="session")
+def image():
+    return ensure_image(docker.from_env())
+
+
+@pytest.fixture(scope="session")
+def engine(image):
+    engine = Engine(image, agent=f"tests-{uuid.uuid4().hex}")
+    yield engine
+    for container_id, _ in engine.containers():
+        engine.remove(container_id)
+
+
+@pytest.fixture(scope="session")
+def warm_sandbox(engine):
+    """A function that gives a fresh sandbox; the next ones start meanwhile."""
+    with ThreadPoolExecutor(2) as starters:
+        coming = deque(starters.submit(engine.start) for _ in range(3))
+
+        def take():
+            coming.append(starters.submit(engine.start))
+            return coming.popleft().result()
+
+        yield take
+        for sandbox in coming:
+            sandbox.result().destroy()
+
+
+@pytest.fixture(scope="session")
+def run(warm_sandbox):
+    """A function that runs a program in a sandbox of its own."""
+    return lambda code, text="", timeout_s=8.0: warm_sandbox().run(code, text, timeout_s=timeout_s)

@@ -1,0 +1,249 @@
+import base64
+import json
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+from chalicelib import contract
+from chalicelib.contract import (
+    ContractError,
+    Failure,
+    FailureReason,
+    Job,
+    Result,
+    Status,
+    Truncated,
+    UncaughtException,
+    Usage,
+    decode_job,
+    decode_reply,
+    encode,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ID = "0123456789abcdef0123456789abcdef"
+
+JOB = Job(
+    id=ID,
+    code="print(input())",
+    input="ü😀\x01",
+    timeout_s=2.5,
+    reply_to="https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-reply-1",
+    submitted_at=1700000000.25,
+    reply_by=1700000020.25,
+    expires_at=1700000020.25,
+)
+RESULT = Result(
+    id=ID,
+    status=Status.ERROR,
+    exit_code=1,
+    signal=None,
+    stdout="1\n",
+    stderr="Traceback\ufffd\n",
+    truncated=Truncated(stdout=True),
+    error=UncaughtException(type="ValueError", message="no", line=3),
+    usage=Usage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
+    runtime="python 3.13",
+)
+FAILURE = Failure(id=ID, reason=FailureReason.EXPIRED)
+MESSAGES = {"job": JOB, "result": RESULT, "failure": FAILURE}
+
+FILLERS = {
+    "ascii": "x",
+    "control": "\x01",
+    "quote": '"',
+    "backslash": "\\",
+    "two_bytes": "\u00fc",
+    "noncharacter": "\ufffe",
+    "replacement": "\ufffd",
+    "astral": "\U0001f600",
+    "last_astral": "\U0010ffff",
+}
+
+
+def golden(name):
+    return (GOLDEN / name).read_text(encoding="ascii").rstrip("\n")
+
+
+def decode(body):
+    return decode_job(body) if '"job"' in body[:20] else decode_reply(body)
+
+
+def job(**changes):
+    return Job(**{name: getattr(JOB, name) for name in Job.__struct_fields__} | changes)
+
+
+def result(**changes):
+    return Result(**{name: getattr(RESULT, name) for name in Result.__struct_fields__} | changes)
+
+
+def compressed(data):
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+def fill(filler, limit_bytes):
+    return filler * (limit_bytes // len(filler.encode()))
+
+
+def noise(limit_bytes):
+    """Text of so many bytes that zlib can do least about: it has most bits in each byte of UTF-8."""
+    return "".join(random.Random(0).choices([chr(n) for n in range(128)], k=limit_bytes))  # noqa: S311
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_encode_writes_the_golden_file(name):
+    assert encode(MESSAGES[name]) == golden(f"{name}.json")
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_decode_reads_the_golden_file(name):
+    assert decode(golden(f"{name}.json")) == MESSAGES[name]
+
+
+def test_decode_reads_the_golden_compressed_file():
+    assert decode_reply(golden("failure.compressed")) == FAILURE
+
+
+@pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
+def test_largest_job_fits_and_comes_back(filler):
+    largest = job(
+        code=fill(filler, contract.MAX_CODE_BYTES),
+        input=fill(filler, contract.MAX_INPUT_BYTES),
+        reply_to="\x01" * 1024,
+    )
+    body = encode(largest)
+    assert len(body) <= contract.MAX_MESSAGE_BYTES
+    assert decode_job(body) == largest
+
+
+@pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
+def test_largest_result_fits_and_comes_back(filler):
+    largest = result(
+        stdout=fill(filler, contract.MAX_STREAM_BYTES),
+        stderr=fill(filler, contract.MAX_STREAM_BYTES),
+        error=UncaughtException(type=filler * 1000, message=filler * 1000, line=2**31),
+    )
+    body = encode(largest)
+    assert len(body) <= contract.MAX_MESSAGE_BYTES
+    assert decode_reply(body) == largest
+
+
+def test_result_of_nothing_but_invalid_bytes_fits_and_comes_back():
+    """Each invalid byte of a stream becomes U+FFFD: three bytes of UTF-8, six of JSON."""
+    largest = result(stdout="\ufffd" * contract.MAX_STREAM_BYTES, stderr="\ufffd" * contract.MAX_STREAM_BYTES)
+    assert decode_reply(encode(largest)) == largest
+
+
+def test_incompressible_job_fits_and_comes_back():
+    largest = job(code=noise(contract.MAX_CODE_BYTES), input=noise(contract.MAX_INPUT_BYTES))
+    body = encode(largest)
+    assert len(body) <= contract.MAX_MESSAGE_BYTES
+    assert decode_job(body) == largest
+
+
+@pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_body_holds_only_characters_that_sqs_takes(filler, length):
+    assert set(encode(job(input=filler * (length // len(filler.encode()) or 1)))) <= set(map(chr, range(32, 127)))
+
+
+def test_small_message_stays_readable_and_large_one_is_compressed():
+    assert encode(job(input="x" * 10_000)).startswith("{")
+    assert len(encode(job(input="x" * contract.MAX_INPUT_BYTES))) < 2000
+
+
+def test_message_above_the_limit_of_sqs_is_refused():
+    with pytest.raises(ContractError, match="exceeds 1048576"):
+        encode(job(code=noise(2 * contract.MAX_MESSAGE_BYTES)))
+
+
+def test_unknown_field_is_ignored():
+    assert decode_job(changed("job", later=[1])) == JOB
+
+
+def changed(name, **changes):
+    return json.dumps(json.loads(golden(f"{name}.json")) | changes)
+
+
+def without(name, field):
+    members = json.loads(golden(f"{name}.json"))
+    del members[field]
+    return json.dumps(members)
+
+
+BAD_JOBS = {
+    "empty": "",
+    "text": "hello",
+    "not_ascii": "ü",
+    "lone_surrogate": "\ud800",
+    "truncated_json": golden("job.json")[:-2],
+    "trailing": golden("job.json") + "{}",
+    "array": "[]",
+    "null": "null",
+    "nan": golden("job.json").replace("2.5", "NaN"),
+    "deep": '{"kind":"job","later":' + "[" * 100_000,
+    "no_kind": without("job", "kind"),
+    "other_kind": changed("job", kind="jobs"),
+    "a_result": golden("result.json"),
+    "a_failure": golden("failure.json"),
+    "version": changed("job", version=2),
+    "version_text": changed("job", version="1"),
+    "id_short": changed("job", id="0123"),
+    "id_upper": changed("job", id=ID.upper()),
+    "id_path": changed("job", id="../" + ID[3:]),
+    "id_newline": changed("job", id=ID + "\n"),
+    "id_missing": without("job", "id"),
+    "code_missing": without("job", "code"),
+    "code_empty": changed("job", code=""),
+    "code_number": changed("job", code=1),
+    "code_surrogate": changed("job", code="\ud800"),
+    "code_too_long": changed("job", code="x" * (contract.MAX_CODE_BYTES + 1)),
+    "input_too_long": changed("job", input="x" * (contract.MAX_INPUT_BYTES + 1)),
+    "input_null": changed("job", input=None),
+    "timeout_low": changed("job", timeout_s=0.09),
+    "timeout_high": changed("job", timeout_s=10.01),
+    "timeout_bool": changed("job", timeout_s=True),
+    "timeout_text": changed("job", timeout_s="3"),
+    "reply_to_empty": changed("job", reply_to=""),
+    "reply_to_missing": without("job", "reply_to"),
+    "reply_by_missing": without("job", "reply_by"),
+    "zlib_cut": compressed(golden("job.json").encode())[:-8],
+    "zlib_tampered": compressed(golden("job.json").encode())[:40] + "AAAA" + compressed(b"x" * 99),
+    "zlib_bomb": compressed(golden("job.json").encode() + b" " * 10_000_000),
+    "zlib_not_utf8": compressed(b'{"kind":"job","id":"\xff"}'),
+    "zlib_nothing": compressed(b""),
+    "zlib_twice": compressed(compressed(golden("job.json").encode()).encode()),
+}
+
+
+@pytest.mark.parametrize("body", BAD_JOBS.values(), ids=BAD_JOBS)
+def test_bad_job_is_refused(body):
+    with pytest.raises(ContractError):
+        decode_job(body)
+
+
+BAD_REPLIES = {
+    "a_job": golden("job.json"),
+    "version": changed("failure", version=0),
+    "reason": changed("failure", reason="because"),
+    "status": changed("result", status="fine"),
+    "exit_code_text": changed("result", exit_code="0"),
+    "exit_code_missing": without("result", "exit_code"),
+    "stdout_null": changed("result", stdout=None),
+    "usage_negative": changed("result", usage={"duration_ms": -1, "cpu_ms": 0, "memory_bytes": 0, "queued_ms": 0}),
+    "error_message_too_long": changed("result", error={"type": "E", "message": "x" * 1001, "line": None}),
+}
+
+
+@pytest.mark.parametrize("body", BAD_REPLIES.values(), ids=BAD_REPLIES)
+def test_bad_reply_is_refused(body):
+    with pytest.raises(ContractError):
+        decode_reply(body)
+
+
+def test_contract_error_does_not_quote_the_message():
+    with pytest.raises(ContractError) as caught:
+        decode_job(changed("job", kind="secret"))
+    assert "secret" not in str(caught.value)
