@@ -1,0 +1,59 @@
+"""`python -m executor_host`: the agent of this host, until SIGTERM or SIGINT."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from threading import Event
+from typing import Final
+
+from prometheus_client import start_http_server
+from pythonjsonlogger.json import JsonFormatter
+
+from executor_host import settings as agent_settings
+from executor_host.agent import Agent
+from executor_host.engine import Engine
+from executor_host.job_queue import SqsJobQueue
+from executor_host.pool import Pool
+
+STOP_WITHIN_S: Final = 14.5  # the longest job and its overrun fit in
+logger = logging.getLogger("executor_host")
+
+
+def main() -> int:
+    """Run until told to stop; 0 when all that was begun was finished and removed."""
+    log_json_lines()
+    try:
+        settings = agent_settings.read(os.environ)
+    except agent_settings.SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.sandbox_runtime or None)
+    pool = Pool(engine, size=settings.pool_size, builders=os.cpu_count() or 1)
+    queue = SqsJobQueue(settings.job_queue_url, workers=settings.concurrency)
+    agent = Agent(queue, pool=pool, workers=settings.concurrency)
+    start_http_server(settings.metrics_port, addr="127.0.0.1")
+    pool.open()
+    agent.start()
+    logger.info("agent_started", extra={"agent": settings.agent_name, "concurrency": settings.concurrency})
+    stop.wait()
+    deadline = time.monotonic() + STOP_WITHIN_S
+    drained = agent.stop(STOP_WITHIN_S - 1.5)
+    pool.close(deadline - time.monotonic())
+    logger.info("agent_stopped", extra={"drained": drained})
+    return 0 if drained else 1
+
+
+def log_json_lines() -> None:
+    """One JSON object a line on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

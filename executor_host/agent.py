@@ -1,0 +1,172 @@
+"""Takes jobs from the queue, each with a warm sandbox already in hand: receive, run, reply, and only then delete.
+
+A program has no side effects, so a job that is delivered twice is just run twice; nothing here locks or claims.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Final, Protocol
+
+from chalicelib.contract import (
+    ContractError,
+    Failure,
+    FailureReason,
+    Job,
+    Reply,
+    Result,
+    Usage,
+    decode_job,
+    encode,
+)
+from executor_host import metrics
+from executor_host.channel import SandboxError
+from executor_host.job_queue import Delivery, JobQueue, NoSuchQueueError, QueueError
+from executor_host.pool import WarmSandbox
+from executor_host.sandbox import Outcome
+
+SANDBOXES_PER_JOB: Final = 3  # that may break under it before its sender is told so
+TAKE_WAIT_S: Final = 1.0  # how long a worker without a sandbox takes to see that the agent stops
+QUEUE_PAUSE_S: Final = 1.0  # between attempts to reach a queue service that is gone
+REPLY_ATTEMPTS: Final = 4  # a queue that was just made may be unknown for a second
+REPLY_PAUSE_S: Final = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class Sandboxes(Protocol):
+    """What the agent needs of pool.Pool."""
+
+    def take(self, timeout_s: float) -> WarmSandbox | None:
+        """A sandbox for one job, None when there is none in time."""
+
+    def finish(self, sandbox: WarmSandbox) -> None:
+        """Forget a taken sandbox."""
+
+
+class Agent:
+    """Runs up to `workers` jobs at once."""
+
+    def __init__(
+        self, queue: JobQueue, *, pool: Sandboxes, workers: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock` gives seconds since the epoch, as the times in a job."""
+        self._queue = queue
+        self._pool = pool
+        self._clock = clock
+        self._stopping = Event()
+        self._workers = [Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)]
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Take no more jobs and wait for those that run; whether all were done in time."""
+        self._stopping.set()
+        deadline = time.monotonic() + timeout_s
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        return not any(worker.is_alive() for worker in self._workers)
+
+    def _work(self) -> None:
+        sandbox: WarmSandbox | None = None
+        while not self._stopping.is_set():
+            try:
+                if sandbox is not None and not sandbox.is_waiting():
+                    self._discard(sandbox)
+                    sandbox = None
+                sandbox = sandbox or self._pool.take(TAKE_WAIT_S)
+                delivery = self._queue.receive() if sandbox is not None else None
+                if sandbox is None or delivery is None:
+                    continue
+                if self._stopping.is_set():
+                    self._queue.give_back(delivery)
+                    break
+                held, sandbox = sandbox, None
+                self._handle(delivery, held)
+            except QueueError:
+                logger.warning("queue_unreachable", exc_info=True)
+                self._stopping.wait(QUEUE_PAUSE_S)
+            except Exception:  # a bug of ours must cost one job's attempt, not a worker
+                logger.exception("job_handling_failed")
+        if sandbox is not None:
+            self._discard(sandbox)
+
+    def _discard(self, sandbox: WarmSandbox) -> None:
+        sandbox.destroy()
+        self._pool.finish(sandbox)
+
+    def _handle(self, delivery: Delivery, sandbox: WarmSandbox) -> None:
+        try:
+            job = decode_job(delivery.body)
+        except ContractError:
+            self._discard(sandbox)
+            metrics.UNDECODABLE.inc()
+            logger.warning("undecodable_message", exc_info=True)
+            return
+        reply = self._answer(job, sandbox)
+        status = reply.status if isinstance(reply, Result) else reply.reason
+        self._reply(job, reply)
+        self._queue.delete(delivery)
+        metrics.JOBS.labels(status).inc()
+        logger.info("job_answered", extra={"job_id": job.id, "status": status})
+
+    def _answer(self, job: Job, sandbox: WarmSandbox | None) -> Reply:
+        for _ in range(SANDBOXES_PER_JOB):
+            if sandbox is None:
+                sandbox = self._pool.take(max(0.0, job.expires_at - self._clock()))
+            if sandbox is None or self._clock() >= job.expires_at:
+                if sandbox is not None:
+                    self._discard(sandbox)
+                return Failure(id=job.id, reason=FailureReason.EXPIRED)
+            queued_s = max(0.0, self._clock() - job.submitted_at)
+            try:
+                with metrics.RUNNING.track_inprogress(), metrics.RUN_SECONDS.time():
+                    outcome = sandbox.run(job.code, job.input, timeout_s=job.timeout_s)
+            except SandboxError:
+                metrics.SANDBOX_ERRORS.inc()
+                logger.warning("sandbox_broke", extra={"job_id": job.id}, exc_info=True)
+            else:
+                metrics.QUEUED_SECONDS.observe(queued_s)
+                return result(job, outcome, queued_s=queued_s, runtime=sandbox.runtime)
+            finally:
+                self._pool.finish(sandbox)
+            sandbox = None
+        return Failure(id=job.id, reason=FailureReason.SANDBOX)
+
+    def _reply(self, job: Job, reply: Reply) -> None:
+        """Raises QueueError when the service is gone, so that the job stays; not when just nobody waits any more."""
+        body = encode(reply)
+        for attempt in range(REPLY_ATTEMPTS):
+            try:
+                return self._queue.reply(job.reply_to, body)
+            except NoSuchQueueError:
+                if attempt + 1 < REPLY_ATTEMPTS:
+                    time.sleep(REPLY_PAUSE_S)
+        metrics.UNDELIVERABLE.inc()
+        logger.warning("reply_queue_gone", extra={"job_id": job.id})
+        return None
+
+
+def result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Result:
+    """What the customer gets for a job that ran."""
+    return Result(
+        id=job.id,
+        status=outcome.status,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        stdout=outcome.stdout,
+        stderr=outcome.stderr,
+        truncated=outcome.truncated,
+        error=outcome.error,
+        usage=Usage(
+            duration_ms=outcome.duration_ms,
+            cpu_ms=outcome.cpu_ms,
+            memory_bytes=outcome.memory_bytes,
+            queued_ms=round(queued_s * 1000),
+        ),
+        runtime=runtime,
+    )

@@ -1,0 +1,90 @@
+"""Builds the sandbox image once per version of its inputs. For infra/, the tests and a host's start-up."""
+
+import fcntl
+import hashlib
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import docker
+from docker import DockerClient
+from docker.errors import APIError, ImageNotFound
+
+from executor_host.image import debian
+
+REPOSITORY: Final = "python-exec-sandbox"
+REGISTRY_BASE: Final = "python:3.13-slim"
+
+_HERE: Final = Path(__file__).parent
+_CONTEXT: Final = (_HERE / "Dockerfile", _HERE / "assemble.py", _HERE.parent / "supervisor.py")
+
+
+class ImageBuildError(Exception):
+    """The engine could not build the image; the message ends with what its last step printed."""
+
+
+def image_tag() -> str:
+    """The name of the image that these sources make."""
+    inputs = hashlib.sha256()
+    for path in (*_CONTEXT, Path(__file__)):
+        inputs.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
+
+
+def ensure_image(client: DockerClient) -> str:
+    """The tag of the image, built unless the engine has it. Raises ImageBuildError or PackagesError."""
+    tag = image_tag()
+    if _exists(client, tag):
+        return tag
+    with (_HERE / "Dockerfile").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start together one builds
+        if not _exists(client, tag):
+            _build(client, tag, base=_base(client))
+    return tag
+
+
+def _exists(client: DockerClient, tag: str) -> bool:
+    try:
+        client.images.get(tag)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _base(client: DockerClient) -> str:
+    for tag in (REGISTRY_BASE, debian.BASE_TAG):
+        if _exists(client, tag):
+            return tag
+    try:
+        client.images.pull(REGISTRY_BASE)
+    except APIError:
+        return debian.import_base(client)
+    return REGISTRY_BASE
+
+
+def _build(client: DockerClient, tag: str, *, base: str) -> None:
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for path in _CONTEXT:
+            archive.add(path, path.name)
+    context.seek(0)
+    printed = ""
+    for event in client.api.build(
+        fileobj=context,
+        custom_context=True,
+        tag=tag,
+        buildargs={"BASE": base},
+        network_mode="none",
+        rm=True,
+        forcerm=True,
+        decode=True,
+    ):
+        printed += event.get("stream", "")
+        if "error" in event:
+            raise ImageBuildError(f"{event['error']}\n{printed[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{ensure_image(docker.from_env())}\n")

@@ -1,0 +1,45 @@
+"""The agent's settings, read once from the environment by __main__.py."""
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+_CORES: Final = os.cpu_count() or 1
+
+
+class SettingsError(Exception):
+    """The environment lacks settings or holds wrong ones; the message names them all."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
+    """See README.md, which a test compares with these."""
+
+    job_queue_url: Annotated[str, Meta(min_length=1)]
+    sandbox_image: Annotated[str, Meta(min_length=1)]
+    sandbox_runtime: str = ""  # OCI runtime, as "runsc"; Docker's default when empty
+    agent_name: Annotated[str, Meta(min_length=1)] = socket.gethostname()
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 2 * _CORES
+    pool_size: Annotated[int, Meta(ge=1, le=512)] = 2 * _CORES
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9464
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """The settings in an environment. Raises SettingsError."""
+    values, wrong = {}, []
+    for field in msgspec.structs.fields(Settings):
+        given = environment.get(field.encode_name)
+        if given is None:
+            if field.required:
+                wrong.append(f"{field.encode_name} is missing")
+            continue
+        try:
+            values[field.name] = msgspec.convert(given, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            wrong.append(f"{field.encode_name}: {error}")
+    if wrong:
+        raise SettingsError("; ".join(wrong))
+    return Settings(**values)
