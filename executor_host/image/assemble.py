@@ -82,9 +82,7 @@ def copy_python() -> None:
 
 
 def copy_time_zones() -> None:
-    unused = shutil.ignore_patterns(
-        "posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list"
-    )
+    unused = shutil.ignore_patterns("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
     shutil.copytree(ZONEINFO, in_root(ZONEINFO), symlinks=True, ignore=unused)
 
 
