@@ -52,7 +52,8 @@ def log_json_lines() -> None:
     """One JSON object a line on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("executor_host").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

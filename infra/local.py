@@ -1,0 +1,168 @@
+"""The whole stack on this machine: engine, image, queues, agent, API. For `make run` and the e2e tests."""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import docker
+
+from executor_host.image.build import ImageBuildError, ensure_image
+from executor_host.image.debian import PackagesError
+from infra.aws import create_job_queue, emulated_aws
+from infra.engine import EngineError, docker_engine
+from infra.processes import (
+    LOCAL,
+    LOOPBACK,
+    START_TIMEOUT_S,
+    Process,
+    ProcessError,
+    accepts,
+    free_port,
+    running,
+)
+
+DEFAULT_PORT: Final = 8000
+
+API_GRACE_S: Final = 2.0
+AGENT_GRACE_S: Final = 20.0  # it finishes what runs and removes its sandboxes, in 15 s
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that runs: how to reach it, and what a process needs in its environment to take part."""
+
+    url: str
+    metrics_url: str
+    environment: dict[str, str]
+    emulator: Process
+    agent: Process
+    api: Process
+
+    def check(self) -> None:
+        """Raises ProcessError if a part of it has ended."""
+        for process in (self.emulator, self.agent, self.api):
+            process.check()
+
+
+@contextlib.contextmanager
+def local_stack(
+    *,
+    name: str,
+    logs: Path,
+    host: str = LOOPBACK,
+    port: int = 0,
+    reload: bool = False,
+    say: Callable[[str], object] = lambda _: None,
+) -> Iterator[Stack]:
+    """Starts everything, yields when the first job can be sent, and leaves nothing behind.
+
+    `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one.
+    Raises EngineError, PackagesError, ImageBuildError or ProcessError.
+    """
+    with contextlib.ExitStack() as started:
+        say("Docker Engine …")
+        address = started.enter_context(docker_engine())
+        say("sandbox image …")
+        client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
+        with contextlib.closing(client):
+            image = ensure_image(client)
+
+        say("queues …")
+        aws = started.enter_context(emulated_aws(logs=logs))
+        settings = {**aws.environment, "JOB_QUEUE_URL": create_job_queue(aws.environment)}
+
+        say("agent and API …")
+        metrics_port = free_port()
+        of_agent = {"DOCKER_HOST": address, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
+        agent = started.enter_context(
+            running(
+                "agent",
+                [sys.executable, "-m", "executor_host"],
+                grace_s=AGENT_GRACE_S,
+                settings={**settings, **of_agent, "METRICS_PORT": str(metrics_port)},
+                logs=logs,
+            )
+        )
+        port = port or free_port(host)
+        command = [sys.executable, "-m", "infra.api", f"--host={host}", f"--port={port}"]
+        reloading = ["--reload"] if reload else []
+        api = started.enter_context(
+            running("api", [*command, *reloading], grace_s=API_GRACE_S, settings=settings, logs=logs)
+        )
+        metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
+        agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
+        api.wait_until(lambda: accepts(host, port), timeout_s=START_TIMEOUT_S)
+        yield Stack(f"http://{host}:{port}", metrics_url, settings, aws.process, agent, api)
+
+
+def _has_sandbox(metrics_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(metrics_url, timeout=1) as answer:  # noqa: S310 - ours, and http
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("python_exec_pool_ready ") and float(line.split()[1]) > 0 for line in lines)
+
+
+def _write_environment(stack: Stack) -> Path:
+    path = LOCAL / "env"
+    values = {"URL": stack.url, "METRICS_URL": stack.metrics_url, **stack.environment}
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
+    return path
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _interrupt(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is cleaning up
+    _say("stopping …")
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str]) -> str | None:
+    """Runs the stack until Ctrl-C, SIGTERM or the end of a part of it; what went wrong, if something did."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK)
+    parser.add_argument("--port", type=int, default=os.environ.get("PORT", DEFAULT_PORT), help="or PORT=…")
+    options = parser.parse_args(arguments)
+    try:
+        socket.create_server((options.host, options.port)).close()
+    except OSError as error:
+        taken = f"{options.host}:{options.port}: {os.strerror(error.errno or 0)}"
+        return f"Cannot listen on {taken}. Choose another port: make run PORT=8001"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        with local_stack(
+            name="local", logs=LOCAL, host=options.host, port=options.port, reload=True, say=_say
+        ) as stack:
+            example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
+            curl = f"curl -s {stack.url} -H 'Content-Type: application/json' -d {example}"
+            _say(f"\nReady at {stack.url}. Try:\n\n  {curl}\n")
+            _say(f"Settings: {_write_environment(stack)}. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
+            while True:
+                stack.check()
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        return None
+    except (EngineError, PackagesError, ImageBuildError, ProcessError) as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

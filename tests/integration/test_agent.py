@@ -1,0 +1,130 @@
+"""An agent as a process, with real Docker and emulated SQS: how it starts, stops and dies."""
+
+import signal
+import uuid
+
+import docker
+import pytest
+
+from chalicelib.contract import Status
+from infra.engine import Daemon, started
+from tests.waiting import eventually
+
+
+def test_job_on_the_queue_is_run_and_answered(start_agent, customer):
+    start_agent()
+    result = customer.run("print(input()[::-1])", "hello")
+    assert (result.status, result.stdout) == (Status.OK, "olleh\n")
+
+
+def test_metrics_count_jobs_by_status(start_agent, customer):
+    agent = start_agent()
+    customer.run("print()")
+    customer.run("1/0")
+    eventually(lambda: agent.metric('python_exec_jobs_total{status="error"}') == 1)
+    assert agent.metric('python_exec_jobs_total{status="ok"}') == 1
+    assert agent.metric("python_exec_run_seconds_count") == 2
+    assert agent.metric("python_exec_take_wait_seconds_count") >= 2
+    assert agent.metric("python_exec_queued_seconds_count") == 2
+    assert agent.metric("python_exec_sandbox_start_seconds_count") >= 2
+
+
+def test_log_is_json_and_holds_neither_code_nor_input_nor_output(start_agent, customer):
+    agent = start_agent()
+    secret = uuid.uuid4().hex
+    customer.run(f"print('{secret}', input()); raise SystemExit('{secret}')", secret)
+    agent.popen.send_signal(signal.SIGTERM)
+    agent.popen.wait(20)
+    log = agent.log.read_text()
+    assert secret not in log
+    assert {line[0] + line[-1] for line in log.splitlines()} == {"{}"}
+
+
+def test_idle_agent_told_to_stop_leaves_nothing_and_exits_with_0(start_agent):
+    agent = start_agent()
+    agent.wait_until_ready()
+    agent.popen.send_signal(signal.SIGTERM)
+    assert agent.popen.wait(15) == 0
+    assert agent.containers() == []
+
+
+def test_agent_told_to_stop_finishes_what_runs(start_agent, customer):
+    agent = start_agent()
+    agent.wait_until_ready()
+    job_id = customer.send("import time; time.sleep(2); print('done')")
+    eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
+    agent.popen.send_signal(signal.SIGTERM)
+    assert agent.popen.wait(15) == 0
+    assert customer.replies(1)[job_id].stdout == "done\n"
+    assert agent.containers() == []
+
+
+def test_killed_agent_leaves_no_container(start_agent, customer):
+    agent = start_agent()
+    agent.wait_until_ready(2)
+    customer.send("import time; time.sleep(10)", timeout_s=10.0)
+    eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
+    assert len(agent.containers()) >= 4
+    agent.popen.kill()
+    agent.wait_until_nothing_is_left(timeout_s=5)
+
+
+def test_new_agent_removes_what_one_of_its_name_left_behind(start_agent, docker_client, image):
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    leftover = docker_client.api.create_container(image, ["python3"], labels={"python-exec.agent": name})["Id"]
+    agent = start_agent(name=name)
+    agent.wait_until_ready()
+    eventually(lambda: leftover not in {container["Id"] for container in agent.containers()})
+
+
+def test_sandbox_killed_from_outside_while_it_waits_is_replaced(start_agent, customer, docker_client):
+    agent = start_agent()
+    agent.wait_until_ready(2)
+    killed = [container["Id"] for container in agent.containers()]
+    for container_id in killed:
+        docker_client.api.remove_container(container_id, force=True)
+    assert customer.run("print(1)").stdout == "1\n"
+    eventually(lambda: agent.metric("python_exec_pool_ready") == 2)
+
+
+def test_sandbox_removed_from_outside_under_a_job_is_replaced(start_agent, customer, docker_client):
+    agent = start_agent(POOL_SIZE="1", CONCURRENCY="1")
+    agent.wait_until_ready()
+    before = {container["Id"] for container in agent.containers()}
+    job_id = customer.send("import time; time.sleep(1); print('done')")
+    eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
+    for container_id in before:
+        docker_client.api.remove_container(container_id, force=True)
+    assert customer.replies(1)[job_id].stdout == "done\n"
+
+
+def test_missing_settings_are_all_named(start_agent):
+    agent = start_agent(JOB_QUEUE_URL="", POOL_SIZE="none")
+    assert agent.popen.wait(20) == 2
+    log = agent.log.read_text()
+    assert "JOB_QUEUE_URL" in log
+    assert "POOL_SIZE" in log
+
+
+@pytest.fixture
+def own_daemon(tmp_path_factory, docker_client, image):
+    """A Docker Engine that a test may end, with the sandbox image in it."""
+    directory = tmp_path_factory.mktemp("d")
+    return Daemon(run=directory / "run", data=directory / "data")
+
+
+def test_agent_survives_a_restart_of_docker(start_agent, customer, own_daemon, docker_client, image):
+    own_daemon.run.mkdir()
+    with started(own_daemon):
+        client = docker.DockerClient(own_daemon.address)
+        client.images.load(b"".join(docker_client.images.get(image).save(named=True)))
+        agent = start_agent(docker_host=own_daemon.address, engine_client=client)
+        agent.wait_until_ready(2)
+        assert customer.run("print(1)").stdout == "1\n"
+    eventually(lambda: agent.metric("python_exec_pool_ready") == 0)
+    job_id = customer.send("print(2)")
+    with started(own_daemon):
+        assert customer.replies(1)[job_id].stdout == "2\n"
+        agent.popen.send_signal(signal.SIGTERM)
+        assert agent.popen.wait(20) == 0
+        assert agent.containers() == []

@@ -1,0 +1,61 @@
+"""Our own dockerd, beside the engine of the machine: another socket, another directory."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+
+from infra import engine
+from infra.engine import Daemon
+from infra.processes import ProcessError
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="starting dockerd takes root on Linux"
+)
+
+
+@pytest.fixture
+def daemon(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("d")
+    yield Daemon(run=directory / "run", data=directory / "data")
+    subprocess.run(["umount", directory / "data"], stderr=subprocess.DEVNULL, check=False)  # a killed dockerd's
+
+
+def processes_of(daemon: Daemon) -> list[str]:
+    listing = subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if str(daemon.run) in line]
+
+
+def test_started_engine_answers_and_leaves_nothing(daemon):
+    daemon.run.mkdir()
+    daemon.pidfile.write_text("1")  # a stale one, whose number is another program's by now
+    with engine.started(daemon, logs=daemon.run.parent) as address:
+        assert docker.DockerClient(base_url=address).containers.list() == []
+        assert len(processes_of(daemon)) == 2  # dockerd and its containerd
+        assert not Path("/sys/class/net/docker0").exists()
+    assert processes_of(daemon) == []
+    assert not daemon.pidfile.exists()
+
+
+def test_killed_engine_leaves_nothing(daemon):
+    with engine.started(daemon, logs=daemon.run.parent):
+        assert len(processes_of(daemon)) == 2
+        os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
+    assert processes_of(daemon) == []
+    assert not daemon.pidfile.exists()
+
+
+def test_engine_that_cannot_start_shows_its_log(daemon):
+    daemon.data.parent.joinpath("data").write_text("a file where a directory should be")
+    with pytest.raises(ProcessError, match=r"dockerd\.log"), engine.started(daemon, logs=daemon.run.parent):
+        pass
+
+
+def test_command_runs_with_an_engine_and_its_exit_code_is_returned():
+    check = "import docker, sys; sys.exit(42 if docker.from_env().ping() else 1)"
+    done = subprocess.run([sys.executable, "-m", "infra.engine", "--", sys.executable, "-c", check], check=False)
+    assert done.returncode == 42
