@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> str | None:
         signal.signal(number, _interrupt)
     try:
         with local_stack(
-            name="local", logs=LOCAL, host=options.host, port=options.port, reload=True, say=_say
+            name=f"local-{options.port}", logs=LOCAL, host=options.host, port=options.port, reload=True, say=_say
         ) as stack:
             example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
             curl = f"curl -s {stack.url} -H 'Content-Type: application/json' -d {example}"

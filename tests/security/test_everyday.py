@@ -1,4 +1,4 @@
-# ruff: noqa: E501, ISC004, S108  # tables of programs
+# ruff: noqa: E501, ISC004  # tables of programs
 """What programs do every day is not refused by any barrier."""
 
 from textwrap import dedent

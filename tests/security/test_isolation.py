@@ -1,4 +1,4 @@
-# ruff: noqa: E501, S108, UP031  # tables of programs, paths in the container
+# ruff: noqa: E501, UP031  # tables of programs, paths in the container
 """Ways out of the sandbox: network, files, privileges, rare system calls, and what a program leaves for the next."""
 
 import json

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, S108  # tables of programs, paths in the container
+# ruff: noqa: E501  # tables of programs, paths in the container
 """Programs that want more than their share, or want to stay: each ends in time, with a verdict and its first output."""
 
 import contextlib
