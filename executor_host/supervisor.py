@@ -229,12 +229,12 @@ def supervise() -> None:
     poller.register(0, select.POLLIN)
     poller.register(wake_read, select.POLLIN)
     streams.await_child()
+    cpu_s, oom_kills = cgroup.cpu_s() - time.process_time(), cgroup.oom_kills()
     send(frame(READY, b"%d.%d" % sys.version_info[:2]))
 
     timeout_s, max_stream_bytes, code, text = receive_job()
     with open(MAIN, "wb") as file:
         file.write(code)
-    cpu_s, oom_kills = cgroup.cpu_s() - time.process_time(), cgroup.oom_kills()
     started = time.monotonic()
     streams.start(poller, text, max_stream_bytes)
     wait_status = watch(child, poller, streams, wake_read, started + timeout_s)
@@ -315,6 +315,7 @@ def verdict(wait_status: int | None, truncated: set[bytes]) -> tuple[bytes, int]
 
 def become_program(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap) -> None:
     """Turn the forked child into what `python3 main.py` would be at this point of its start, and wait for the job."""
+    own_pages(libc)
     os.dup2(streams.child_stdin, 0)
     os.dup2(streams.child_stdout, 1)
     os.dup2(streams.child_stderr, 2)
@@ -332,7 +333,6 @@ def become_program(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap)
     program = types.ModuleType("__main__")  # one that is not frozen: what it holds in cycles is finalised at exit
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
-    own_pages(libc)
     os.write(1, WORD)
     os.read(0, len(WORD))
 
