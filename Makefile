@@ -8,7 +8,7 @@ WITH_ENGINE := $(BIN)/python -m infra.engine --
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench image lock clean
+.PHONY: help run test lint format bench soak image lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
 	$(WITH_ENGINE) $(BIN)/python -m tests.bench
+
+soak: $(STAMP) ## some six minutes of hostile customers; exit code 1 if an answer was wrong
+	$(WITH_ENGINE) $(BIN)/python -m tests.soak
 
 image: $(STAMP) ## build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m executor_host.image.build

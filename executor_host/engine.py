@@ -16,6 +16,7 @@ from executor_host.sandbox import Sandbox
 from executor_host.supervisor import READY
 
 READY_WITHIN_S: Final = 30.0  # far above any start seen, even on a machine that does nothing but start sandboxes
+DEATH_WITHIN_S: Final = 1.0  # how long Docker may take to see that a container has ended
 ANSWER_WITHIN_S: Final = 60  # of the engine, to one request
 _ATTACH: Final = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
@@ -79,9 +80,10 @@ class Engine:
         Docker's word counts only for a dead PID 1: it is also true when just some child of it had to die.
         """
         with contextlib.suppress(DockerException, OSError):
-            for _ in range(20):
+            until = monotonic() + DEATH_WITHIN_S
+            while monotonic() < until:
                 state = self._client().inspect_container(container_id)["State"]
                 if not state["Running"]:
                     return bool(state["OOMKilled"])
-                sleep(0.05)
+                sleep(0.001)  # Docker removes what has ended within milliseconds
         return False

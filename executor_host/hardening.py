@@ -25,6 +25,13 @@ ENVIRONMENT: Final = {
     "PYTHONPATH": "/sandbox",  # where the supervisor lies; it takes this away before the program starts
 }
 
+# What Docker's own list holds, and /proc/pressure: triggers on the load of the host, open to any user.
+MASKED_PATHS: Final = (
+    *(f"/proc/{name}" for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "pressure")),
+    *(f"/proc/{name}" for name in ("sched_debug", "scsi", "timer_list", "timer_stats")),
+    *("/sys/firmware", "/sys/devices/virtual/powercap"),
+)
+
 # A uid of its own for each sandbox: the kernel's per-user accounts (pipe buffers, pending signals, inotify) are
 # shared with no other job, and who breaks out of a container can signal or trace no process of another one.
 FIRST_UID: Final = 1 << 30
@@ -82,11 +89,8 @@ def seccomp_profile() -> dict[str, Any]:
         "syscalls": [
             _allow(*_ALLOWED_SYSCALLS),
             _allow("clone", args=[_argument(0, _NEW_NAMESPACE_FLAGS, "SCMP_CMP_MASKED_EQ")]),
-            {
-                "names": ["clone3"],
-                "action": "SCMP_ACT_ERRNO",
-                "errnoRet": _ENOSYS,
-            },  # so that libc falls back to clone
+            # So that libc falls back to clone, whose flags are in a register.
+            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
             *(_allow("socket", args=[_argument(0, family)]) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
             _allow("socketpair", args=[_argument(0, _AF_UNIX)]),
             # The supervisor is the same user as the program, which could else set its CPU limit to nothing or
@@ -127,10 +131,8 @@ def container_config(image: str, *, agent: str, runtime: str | None = None) -> d
             "NetworkMode": "none",  # exfiltration, scanning, the metadata service of the cloud
             "ReadonlyRootfs": True,  # changes to Python itself, bytes on the host's disk
             "CapDrop": ["ALL"],  # everything that root's powers without root would allow
-            "SecurityOpt": [
-                "no-new-privileges",
-                f"seccomp={_SECCOMP}",
-            ],  # setuid programs; the kernel's rarer calls
+            "SecurityOpt": ["no-new-privileges", f"seccomp={_SECCOMP}"],  # setuid programs; rare system calls
+            "MaskedPaths": list(MASKED_PATHS),  # what the host is doing, its keys and its power
             "Memory": MEMORY_BYTES,  # starving the host of memory
             "MemorySwap": MEMORY_BYTES,  # equal: no swap, which would be slow, and bytes on a disk
             "PidsLimit": PIDS_UNDER_GVISOR if runtime == GVISOR_RUNTIME else PIDS,  # fork bombs

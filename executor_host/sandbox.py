@@ -16,6 +16,7 @@ from executor_host.supervisor import (
     EXITED,
     FLOODED,
     JOB_HEADER,
+    MAX_ERROR_FIELD_BYTES,
     REPORT,
     REPORT_RECORD,
     SIGNALLED,
@@ -166,7 +167,8 @@ def _uncaught_exception(record: bytes) -> UncaughtException | None:
         return None
     line, type_bytes, message_bytes = ERROR_RECORD.unpack_from(record)
     fields = record[ERROR_RECORD.size :]
-    if not type_bytes or type_bytes + message_bytes > len(fields):
+    longest = max(type_bytes, message_bytes)
+    if not type_bytes or longest > MAX_ERROR_FIELD_BYTES or type_bytes + message_bytes > len(fields):
         return None
     return UncaughtException(
         type=fields[:type_bytes].decode(errors="replace"),

@@ -14,6 +14,7 @@ import ctypes
 import gc
 import mmap
 import os
+import resource
 import select
 import signal
 import struct
@@ -45,7 +46,7 @@ WORD = b"\n"  # from the child: warm; to the child: go
 
 
 class Cgroup:
-    """The counters of the container's own cgroup, v1 or v2; absent ones (gVisor) read as zero."""
+    """The counters of the container's own cgroup, v1 or v2; without one (gVisor) those of processes that ended."""
 
     def __init__(self) -> None:
         self._cpu_ns = _open_first("/sys/fs/cgroup/cpuacct/cpuacct.usage")
@@ -56,10 +57,14 @@ class Cgroup:
     def cpu_s(self) -> float:
         if self._cpu_ns is not None:
             return int(_reread(self._cpu_ns)) / 1e9
-        return _field(self._cpu_stat, b"usage_usec") / 1e6
+        if self._cpu_stat is not None:
+            return _field(self._cpu_stat, b"usage_usec") / 1e6
+        return sum(os.times()[:4])  # ours, and of the children that were waited for
 
     def memory_peak_bytes(self) -> int:
-        return 0 if self._peak is None else int(_reread(self._peak))
+        if self._peak is not None:
+            return int(_reread(self._peak))
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
     def oom_kills(self) -> int:
         return _field(self._events, b"oom_kill")

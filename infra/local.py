@@ -177,7 +177,7 @@ def main(arguments: list[str]) -> str | None:
         signal.signal(number, _interrupt)
     try:
         with local_stack(
-            name="local",
+            name=f"local-{options.port}",
             logs=LOCAL,
             host=options.host,
             port=options.port,

@@ -18,6 +18,7 @@ from typing import Final
 ROOT: Final = Path("/rootfs")
 PYTHON: Final = Path(sys.executable).resolve()
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
+LOCALE: Final = Path("/usr/lib/locale/C.utf8")
 ZONEINFO: Final = Path("/usr/share/zoneinfo")
 SUPERVISOR: Final = Path("/sandbox/sitecustomize.py")  # on PYTHONPATH, Python imports it as it starts
 
@@ -81,6 +82,12 @@ def copy_python() -> None:
             in_root(link).symlink_to(link.readlink())
 
 
+def copy_locale() -> None:
+    """C.UTF-8, where it is files: without it Python starts in another mode than on any other machine."""
+    if LOCALE.is_dir():
+        shutil.copytree(LOCALE, in_root(LOCALE))
+
+
 def copy_time_zones() -> None:
     unused = shutil.ignore_patterns("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
     shutil.copytree(ZONEINFO, in_root(ZONEINFO), symlinks=True, ignore=unused)
@@ -122,6 +129,7 @@ def set_modes() -> None:
 
 if __name__ == "__main__":
     copy_python()
+    copy_locale()
     copy_time_zones()
     write_the_rest()
     compile_sources()

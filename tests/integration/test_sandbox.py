@@ -1,0 +1,236 @@
+# ruff: noqa: E501  # tables of programs
+"""Statuses, usage and errors: what a sandbox says of a program's end, each time measured by somebody else than it."""
+
+import time
+from textwrap import dedent
+
+import pytest
+
+from chalicelib.contract import Truncated, UncaughtException
+
+ALLOCATE = "x = b'x' * (400 * 1024 * 1024)"
+
+
+def verdict(outcome):
+    return outcome.status, outcome.exit_code, outcome.signal
+
+
+ENDS = {
+    "falls_off": ("pass", ("ok", 0, None)),
+    "exit_1": ("exit(1)", ("error", 1, None)),
+    "exit_137_is_not_memory": ("import sys; sys.exit(137)", ("error", 137, None)),
+    "exit_124_is_no_timeout": ("import os; os._exit(124)", ("error", 124, None)),
+    "exit_255": ("exit(-1)", ("error", 255, None)),
+    "exception": ("1/0", ("error", 1, None)),
+    "killed_by_itself": ("import os; os.kill(os.getpid(), 9)", ("killed", 137, "SIGKILL")),
+    "killed_by_child": (
+        "import os, time\nif os.fork(): time.sleep(9)\nos.kill(os.getppid(), 15)",
+        ("killed", 143, "SIGTERM"),
+    ),
+    "crash": ("import ctypes; ctypes.string_at(0)", ("killed", 139, "SIGSEGV")),
+    "memory": (ALLOCATE, ("out_of_memory", 137, "SIGKILL")),
+    "memory_bit_by_bit": ("x = []\nwhile True: x.append(bytes(99999))", ("out_of_memory", 137, "SIGKILL")),
+    "memory_of_child_only": (
+        f"import os\nif os.fork() == 0: {ALLOCATE}\nos.wait()",
+        ("ok", 0, None),
+    ),
+    "memory_of_child_and_exit_137": (
+        f"import os\nif os.fork() == 0: {ALLOCATE}\nos.wait()\nos._exit(137)",
+        ("error", 137, None),
+    ),
+    "memory_limit_of_its_own": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**27, 2**27))\nb'x' * 2**27",
+        ("error", 1, None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "expected"), ENDS.values(), ids=ENDS)
+def test_end_gives_status(run, program, expected):
+    assert verdict(run(program)) == expected
+
+
+def test_memory_over_many_processes_ends_in_time_with_what_was_printed(run):
+    program = """
+        import os, time
+        print("before", flush=True)
+        for _ in range(12):
+            if os.fork() == 0:
+                x = b"x" * (40 << 20)
+                time.sleep(30)
+        x = b"x" * (40 << 20)
+        for _ in range(12): os.wait()
+    """
+    outcome = run(dedent(program), timeout_s=3)
+    assert outcome.status in {"timeout", "out_of_memory"}  # whom of them the kernel takes is its choice
+    assert outcome.stdout == "before\n"
+
+
+STAYS = {
+    "sleeping": "time.sleep(60)",
+    "spinning": "while True: pass",
+    "spinning_in_c": "10 ** 10 ** 8",
+    "blocked_in_read": "r, w = os.pipe(); os.read(r, 1)",
+    "blocked_in_lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "deaf": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); time.sleep(60)",
+    "ignoring": "[signal.signal(s, signal.SIG_IGN) for s in (1, 2, 3, 10, 12, 14, 15)]; time.sleep(60)",
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "catching_all": "\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass",
+    "thread": "threading.Thread(target=time.sleep, args=[60]).start()",
+    "many_spinning_threads": "\ndef f():\n    while True: pass\nfor _ in range(9): threading.Thread(target=f).start()",
+    "waiting_for_child": "\nif os.fork() == 0: time.sleep(60)\nos.wait()",
+    "in_atexit": "import atexit; atexit.register(time.sleep, 60)",
+    "in_del": "\nclass C:\n    def __del__(self): time.sleep(60)\nc = C()",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", STAYS.values(), ids=STAYS)
+def test_program_that_stays_times_out_and_keeps_its_output(run, program):
+    outcome = run(
+        f"import os, signal, sys, threading, time\nprint('out')\nprint('err', file=sys.stderr)\n{program}",
+        timeout_s=0.5,
+    )
+    assert verdict(outcome) == ("timeout", None, None)
+    assert (outcome.stdout, outcome.stderr, outcome.truncated) == ("out\n", "err\n", Truncated())
+    assert 500 <= outcome.duration_ms < 1500
+
+
+@pytest.mark.parametrize(("fd", "cut"), [(1, Truncated(stdout=True)), (2, Truncated(stderr=True))])
+def test_flood_ends_the_run_and_keeps_the_first_64_kib(run, fd, cut):
+    outcome = run(f"import os\nos.write({3 - fd}, b'other')\nwhile True: os.write({fd}, b'0123456789abcdef' * 64)")
+    said = {1: outcome.stdout, 2: outcome.stderr}
+    assert verdict(outcome) == ("output_limit", None, None)
+    assert said == {fd: "0123456789abcdef" * 4096, 3 - fd: "other"}
+    assert outcome.truncated == cut
+
+
+def test_clock_starts_with_the_program(engine):
+    sandbox = engine.start()
+    time.sleep(2)
+    outcome = sandbox.run("import time; time.sleep(1)", "", timeout_s=1.7)
+    assert outcome.status == "ok"
+    assert 1000 <= outcome.duration_ms < 1700
+
+
+def test_sandbox_that_waits_is_waiting_and_a_destroyed_one_is_not(engine):
+    sandbox = engine.start()
+    assert sandbox.is_waiting()
+    engine.remove(sandbox.id)
+    deadline = time.monotonic() + 10
+    while sandbox.is_waiting() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not sandbox.is_waiting()
+    sandbox.destroy()
+
+
+def test_container_is_gone_after_its_run(engine):
+    sandbox = engine.start()
+    sandbox.run("print(1)", "", timeout_s=1)
+    deadline = time.monotonic() + 10
+    while sandbox.id in dict(engine.containers()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sandbox.id not in dict(engine.containers())
+
+
+def test_short_program_uses_little(run):
+    outcome = run("pass")
+    assert outcome.duration_ms < 500
+    assert outcome.cpu_ms < 200
+    assert 1 << 20 < outcome.memory_bytes < 60 << 20
+
+
+SPIN_300_MS = (
+    "import os, time\ndef spin():\n    end = time.process_time() + .3\n    while time.process_time() < end: pass\n"
+)
+SPINNERS = {
+    "itself": "spin()",
+    "thread": "import threading\nt = threading.Thread(target=spin)\nt.start()",
+    "child": "if os.fork(): os.wait()\nelse: spin()",
+    "child_without_wait": "r, w = os.pipe()\nif os.fork() == 0:\n    spin()\n    os._exit(0)\nos.close(w)\nos.read(r, 1)",
+    "grandchild": "for _ in range(2):\n    if os.fork():\n        os.wait()\n        os._exit(0)\nspin()",
+    "ignored_child": "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nif os.fork() == 0:\n    spin()\n    os._exit(0)\n"
+                     "try: os.wait()\nexcept ChildProcessError: pass",
+    "double_forked": "r, w = os.pipe()\nif os.fork() == 0:\n    if os.fork() == 0:\n        os.setsid()\n        spin()\n    os._exit(0)\n"
+                     "os.close(w)\nos.read(r, 1)",
+    "subprocess": "import subprocess, sys\nsubprocess.run([sys.executable, '-c', open('main.py').read().split('import sub')[0] + 'spin()'])",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", SPINNERS.values(), ids=SPINNERS)
+def test_cpu_of_the_whole_process_tree_is_counted(run, program):
+    outcome = run(SPIN_300_MS + program)
+    assert outcome.status == "ok"
+    assert 300 <= outcome.cpu_ms < 800
+    assert outcome.duration_ms >= 300
+
+
+def test_sleep_is_wall_time_and_no_cpu_time(run):
+    outcome = run("import time; time.sleep(.6)")
+    assert 600 <= outcome.duration_ms < 1500
+    assert outcome.cpu_ms < 200
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = b'x' * (100 << 20)",
+        "x = b'x' * (100 << 20)\ndel x",
+        "import os\nif os.fork() == 0: x = b'x' * (100 << 20)\nelse: os.wait()",
+        "x = open('f', 'wb').write(b'x' * (50 << 20))",
+    ],
+    ids=["kept", "freed", "child", "file"],
+)
+def test_peak_memory_is_that_of_the_sandbox(run, program):
+    assert 100 << 20 <= run(program).memory_bytes < 150 << 20
+
+
+def error(type_, message, line):
+    return UncaughtException(type=type_, message=message, line=line)
+
+
+ERRORS = {
+    "builtin": ("\n1 / 0", error("ZeroDivisionError", "division by zero", 2)),
+    "innermost_line": ("def f():\n    return {}['k']\n\nf()", error("KeyError", "'k'", 2)),
+    "stdlib": ("import json\n\njson.loads('{')", error(
+        "json.decoder.JSONDecodeError",
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        3,
+    )),
+    "callback_from_stdlib": ("import functools\nfunctools.reduce(lambda a, b:\n    a / b, [1, 0])", error(
+        "ZeroDivisionError", "division by zero", 3)),
+    "syntax": ("x = 1\ny = = 2", error("SyntaxError", "invalid syntax (main.py, line 2)", 2)),
+    "syntax_of_other_code": ("\neval('1 +')", error("SyntaxError", "invalid syntax (<string>, line 1)", 2)),
+    "own": ("class Mine(Exception): pass\nraise Mine('a', 2)", error("Mine", "('a', 2)", 2)),
+    "nested_own": ("class A:\n    class B(Exception): pass\nraise A.B", error("A.B", "", 3)),
+    "chained": ("try: 1/0\nexcept Exception as e:\n    raise ValueError('v') from e", error("ValueError", "v", 3)),
+    "group": ("raise ExceptionGroup('g', [OSError(1)])", error("ExceptionGroup", "g (1 sub-exception)", 1)),
+    "raising_str": ("class E(Exception):\n    def __str__(self): 1/0\nraise E", error("E", "", 3)),
+    "exiting_str": ("class E(Exception):\n    def __str__(self): raise SystemExit(0)\nraise E", error("E", "", 3)),
+    "str_no_text": ("class E(Exception):\n    def __str__(self): return 5\nraise E", error("E", "", 3)),
+    "unicode": ("raise ValueError('\u20ac' * 3)", error("ValueError", "\u20ac" * 3, 1)),
+    "lone_surrogate": (r"raise ValueError('a\ud800b')", error("ValueError", "a?b", 1)),
+    "huge_message": ("raise ValueError('x' * 10**4)", error("ValueError", "x" * 1000, 1)),
+    "huge_message_cut_at_a_character": ("raise ValueError('\u20ac' * 10**4)", error("ValueError", "\u20ac" * 333, 1)),
+    "huge_name": ("raise type('N' * 5000, (Exception,), {})('m')", error("N" * 1000, "m", 1)),
+    "odd_module": ("class E(Exception): __module__ = 5\nraise E('m')", error("5.E", "m", 2)),
+    "with_excepthook": ("import sys\nsys.excepthook = print\nraise OSError('o')", error("OSError", "o", 3)),
+    "in_exec": ("\nexec('1/0')", error("ZeroDivisionError", "division by zero", 2)),
+    "not_in_main": ("open('m.py', 'w').write('1/0')\nimport m", error("ZeroDivisionError", "division by zero", 2)),
+    "empty_traceback": ("e = ValueError('v')\n\ndef f(): raise e\nf()", error("ValueError", "v", 3)),
+    "recursion": ("def f():\n    f()\nf()", error("RecursionError", "maximum recursion depth exceeded", 2)),
+    "memory_error": ("\nx = bytes(10 ** 15)", error("MemoryError", "", 2)),
+    "handled": ("try: 1/0\nexcept Exception: exit(3)", None),
+    "exit": ("import sys; sys.exit('text')", None),
+    "exit_in_handler": ("try: 1/0\nexcept Exception: raise SystemExit(2)", None),
+    "in_thread": ("import threading\nt = threading.Thread(target=lambda: 1/0)\nt.start()\nt.join()\nexit(2)", None),
+    "in_thread_main_ok": ("import threading\nthreading.Thread(target=lambda: 1/0).start()", None),
+    "in_child": ("import os\nif os.fork() == 0: 1/0\nos.wait()\nexit(2)", None),
+    "in_atexit": ("import atexit\natexit.register(lambda: 1/0)\nexit(2)", None),
+    "os_exit": ("import os; os._exit(2)", None),
+    "interrupt": ("raise KeyboardInterrupt", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "expected"), ERRORS.values(), ids=ERRORS)
+def test_error_is_the_uncaught_exception_of_the_program(run, program, expected):
+    assert run(program).error == expected

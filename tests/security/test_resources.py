@@ -1,0 +1,270 @@
+# ruff: noqa: E501  # tables of programs, paths in the container
+"""Programs that want more than their share, or want to stay: each ends in time, with a verdict and its first output."""
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
+
+import pytest
+
+from executor_host.channel import SandboxGoneError
+from executor_host.hardening import PIDS, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
+from executor_host.sandbox import OVERRUN_S
+
+GREEDY = {  # statuses that may come of it, program
+    "fork_bomb": ({"timeout"}, """
+        while True:
+            try: os.fork()
+            except OSError: pass
+    """),
+    "fork_bomb_of_spinners": ({"timeout"}, """
+        for _ in range(99):
+            try:
+                if os.fork() == 0: break
+            except OSError: break
+        while True: pass
+    """),
+    "thread_bomb": ({"timeout"}, """
+        def spin():
+            while True: pass
+        while True:
+            try: threading.Thread(target=spin).start()
+            except RuntimeError: pass
+    """),
+    "zombies_by_the_thousand": ({"timeout"}, """
+        while True:
+            try:
+                if os.fork() == 0:
+                    os.fork()
+                    os._exit(0)
+            except OSError: pass
+    """),
+    "children_that_are_never_waited_for": ({"timeout"}, """
+        while True:
+            try:
+                if os.fork() == 0: os._exit(0)
+            except OSError: pass
+    """),
+    "memory_in_one_process": ({"out_of_memory"}, """
+        x = []
+        while True: x.append(b"x" * (1 << 20))
+    """),
+    "memory_in_many_processes": ({"out_of_memory", "timeout"}, """
+        for _ in range(50):
+            if os.fork() == 0: break
+        x = []
+        while True: x.append(b"x" * (1 << 20))
+    """),
+    "memory_while_it_lowers_its_oom_score": ({"out_of_memory", "timeout", "gone"}, """
+        for score in range(-1000, 1001, 100):
+            try:
+                with open("/proc/self/oom_score_adj", "w") as f: f.write(str(score))
+                break
+            except OSError: pass
+        for _ in range(55):
+            if os.fork() == 0: break
+        x = []
+        while True: x.append(b"x" * 50000); time.sleep(.001)
+    """),
+    "memory_in_pipes": ({"out_of_memory", "timeout"}, """
+        for _ in range(30):
+            if os.fork() == 0: break
+        pipes = []
+        while True:
+            try:
+                pipes.append(os.pipe())
+                os.set_blocking(pipes[-1][1], False)
+                while True: os.write(pipes[-1][1], bytes(65536))
+            except BlockingIOError: pass
+            except OSError: time.sleep(9)
+    """),
+    "memory_in_socket_buffers": ({"out_of_memory", "timeout", "gone"}, """
+        import socket
+        for _ in range(30):
+            if os.fork() == 0: break
+        ends = []
+        while True:
+            try:
+                ends += socket.socketpair()
+                ends[-1].setblocking(False)
+                while True: ends[-1].send(bytes(65536))
+            except BlockingIOError: pass
+            except OSError: time.sleep(9)
+    """),
+    "memory_in_memfds": ({"out_of_memory"}, """
+        fd = os.memfd_create("x")
+        while True: os.write(fd, bytes(1 << 20))
+    """),
+    "flood_of_stdout": ({"output_limit"}, "while True: os.write(1, bytes(65536))"),
+    "flood_of_stderr": ({"output_limit"}, "while True: os.write(2, bytes(65536))"),
+    "flood_of_both": ({"output_limit"}, "while True: os.write(1, bytes(65536)); os.write(2, bytes(65536))"),
+    "flood_of_lines": ({"output_limit"}, "while True: print()"),
+    "flood_by_grandchildren": ({"output_limit"}, """
+        for _ in range(40):
+            if os.fork() == 0: break
+        while True: os.write(1, b"x" * 100)
+    """),
+    "flood_by_daemon_after_main": ({"ok", "output_limit"}, """
+        if os.fork(): os._exit(0)
+        os.setsid()
+        if os.fork(): os._exit(0)
+        while True: os.write(1, b"x" * 65536)
+    """),
+    "sleep": ({"timeout"}, "time.sleep(10**6)"),
+    "spin": ({"timeout"}, "while True: pass"),
+    "closed_streams": ({"timeout"}, "os.closerange(0, 3); time.sleep(60)"),
+    "atexit_forever": ({"timeout"}, "import atexit; atexit.register(time.sleep, 60)"),
+    "sigchld_storm": ({"timeout"}, """
+        for _ in range(50):
+            if os.fork() == 0: break
+        while True: os.kill(1, signal.SIGCHLD)
+    """),
+    "stopped_tree": ({"timeout"}, """
+        for _ in range(20): os.fork() or os.kill(os.getpid(), signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    """),
+    "vfork_that_never_execs": ({"timeout"}, "import ctypes; ctypes.CDLL(None).vfork() or time.sleep(60)"),
+    "descriptors": ({"timeout"}, """
+        while True:
+            try: os.dup(0)
+            except OSError: time.sleep(9)
+    """),
+    "signals_blocked": ({"timeout"}, "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); time.sleep(60)"),
+    "huge_directory_depth": ({"timeout", "ok"}, """
+        try:
+            while True: os.mkdir("d"); os.chdir("d")
+        except OSError: pass
+    """),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statuses", "program"), GREEDY.values(), ids=GREEDY)
+def test_greedy_program_ends_in_time_with_a_verdict(run, statuses, program):
+    start = "import os, signal, sys, threading, time\nos.write(1, b'first\\n')\n"
+    started = time.monotonic()
+    try:
+        outcome = run(start + dedent(program), timeout_s=1)
+    except SandboxGoneError:  # killed for memory, and removed before anybody could ask: another sandbox will tell
+        assert "gone" in statuses
+        return
+    assert outcome.status in statuses
+    assert outcome.stdout.startswith("first\n")
+    assert time.monotonic() - started < 1 + OVERRUN_S + 1  # the last for a sandbox not yet warm
+
+
+def test_program_is_killed_for_memory_before_the_supervisor(run):
+    program = 'print(*(int(open(f"/proc/{pid}/oom_score_adj").read()) for pid in (1, "self")))'
+    supervisor, program = map(int, run(program).stdout.split())
+    assert supervisor < program == 1000
+
+
+DAEMONS = {
+    "holds_stdout": "os.setsid()\ntime.sleep(60)",
+    "double_forked": "os.setsid()\nif os.fork(): os._exit(0)\ntime.sleep(60)",
+    "in_its_own_group_spinning": "os.setpgid(0, 0)\nwhile True: pass",
+    "deaf": "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)",
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "forking_on": "while True:\n    if os.fork(): os._exit(0)",
+    "under_a_subreaper": "ctypes.CDLL(None).prctl(36, 1)\nif os.fork() == 0: os.fork()\ntime.sleep(60)",
+    "undumpable": "ctypes.CDLL(None).prctl(4, 0)\ntime.sleep(60)",
+    "fifty": "[os.fork() or time.sleep(60) for _ in range(50)]\ntime.sleep(60)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("daemon", DAEMONS.values(), ids=DAEMONS)
+def test_what_outlives_the_program_ends_with_it(run, daemon):
+    start = "import ctypes, os, signal, time\nif os.fork():\n    time.sleep(.1)\n    os.write(1, b'done')\n    os._exit(3)\n"
+    outcome = run(start + daemon)
+    assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 3, "done")
+    assert outcome.duration_ms < 2000
+
+
+def test_processes_are_limited(run):
+    program = """
+        import os, time
+        children = 0
+        try:
+            while os.fork(): children += 1
+            time.sleep(60)
+        except OSError as error:
+            print(children, error.errno)
+    """
+    assert run(dedent(program)).stdout == f"{PIDS - 2} 11\n"
+
+
+def test_exhausted_processes_do_not_hinder_the_report(run):
+    program = """
+        import os, time
+        try:
+            while os.fork(): pass
+            time.sleep(60)
+        except OSError:
+            raise
+    """
+    outcome = run(dedent(program))
+    assert (outcome.status, outcome.error.type) == ("error", "BlockingIOError")
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/tmp", SCRATCH_BYTES), ("/dev/shm", SHARED_MEMORY_BYTES)], ids=["scratch", "shm"]
+)
+def test_bytes_of_files_are_limited(run, path, limit):
+    program = f"""
+        import os
+        size = 0
+        fd = os.open("{path}/f", os.O_CREAT | os.O_WRONLY)
+        try:
+            while True: size += os.write(fd, bytes(65536))
+        except OSError as error:
+            print(size, error.errno)
+    """
+    size, errno = map(int, run(dedent(program)).stdout.split())
+    assert limit - 65536 <= size <= limit
+    assert errno == 28
+
+
+def test_number_of_files_is_limited(run):
+    program = """
+        import os
+        try:
+            for n in range(10**6): os.close(os.open(str(n), os.O_CREAT))
+        except OSError as error:
+            print(n, error.errno)
+    """
+    assert run(dedent(program)).stdout == f"{SCRATCH_INODES - 2} 28\n"
+
+
+def test_full_scratch_does_not_hinder_the_report(run):
+    outcome = run("try: open('f', 'wb').write(bytes(1 << 30))\nexcept OSError: pass\nraise ValueError('v')")
+    assert (outcome.status, outcome.error.message) == ("error", "v")
+
+
+def test_orphans_are_reaped(run):
+    program = """
+        import os
+        for _ in range(500):
+            if os.fork() == 0:
+                if os.fork() == 0: os._exit(0)
+                os._exit(0)
+            os.wait()
+        print("done")
+    """
+    outcome = run(dedent(program))
+    assert (outcome.status, outcome.stdout) == ("ok", "done\n")
+
+
+def test_good_programs_are_right_beside_every_hostile_one(engine):
+    def hostile(program):
+        with contextlib.suppress(SandboxGoneError):  # as above
+            engine.start().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)
+
+    def good(n):
+        return engine.start().run("print(int(input()) * 2)", str(n), timeout_s=8).stdout
+
+    with ThreadPoolExecutor(4) as attackers, ThreadPoolExecutor(2) as customers:
+        attacks = [attackers.submit(hostile, program) for _, program in GREEDY.values()]
+        answers = list(customers.map(good, range(30)))
+        for attack in attacks:
+            attack.result()
+    assert answers == [f"{2 * n}\n" for n in range(30)]

@@ -1,0 +1,249 @@
+# ruff: noqa: E501, FBT003  # tables of programs, records in their order
+"""Attacks on PID 1 by the program, which is the same user: it is not silenced, not read, and not made to lie."""
+
+from textwrap import dedent
+
+import pytest
+
+from chalicelib.contract import UncaughtException
+from executor_host.hardening import ENVIRONMENT
+from executor_host.supervisor import (
+    ERROR,
+    ERROR_RECORD,
+    EXITED,
+    FRAME_HEADER,
+    MAX_ERROR_FIELD_BYTES,
+    READY,
+    REPORT,
+    REPORT_RECORD,
+    STDOUT,
+)
+
+START = """
+import ctypes, errno, fcntl, gc, os, re, resource, signal, socket, struct, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(function, *args):
+    # the name of the error, or what came of it
+    ctypes.set_errno(0)
+    try: result = function(*args)
+    except OSError as error: return errno.errorcode[error.errno]
+    return errno.errorcode[ctypes.get_errno()] if result == -1 else result
+"""
+END = "\nos.write(1, b'lived')\nos._exit(3)\n"  # not with 0: a forged report could say that too
+
+
+def lived(outcome):
+    return (outcome.status, outcome.exit_code, outcome.stdout, outcome.stderr) == ("error", 3, "lived", "")
+
+
+ATTACKS = {
+    "every_signal": "for s in range(1, 65): tried(os.kill, 1, s)",
+    "every_signal_by_pidfd": "fd = os.pidfd_open(1)\nfor s in range(1, 65): tried(signal.pidfd_send_signal, fd, s)",
+    "every_signal_to_its_thread": "for s in range(1, 65): libc.tgkill(1, 1, s); libc.syscall(200, 1, s)",
+    "signals_by_thousands": "for _ in range(3000):\n    for s in (2, 10, 15, 17, 18, 19, 28, 9): os.kill(1, s)",
+    "kill_everybody": "os.fork() or time.sleep(60)\nfor s in (15, 19, 9): os.kill(-1, s)",
+    "kill_its_group": "tried(os.killpg, 1, 9), tried(os.kill, -1, 9)",
+    "signal_of_an_own_pipe": """
+        for s in (0, 9, 19, 15, 6, 29, 34):
+            r, w = os.pipe()
+            fcntl.fcntl(r, fcntl.F_SETOWN, 1)
+            fcntl.fcntl(r, fcntl.F_SETSIG, s)
+            fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+            os.write(w, b"x")
+    """,
+    "signals_of_its_stdio": """
+        for fd in (0, 1, 2):
+            fcntl.fcntl(fd, fcntl.F_SETOWN, 1)
+            fcntl.fcntl(fd, fcntl.F_SETSIG, 9)
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    """,
+    "nonblocking_stdio": "for fd in (0, 1, 2): os.set_blocking(fd, False)",
+    "smallest_pipes": "for fd in (0, 1, 2): tried(fcntl.fcntl, fd, 1031, 4096)",
+    "closed_stdin": "os.close(0)",
+    "closed_stderr": "os.close(2)",
+    "broken_import_of_ours": "sys.modules['sitecustomize'].__dict__.clear()",
+    "limits": "for n in range(16): tried(resource.prlimit, 1, n, (0, 0))",
+    "open_pidfds": "for n in range(64): tried(libc.syscall, 438, os.pidfd_open(1), n, 0)",
+    "dead_error_record": """
+        maps = re.findall(r"(\\w+)-(\\w+) rw-s .*", open("/proc/self/maps").read())
+        assert maps
+        for start, end in maps: libc.madvise(ctypes.c_void_p(int(start, 16)), int(end, 16) - int(start, 16), 9)
+        for start, end in maps:
+            try: os.truncate(f"/proc/self/map_files/{start.lstrip('0')}-{end.lstrip('0')}", 0)
+            except OSError: pass
+    """,
+    "exhausted_user": """
+        pipes = []
+        try:
+            while True: pipes.append(os.pipe())
+        except OSError: pass
+        for r, w in pipes: tried(fcntl.fcntl, w, 1031, 1 << 20)
+    """,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_attacked_supervisor_still_tells_the_truth(run, attack):
+    outcome = run(START + dedent(attack) + END)
+    assert lived(outcome), outcome
+
+
+REFUSED = {  # call, error
+    "ptrace_attach": ("libc.ptrace(16, 1, 0, 0)", "EPERM"),
+    "ptrace_seize": ("libc.ptrace(0x4206, 1, 0, 0)", "EPERM"),
+    "ptrace_parent": ("libc.ptrace(16, os.getppid(), 0, 0)", "EPERM"),
+    "read_memory": ("libc.process_vm_readv(1, None, 0, None, 0, 0)", "EPERM"),
+    "write_memory": ("libc.process_vm_writev(1, None, 0, None, 0, 0)", "EPERM"),
+    "take_descriptor": ("libc.syscall(438, os.pidfd_open(1), 1, 0)", "EPERM"),
+    "cpu_limit": ("resource.prlimit(1, resource.RLIMIT_CPU, (0, 0))", "EPERM"),
+    "file_limit": ("resource.prlimit(1, resource.RLIMIT_NOFILE, (0, 0))", "EPERM"),
+    "memory_limit": ("resource.prlimit(1, resource.RLIMIT_AS, (0, 0))", "EPERM"),
+    "read_limit": ("resource.prlimit(1, resource.RLIMIT_AS)", "EPERM"),
+    "nice": ("os.setpriority(os.PRIO_PROCESS, 1, 19)", "EPERM"),
+    "nice_of_user": ("os.setpriority(os.PRIO_USER, 0, 19)", "EPERM"),
+    "nice_of_group": ("os.setpriority(os.PRIO_PGRP, 1, 19)", "EPERM"),
+    "scheduler": ("os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))", "EPERM"),
+    "affinity": ("os.sched_setaffinity(1, {0})", "EPERM"),
+    "io_priority": ("libc.syscall(251, 1, 1, 3 << 13)", "EPERM"),
+    "autogroup": ("open('/proc/1/autogroup', 'w')", "EACCES"),
+    "session": ("os.setpgid(1, 0)", "ESRCH"),
+    "compare_files": ("libc.syscall(312, 1, os.getpid(), 0, 0, 0)", "EPERM"),
+    "its_pages": ("libc.syscall(279, 1, 0, None, None, None, 0)", "EPERM"),
+    "advise_its_memory": ("libc.syscall(440, os.pidfd_open(1), None, 0, 21, 0)", "EPERM"),
+    "its_futexes": ("libc.syscall(274, 1, ctypes.byref(ctypes.c_long()), ctypes.byref(ctypes.c_long()))", "EPERM"),
+    "queue_forged_signal": ("libc.syscall(129, 1, 17, ctypes.create_string_buffer(128))", "EPERM"),
+    **{
+        f"proc_{name.replace('/', '_')}": (f"open('/proc/1/{name}', 'rb').read(1)", "EACCES")
+        for name in (
+            "mem", "environ", "maps", "smaps", "pagemap", "auxv", "io", "stack", "syscall", "personality",
+            "fd/0", "fd/1", "fd/2", "fdinfo/1", "map_files", "task/1/mem", "task/1/environ", "cwd/main.py", "root/etc",
+        )
+    },
+    **{
+        f"write_proc_{name}": (f"open('/proc/1/{name}', 'wb')", "EACCES")
+        for name in ("mem", "oom_score_adj", "oom_adj", "clear_refs", "coredump_filter", "comm", "fd/1")
+    },
+    "readlink_exe": ("os.readlink('/proc/1/exe')", "EACCES"),
+    "list_descriptors": ("os.listdir('/proc/1/fd')", "EACCES"),
+    "namespace": ("os.open('/proc/1/ns/net', os.O_RDONLY)", "EACCES"),
+}  # fmt: skip
+
+
+def test_every_way_into_the_supervisor_is_refused(run):
+    calls = "\n".join(f"print({name!r}, tried(lambda: {call}))" for name, (call, _) in REFUSED.items())
+    outcome = run(START + calls)
+    said = dict(line.split(" ", 1) for line in outcome.stdout.splitlines())
+    refused = {name: error for name, (_, error) in REFUSED.items()}
+    assert {name: error for name, error in said.items() if error != refused[name]} == {}
+    assert (len(said), outcome.stderr) == (len(refused), "")
+
+
+def test_nothing_of_the_supervisor_can_be_written(run):
+    program = """
+        found = []
+        for directory, names, files in os.walk("/proc/1"):
+            for name in files:
+                path = os.path.join(directory, name)
+                if isinstance(tried(lambda: os.write(os.open(path, os.O_WRONLY), b"1")), int): found.append(path)
+        print(found)
+    """
+    assert run(START + dedent(program)).stdout == "[]\n"
+
+
+def frame(kind, payload):
+    return FRAME_HEADER.pack(kind, len(payload)) + payload
+
+
+FORGED = (
+    frame(READY, b"3.13")
+    + frame(STDOUT, b"forged")
+    + frame(ERROR, bytes(ERROR_RECORD.size + 2 * MAX_ERROR_FIELD_BYTES))
+    + frame(REPORT, REPORT_RECORD.pack(EXITED, 0, False, 1, 1, 1, False, False))
+)
+
+
+def test_frames_forged_to_every_descriptor_are_no_more_than_output(run):
+    program = f"""
+        import glob, os
+        forged = {FORGED!r}
+        forged += b"\\x01\\x00\\x00\\x00" + len(forged).to_bytes(4, "big") + forged  # and in Docker's framing
+        for fd in range(1024):
+            if fd not in (1, 2):
+                try: os.write(fd, forged)
+                except OSError: pass
+        for path in ("/dev/console", "/dev/tty", "/dev/ptmx", "/dev/stdin", "/proc/1/fd/1", "/proc/1/task/1/fd/1",
+                     "/proc/1/root/dev/stdout", *glob.glob("/dev/pts/*"), *glob.glob("/proc/1/fd/*")):
+            try: os.write(os.open(path, os.O_WRONLY | os.O_NONBLOCK), forged)
+            except OSError: pass
+        for path in ("/dev/stdout", "/proc/self/fd/1", "/proc/thread-self/fd/1"):
+            os.write(os.open(path, os.O_WRONLY), forged)
+        os.write(1, forged)
+        os._exit(3)
+    """
+    outcome = run(dedent(program))
+    said = FORGED + b"\1\0\0\0" + len(FORGED).to_bytes(4, "big") + FORGED
+    assert (outcome.status, outcome.exit_code, outcome.error) == ("error", 3, None)
+    assert outcome.stdout == (said * 4).decode(errors="replace")
+
+
+RECORDS = {  # what a program writes over its error record, what is made of it
+    "forged": (ERROR_RECORD.pack(7, 1, 2) + b"Tmm", UncaughtException(type="T", message="mm", line=7)),
+    "negative_line": (ERROR_RECORD.pack(-5, 1, 0) + b"T", UncaughtException(type="T", message="", line=None)),
+    "no_utf8": (ERROR_RECORD.pack(0, 1, 2) + b"\xff\xed\xa0", UncaughtException(type="\ufffd", message="\ufffd\ufffd", line=None)),
+    "longest": (
+        ERROR_RECORD.pack(1, 1000, 1000) + b"x" * 2000,
+        UncaughtException(type="x" * 1000, message="x" * 1000, line=1),
+    ),
+    "too_long": (ERROR_RECORD.pack(1, 65535, 65535) + b"x" * 2000, None),
+    "unequal": (ERROR_RECORD.pack(1, 1001, 999) + b"x" * 2000, None),
+    "all_ones": (b"\xff" * 4096, None),
+    "type_missing": (ERROR_RECORD.pack(1, 0, 5) + b"x" * 5, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "expected"), RECORDS.values(), ids=RECORDS)
+def test_forged_error_record_is_text_in_bounds_and_no_verdict(run, record, expected):
+    program = f"""
+        ((start, end),) = re.findall(r"(\\w+)-(\\w+) rw-s .*", open("/proc/self/maps").read())
+        ctypes.memmove(int(start, 16), {record!r}, {len(record)})
+        os._exit(137)
+    """
+    outcome = run(START + dedent(program))
+    assert (outcome.status, outcome.exit_code) == ("error", 137)
+    assert outcome.error == expected
+
+
+def test_forged_error_of_a_good_end_is_none(run):
+    program = "import sys\nsys.last_value = ValueError('v')"
+    assert (run(program).status, run(program).error) == ("ok", None)
+
+
+def test_descriptors_of_the_supervisor_are_not_inherited(run):
+    program = """
+        import os
+        print([fd for fd in range(1024) if os.path.exists(f"/proc/self/fd/{fd}")])
+        print(len({os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)}))
+    """
+    assert run(dedent(program)).stdout == "[0, 1, 2]\n3\n"
+
+
+def test_memory_and_environment_hold_nothing_of_the_agent(run):
+    program = """
+        import gc, os, sys
+        print(sorted(k for k in os.environ), sorted(l.split(b"=")[0].decode() for l in open("/proc/self/environ", "rb").read().split(b"\\0") if l))
+        ours = sys.modules["sitecustomize"]
+        print([type(v).__name__ for v in vars(ours).values() if type(v) in (ours.Streams, ours.Cgroup)])
+        print([o for o in gc.get_objects() if isinstance(o, (ours.Streams, ours.Cgroup))])
+    """
+    names = sorted({*ENVIRONMENT, "HOSTNAME"} - {"PYTHONPATH"})
+    assert run(dedent(program)).stdout == f"{names} {sorted({*names, 'PYTHONPATH'})}\n[]\n[]\n"
+
+
+def test_code_and_input_come_only_once(run):
+    program = "import os, sys\nprint(len(sys.stdin.read()), os.read(0, 9))"
+    assert run(program, "x" * 100).stdout == "100 b''\n"
+
+
+def test_program_in_the_middle_of_its_answer_is_whole_after_it_dies(run):
+    outcome = run("import os, signal\nos.write(1, b'x' * 40000)\nos.write(2, b'y' * 40000)\nos.kill(os.getpid(), 9)")
+    assert (outcome.stdout, outcome.stderr) == ("x" * 40000, "y" * 40000)

@@ -1,0 +1,81 @@
+"""Who may import whom, and how long a module may be."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+API, AGENT, INFRA, TESTS = (ROOT / name for name in ("lambda_app", "executor_host", "infra", "tests"))
+SOURCES = sorted(path for folder in (API, AGENT, INFRA) for path in folder.rglob("*.py"))
+OURS = ("app", "chalicelib", "executor_host", "infra", "tests")
+MAX_LINES = 300
+# Everything inside runs in the container, beside nothing of ours, so it is one file.
+ONE_FILE = {AGENT / "supervisor.py": 450}
+
+CONTRACT = API / "chalicelib/contract.py"
+SUPERVISOR = AGENT / "supervisor.py"
+STANDARD_LIBRARY_ONLY = (SUPERVISOR, AGENT / "image/assemble.py")
+
+
+def imports(path):
+    """Full names of what a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def within(names, packages):
+    return {name for name in names if name.split(".")[0] in packages}
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=[str(path.relative_to(ROOT)) for path in paths])
+
+
+@each(SOURCES)
+def test_module_is_short_enough_to_read(path):
+    assert len(path.read_text().splitlines()) <= ONE_FILE.get(path, MAX_LINES)
+
+
+def test_contract_imports_nothing_of_ours():
+    assert within(imports(CONTRACT), OURS) == set()
+
+
+@each(sorted(AGENT.rglob("*.py")))
+def test_agent_imports_only_the_contract_of_the_rest(path):
+    foreign = within(imports(path), set(OURS) - {"executor_host"})
+    assert {name for name in foreign if not name.startswith("chalicelib.contract.")} == set()
+
+
+@each(sorted(API.rglob("*.py")))
+def test_api_never_sees_docker_or_the_agent(path):
+    assert within(imports(path), {"docker", "executor_host", "infra", "tests"}) == set()
+
+
+@each(sorted((API / "chalicelib").glob("*.py")))
+def test_chalicelib_never_sees_the_routes(path):
+    assert within(imports(path), {"app"}) == set()
+
+
+@each(STANDARD_LIBRARY_ONLY)
+def test_what_runs_in_a_container_imports_the_standard_library_only(path):
+    assert {name.split(".")[0] for name in imports(path)} <= sys.stdlib_module_names
+
+
+def test_nothing_deployed_imports_infra_or_tests():
+    assert {
+        path for path in SOURCES if INFRA not in path.parents and within(imports(path), {"infra", "tests"})
+    } == set()
+
+
+def test_nothing_is_mocked():
+    assert {
+        path for path in TESTS.rglob("*.py") if any(name.startswith("unittest.mock") for name in imports(path))
+    } == set()

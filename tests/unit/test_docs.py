@@ -1,0 +1,229 @@
+"""README and docs say what is true: each table is compared with the code, both ways."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+
+from chalicelib import contract, dispatch, problems, settings, validation
+from executor_host import hardening, metrics, supervisor
+from executor_host import settings as agent_settings
+from infra import local
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+THREAT_MODEL = (ROOT / "docs/threat-model.md").read_text()
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+KIB, MIB = 1024, 1024 * 1024
+
+
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+
+
+def table(text, *header):
+    """The rows of the one table with these column names, each cell without its back quotes."""
+    lines = text.splitlines()
+    (start,) = [at for at, line in enumerate(lines) if cells(line) == list(header)]
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(cells(line))
+    assert rows
+    return rows
+
+
+def cells(line):
+    return [cell.strip().strip("`") for cell in line.strip().strip("|").split("|")] if line.startswith("|") else None
+
+
+def column(rows, number=0):
+    return [row[number] for row in rows]
+
+
+def code_blocks(text, language):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [content for name, content in blocks if name == language]
+
+
+def test_request_table_lists_every_field():
+    assert tuple(column(table(README, "Field", "Type", "Rule"))) == validation.FIELDS
+
+
+def test_answer_table_lists_every_member():
+    public = [field.name for field in msgspec.structs.fields(contract.Result) if field.name != "version"]
+    assert column(table(README, "Member", "Meaning")) == public
+
+
+def test_first_curl_goes_to_the_default_address_and_is_a_valid_request():
+    curl = shlex.split(next(block for block in code_blocks(README, "sh") if block.startswith("curl ")))
+    content_type = curl[curl.index("-H") + 1].removeprefix("Content-Type: ")
+    request = validation.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
+    assert f"http://{local.LOOPBACK}:{local.DEFAULT_PORT}" in curl
+    assert request.input == "hello"
+
+
+def test_example_answer_is_one_that_the_contract_allows():
+    (example,) = code_blocks(README, "json")
+    answer = json.loads(example)
+    result = msgspec.convert({**answer, "kind": "result"}, contract.Result)
+    shown = msgspec.to_builtins(result)
+    assert answer == {name: value for name, value in shown.items() if name not in {"version", "kind"}}
+
+
+def test_statuses_are_those_of_the_contract():
+    assert column(table(README, "Status", "The program", "exit_code", "signal")) == list(contract.Status)
+
+
+def test_limits_are_those_of_the_code():
+    shown = {row[0]: row[1] for row in table(README, "Limit", "Value")}
+    assert shown == {
+        "code": f"{contract.MAX_CODE_BYTES // KIB} KiB",
+        "input": f"{contract.MAX_INPUT_BYTES // KIB} KiB",
+        "stdout, stderr": f"{contract.MAX_STREAM_BYTES // KIB} KiB each",
+        "timeout_s": f"{contract.MIN_TIMEOUT_S:g} to {contract.MAX_TIMEOUT_S:g} s, or {contract.DEFAULT_TIMEOUT_S:g}",
+        "error type and message": f"{supervisor.MAX_ERROR_FIELD_BYTES} bytes each",
+        "memory": f"{hardening.MEMORY_BYTES // MIB} MiB, files included",
+        "/tmp": f"{hardening.SCRATCH_BYTES // MIB} MiB, {hardening.SCRATCH_INODES} files",
+        "/dev/shm": f"{hardening.SHARED_MEMORY_BYTES // MIB} MiB",
+        "processes and threads": f"{hardening.PIDS}",
+        "CPU": f"{hardening.CPUS:g} core",
+        "open files": f"{hardening.OPEN_FILES} a process",
+        "network": "none",
+    }
+
+
+def all_problems():
+    """One of each that the API answers with."""
+    found = [
+        problems.LengthRequiredError(),
+        dispatch.QueueUnavailableError(),
+        dispatch.NoReplyError("0"),
+        *(dispatch.JobFailedError("0", reason) for reason in contract.FailureReason),
+        validation.InvalidRequestError(validation.Rule.JSON, ""),
+        validation.TooLargeError(actual_bytes=2, limit_bytes=1),
+        validation.UnsupportedMediaTypeError(),
+    ]
+    assert {type(error) for error in found} == set(problems.ProblemError.__subclasses__())
+    return {(error.problem.type.removeprefix(problems.TYPE_PREFIX), str(int(error.problem.status))) for error in found}
+
+
+def test_problem_types_and_their_statuses_are_those_of_the_code():
+    rows = table(README, "Type", "HTTP", "When")
+    shown = {(row[0], row[1]) for row in rows if row[0] != "about:blank"}
+    assert shown == all_problems()
+    assert f"`{problems.TYPE_PREFIX}`" in README
+
+
+def test_rules_are_those_of_validation():
+    (rules,) = re.findall(r"^`rule` is one of (.*?)\.$", README, re.MULTILINE | re.DOTALL)
+    assert re.findall(r"`([a-z0-9_]+)`", rules) == list(validation.Rule)
+
+
+def test_api_settings_are_those_of_the_code():
+    shown = {row[0]: row[1] for row in table(README, "Setting of the API", "Default", "Meaning")}
+    assert shown == {"JOB_QUEUE_URL": "required", "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}"}
+    assert set(shown) == {field.name.upper() for field in msgspec.structs.fields(settings.Settings)}
+    assert settings.load({"JOB_QUEUE_URL": "http://q"}).reply_wait_s == float(shown["REPLY_WAIT_S"])
+
+
+def default_of(field):
+    if field.required:
+        return "required"
+    named = {
+        "agent_name": "host name",
+        "concurrency": "2 per core",
+        "pool_size": "2 per core",
+        "sandbox_runtime": "Docker's own",
+    }
+    return named.get(field.name, str(field.default))
+
+
+def test_agent_settings_are_those_of_the_code():
+    shown = {row[0]: row[1] for row in table(README, "Setting of the agent", "Default", "Meaning")}
+    fields = msgspec.structs.fields(agent_settings.Settings)
+    assert shown == {field.encode_name: default_of(field) for field in fields}
+
+
+def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
+    given = agent_settings.read({"JOB_QUEUE_URL": "q", "SANDBOX_IMAGE": "i"})
+    cores = agent_settings.os.cpu_count()
+    assert (given.concurrency, given.pool_size) == (2 * cores, 2 * cores)
+    assert (given.agent_name, given.sandbox_runtime) == (agent_settings.socket.gethostname(), "")
+
+
+def test_metrics_are_those_of_the_agent():
+    kinds = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+    ours = {value for value in vars(metrics).values() if type(value) in kinds}
+    names = {(metric.describe()[0].name + "_total" * (type(metric) is Counter), kinds[type(metric)]) for metric in ours}
+    assert {(row[0], row[1]) for row in table(README, "Metric", "Kind", "Meaning")} == names
+
+
+def threat_rows():
+    """The rows of all tables whose columns are attack, barrier and test."""
+    tables = re.findall(r"^\| Attack \| Barrier \| Test \|\n\|[-|]+\n((?:\|.*\n)+)", THREAT_MODEL, re.MULTILINE)
+    return [cells(line) for rows in tables for line in rows.splitlines()]
+
+
+def named_tests(text):
+    return re.findall(r"([a-z0-9_/]+\.py)::(test_[a-z0-9_]+)", text)
+
+
+def functions_of(path):
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("row", threat_rows(), ids=[row[0][:60] for row in threat_rows()])
+def test_row_of_the_threat_model_names_a_test(row):
+    assert len(row) == 3
+    assert named_tests(row[2])
+
+
+@each_document
+def test_tests_that_are_named_exist(path):
+    named = named_tests(path.read_text())
+    assert [test for test in named if test[1] not in functions_of(ROOT / "tests" / test[0])] == []
+
+
+def test_every_attack_that_is_tested_is_in_the_threat_model():
+    files = (ROOT / "tests/security").glob("test_*.py")
+    written = {
+        (f"security/{path.name}", name) for path in files for name in functions_of(path) if name.startswith("test_")
+    }
+    assert written - set(named_tests(THREAT_MODEL)) == set()
+
+
+@each_document
+def test_links_lead_somewhere(path):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
+    relative = [link for link in links if not link.startswith(("http:", "https:"))]
+    assert [link for link in relative if not (path.parent / link).exists()] == []
+
+
+@each_document
+def test_make_targets_exist(path):
+    text = path.read_text()
+    named = re.findall(r"`make ([a-z]+)", text) + re.findall(r"^make ([a-z]+)", text, re.MULTILINE)
+    assert set(named) - TARGETS == set()
+
+
+def test_every_file_that_docs_name_exists():
+    named = {
+        name
+        for path in DOCUMENTS
+        for name in re.findall(r"`((?:[a-z_.]+/)*[a-z_]+\.(?:py|md|json))`", path.read_text())
+    }
+    there = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    assert {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)} - {"main.py"} == set()
+
+
+def test_layout_lists_every_folder_with_sources():
+    (layout,) = [block for block in code_blocks(README, "") if block.startswith("lambda_app/")]
+    folders = {path.parent.relative_to(ROOT).parts[0] for path in ROOT.glob("*/*.py")}
+    assert folders <= set(re.findall(r"^([a-z_]+)/", layout, re.MULTILINE))

@@ -1,0 +1,73 @@
+"""What each container is created with, in literal values: a weaker one must be changed here too, on purpose."""
+
+import json
+
+import pytest
+
+from executor_host.hardening import container_config
+
+CONFIG = container_config("the-image", agent="the-agent")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    {
+        "AutoRemove": True,
+        "NetworkMode": "none",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "Memory": 256 * 1024 * 1024,
+        "MemorySwap": 256 * 1024 * 1024,
+        "PidsLimit": 64,
+        "NanoCpus": 1_000_000_000,
+        "OomScoreAdj": 500,
+        "IpcMode": "private",
+        "ShmSize": 16 * 1024 * 1024,
+        "Tmpfs": {"/tmp": "size=67108864,nr_inodes=16384,mode=1777,noexec,nosuid,nodev"},
+        "LogConfig": {"Type": "none"},
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_container_is_hardened(setting, expected):
+    assert CONFIG["HostConfig"][setting] == expected
+
+
+def test_container_has_no_network_and_one_stdin():
+    assert (CONFIG["NetworkDisabled"], CONFIG["OpenStdin"], CONFIG["StdinOnce"]) == (True, True, True)
+
+
+def test_nothing_of_the_host_is_mounted_or_shared():
+    shared = {"Binds", "Mounts", "Devices", "Privileged", "CapAdd", "PidMode", "UTSMode", "UsernsMode", "VolumesFrom"}
+    assert shared & set(CONFIG["HostConfig"]) == set()
+
+
+def test_every_sandbox_has_a_user_of_its_own():
+    users = {container_config("the-image", agent="the-agent")["User"] for _ in range(100)}
+    assert len(users) == 100
+    assert all(1 << 30 <= int(user.split(":")[0]) < 1 << 31 for user in users)
+
+
+def test_new_privileges_are_off_and_the_profile_is_ours():
+    no_new_privileges, seccomp = CONFIG["HostConfig"]["SecurityOpt"]
+    assert no_new_privileges == "no-new-privileges"
+    profile = json.loads(seccomp.removeprefix("seccomp="))
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+@pytest.mark.parametrize(
+    "call",
+    "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp mount umount2 pivot_root chroot unshare setns bpf "
+    "perf_event_open io_uring_setup io_uring_enter userfaultfd keyctl add_key request_key init_module kexec_load "
+    "open_by_handle_at sched_setscheduler sched_setattr seccomp shmget semget msgget mq_open inotify_init1 "
+    "fanotify_init timer_create rt_sigqueueinfo personality setuid setgid setgroups capset".split(),
+)
+def test_call_that_no_program_needs_is_not_allowed(call):
+    profile = json.loads(CONFIG["HostConfig"]["SecurityOpt"][1].removeprefix("seccomp="))
+    allowed = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+    assert call not in allowed
+
+
+def test_gvisor_counts_its_own_threads():
+    config = container_config("the-image", agent="the-agent", runtime="runsc")["HostConfig"]
+    assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 1024)
+    assert {"Name": "nproc", "Soft": 64, "Hard": 64} in config["Ulimits"]
