@@ -40,7 +40,7 @@ class UnauthorizedError(ProblemError):
                 type=TYPE_PREFIX + "unauthorized",
                 title="Unauthorized",
                 status=HTTPStatus.UNAUTHORIZED,
-                detail="Send one valid key, as X-Api-Key: pk_… or as Authorization: Bearer pk_….",
+                detail="Send one valid key, in X-Api-Key or in Authorization as Bearer.",
             ),
             headers={"WWW-Authenticate": 'Bearer realm="python-exec"'},
         )
@@ -67,9 +67,12 @@ class LimitedError(ProblemError):
     def __init__(self, standing: Standing) -> None:
         plan, wait_s = standing.plan, standing.retry_after_s
         if standing.month_left:
-            slug, detail = "rate-limited", f"The plan {plan.name} allows {plan.requests_per_second} requests a second"
+            slug, detail = (
+                "rate-limited",
+                f"The limit of the plan {plan.name} is {plan.requests_per_second} a second, {plan.burst} at once",
+            )
         else:
-            slug, detail = "quota-exceeded", f"The plan {plan.name} allows {plan.runs_per_month} runs a month"
+            slug, detail = "quota-exceeded", f"The limit of the plan {plan.name} is {plan.runs_per_month} runs a month"
         super().__init__(
             Problem(
                 type=TYPE_PREFIX + slug,
