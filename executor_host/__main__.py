@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from threading import Event
 from typing import Final
 
 from prometheus_client import start_http_server
@@ -18,6 +17,8 @@ from executor_host.job_queue import SqsJobQueue
 from executor_host.pool import Pool
 
 STOP_WITHIN_S: Final = 14.5  # the longest job and its overrun fit in
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 logger = logging.getLogger("executor_host")
 
 
@@ -29,9 +30,8 @@ def main() -> int:
     except agent_settings.SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked in all threads and waited for: a handler that a second signal interrupts would wait for itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.sandbox_runtime or None)
     pool = Pool(engine, size=settings.pool_size, builders=os.cpu_count() or 1)
     queue = SqsJobQueue(settings.job_queue_url, workers=settings.concurrency)
@@ -40,7 +40,7 @@ def main() -> int:
     pool.open()
     agent.start()
     logger.info("agent_started", extra={"agent": settings.agent_name, "concurrency": settings.concurrency})
-    stop.wait()
+    signal.sigwait(STOP_SIGNALS)
     deadline = time.monotonic() + STOP_WITHIN_S
     drained = agent.stop(STOP_WITHIN_S - 1.5)
     pool.close(deadline - time.monotonic())

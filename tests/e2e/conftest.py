@@ -1,0 +1,22 @@
+"""The stack that `make run` starts, once for all tests of this folder, on free ports."""
+
+import uuid
+
+import pytest
+
+from infra.local import local_stack
+from tests.e2e.client import Client
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    with local_stack(name=f"e2e-{uuid.uuid4().hex[:8]}", logs=tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+        stack.check()
+
+
+@pytest.fixture
+def client(stack):
+    client = Client(stack.url)
+    yield client
+    client.close()

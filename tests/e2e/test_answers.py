@@ -1,0 +1,146 @@
+"""What a customer is answered whose program ran."""
+
+import hashlib
+import json
+import re
+import time
+
+import pytest
+
+from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES, MAX_STREAM_BYTES
+
+ONE_LINE_OF_CONTROLS = "".join(map(chr, range(1, 32))).replace("\n", "").replace("\r", "")
+TEXTS = {
+    "latin": "\u00e4\u00f6\u00fc\u00df",
+    "astral": "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467\U0010ffff",
+    "combining": "e\u0301 o\u0328\u0304\u0323 \u0915\u094d\u0937\u093f",
+    "noncharacters": "\ufdd0\ufffe\uffff",
+    "byte_order_mark": "\ufeff",
+    "line_separators": "\u0085\u2028\u2029",
+    "controls": ONE_LINE_OF_CONTROLS + "\x7f\x80\x9f",
+    "json": '"\\/\\u0041\\',
+    "bidirectional": "\u202eabc\u061c",
+}
+
+
+def test_good_program_gets_every_member_of_the_answer(client):
+    status, headers, body = client.post(code="import time; time.sleep(0.2); print(input()[::-1])", input="hello")
+    usage = body.pop("usage")
+    assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
+    assert re.fullmatch("[0-9a-f]{32}", body.pop("id"))
+    assert re.fullmatch(r"python 3\.\d+", body.pop("runtime"))
+    assert body == {
+        "status": "ok",
+        "exit_code": 0,
+        "signal": None,
+        "stdout": "olleh\n",
+        "stderr": "",
+        "truncated": {"stdout": False, "stderr": False},
+        "error": None,
+    }
+    assert sorted(usage) == ["cpu_ms", "duration_ms", "memory_bytes", "queued_ms"]
+    assert 200 <= usage["duration_ms"] < 3000
+    assert 0 <= usage["cpu_ms"] <= usage["duration_ms"]
+    assert 1_000_000 < usage["memory_bytes"] <= 256 * 1024 * 1024
+    assert 0 <= usage["queued_ms"] < 20_000
+
+
+ENDS = {
+    "ok": ("print(1)", "ok", 0, None),
+    "exit": ("print(1); raise SystemExit(7)", "error", 7, None),
+    "exception": ("print(1); 1/0", "error", 1, None),
+    "timeout": ("print(1)\nwhile True: pass", "timeout", None, None),
+    "out_of_memory": ("print(1); x = b'x' * (400 << 20)", "out_of_memory", 137, "SIGKILL"),
+    "output_limit": ("print(1)\nwhile True: print(end='x' * 1000)", "output_limit", None, None),
+    "killed": ("print(1); import os; os.abort()", "killed", 134, "SIGABRT"),
+}
+
+
+@pytest.mark.parametrize(("code", "status", "exit_code", "signal"), ENDS.values(), ids=ENDS)
+def test_end_of_the_program_gives_status_and_keeps_its_output(client, code, status, exit_code, signal):
+    body = client.run(code, timeout_s=1)
+    assert (body["status"], body["exit_code"], body["signal"]) == (status, exit_code, signal)
+    assert body["stdout"].startswith("1\n")
+
+
+def test_uncaught_exception_is_told_and_its_traceback_is_that_of_python(client):
+    body = client.run("def f():\n    raise ValueError('no')\n\nf()\n")
+    assert body["error"] == {"type": "ValueError", "message": "no", "line": 2}
+    assert re.sub(r"\n +[~^]+(?=\n)", "", body["stderr"]) == (
+        'Traceback (most recent call last):\n  File "/tmp/main.py", line 4, in <module>\n    f()\n'
+        "  File \"/tmp/main.py\", line 2, in f\n    raise ValueError('no')\nValueError: no\n"
+    )
+
+
+def test_timeout_ends_the_run_after_what_was_asked_for(client):
+    body = client.run("import time; time.sleep(60)", timeout_s=0.5)
+    assert body["status"] == "timeout"
+    assert 500 <= body["usage"]["duration_ms"] < 2500
+
+
+def test_answer_comes_when_the_program_has_ended(client):
+    client.run("print(1)")
+    began = time.monotonic()
+    client.run("print(1)")
+    assert time.monotonic() - began < 2  # a poll that is not woken answers after some 20 s
+
+
+def test_no_timeout_means_three_seconds(client):
+    answer = client.post(code="import time; time.sleep(60)")
+    assert answer.body["status"] == "timeout"
+    assert 3000 <= answer.body["usage"]["duration_ms"] < 5000
+
+
+def test_longer_timeout_lets_a_program_run_longer(client):
+    assert client.run("import time; time.sleep(3.5); print(1)", timeout_s=10)["stdout"] == "1\n"
+
+
+def test_null_counts_as_absent(client):
+    body = client.post(code="print(repr(__import__('sys').stdin.read()))", input=None, timeout_s=None).body
+    assert (body["status"], body["stdout"]) == ("ok", "''\n")
+
+
+@pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "raw"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_text_comes_back_unchanged_from_input_and_from_code(client, text, escaped):
+    code = f"import sys\nsys.stdout.buffer.write(sys.stdin.buffer.read())\nsys.stderr.write({as_literal(text)})"
+    answer = client.send(json.dumps({"code": code, "input": text}, ensure_ascii=escaped).encode())
+    assert (answer.body["stdout"], answer.body["stderr"]) == (text, text)
+
+
+def as_literal(text):
+    """As Python source with the characters themselves, not escapes of them."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def test_line_ends_reach_the_program_unchanged(client):
+    body = client.run("import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())", "a\r\nb\rc\n\n")
+    assert body["stdout"] == "a\r\nb\rc\n\n"
+
+
+@pytest.mark.parametrize("filler", ["x", "\x01", "ü", "\U0001f600"], ids=ascii)
+def test_largest_code_runs(client, filler):
+    head = "print(len(open('main.py', 'rb').read()))  #"
+    code = head + filler * ((MAX_CODE_BYTES - len(head)) // len(filler.encode()))
+    assert client.run(code)["stdout"] == f"{len(code.encode())}\n"
+
+
+def test_largest_input_is_read(client):
+    text = "a\n\x01b" * (MAX_INPUT_BYTES // 4 - 1) + "\U0001f600"
+    code = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    assert client.run(code, text)["stdout"] == hashlib.sha256(text.encode()).hexdigest() + "\n"
+
+
+@pytest.mark.parametrize("filler", ["x", "\x01", "\U0001f600"], ids=ascii)
+def test_both_streams_full_to_the_brim_are_returned_whole(client, filler):
+    whole = filler * (MAX_STREAM_BYTES // len(filler.encode()))
+    body = client.run(f"import sys\nfor f in sys.stdout, sys.stderr: f.write({filler!r} * {len(whole)})")
+    assert (body["status"], body["truncated"]) == ("ok", {"stdout": False, "stderr": False})
+    assert (body["stdout"] == whole, body["stderr"] == whole) == (True, True)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_one_byte_above_the_cap_is_output_limit_with_the_rest(client, stream):
+    body = client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES + 1})")
+    assert (body["status"], body["truncated"][stream]) == ("output_limit", True)
+    assert body[stream] == "x" * MAX_STREAM_BYTES

@@ -1,0 +1,80 @@
+"""Clients that are slow, silent, impatient or gone."""
+
+import contextlib
+import json
+import re
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+BODY = json.dumps({"code": "print(input())", "input": "good"}).encode()
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+@pytest.fixture
+def connect(stack):
+    """A function that opens a connection to the API, closed after the test."""
+    address = urlsplit(stack.url)
+    with contextlib.ExitStack() as opened:
+        yield lambda: opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+
+
+def answer_on(connection):
+    """Status and body of the next answer on a connection."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536) or pytest.fail(f"closed after {received}")
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += connection.recv(65536) or pytest.fail(f"closed after {received}")
+    return int(head.split()[1]), json.loads(body)
+
+
+def is_good(answer):
+    status, body = answer
+    return (status, body.get("stdout")) == (200, "good\n")
+
+
+def test_client_that_sends_slowly_is_answered_and_holds_up_nobody(connect, client):
+    slow = connect()
+    request = HEAD + BODY
+    for start in range(0, len(request), 40):
+        slow.sendall(request[start : start + 40])
+        assert client.run("print(1)")["stdout"] == "1\n"
+    assert is_good(answer_on(slow))
+
+
+def test_silent_connections_hold_up_nobody(connect, client):
+    for _ in range(100):
+        connect()
+    assert client.run("print(1)")["stdout"] == "1\n"
+
+
+def test_client_that_has_closed_its_sending_side_is_answered(connect):
+    half_closed = connect()
+    half_closed.sendall(HEAD + BODY)
+    half_closed.shutdown(socket.SHUT_WR)
+    assert is_good(answer_on(half_closed))
+
+
+def test_body_that_is_cut_short_is_refused(connect):
+    cut = connect()
+    cut.sendall(HEAD + BODY[:-1])
+    cut.shutdown(socket.SHUT_WR)
+    status, body = answer_on(cut)
+    assert (status, body["rule"]) == (400, "json")
+
+
+def test_clients_that_go_away_while_they_wait_leave_the_others_their_answers(connect, client):
+    for _ in range(8):
+        gone = connect()
+        gone.sendall(HEAD + BODY)
+        gone.close()
+    assert [client.run(f"print({n})")["stdout"] for n in range(8)] == [f"{n}\n" for n in range(8)]
+
+
+def test_connection_is_kept_for_many_requests(client):
+    first = client.run("print(1)")["stdout"], client.local_port
+    assert {(client.run("print(1)")["stdout"], client.local_port) for _ in range(10)} == {first}

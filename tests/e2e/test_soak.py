@@ -1,0 +1,25 @@
+"""`make soak` for some seconds, and what a flood does to the agent."""
+
+import pytest
+
+from tests import soak
+
+
+def test_short_programs_are_answered_right(engine):
+    assert soak.short_programs(engine, 45) == {}
+
+
+def test_good_jobs_beside_hostile_ones_are_answered_right(engine):
+    statuses, good = soak.hostile_customers(engine, 6)
+    assert (good[True] > 0, good[False]) == (True, 0)
+    assert {kind for kind, counts in statuses.items() if counts["no result"] or not counts} == set()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_flood_of_200_mb_leaves_the_agents_memory_flat(stack, stream):
+    assert soak.flood_growth(stack, stream, 200) <= soak.MAX_GROWTH_BYTES
+
+
+def test_wrong_answer_is_counted(engine, monkeypatch):
+    monkeypatch.setattr(soak, "SHORT", {"silent": ("pass", soak.Expected("{token}"))})
+    assert soak.short_programs(engine, 2) == {"silent": 2}
