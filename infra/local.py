@@ -189,7 +189,7 @@ def main(arguments: list[str]) -> str | None:
             headers = f"-H 'X-Api-Key: {stack.api_key}' -H 'Content-Type: application/json'"
             _write_environment(stack)
             _say(f"\nReady at {stack.url}. Try:\n\n  curl -s {stack.url} {headers} -d {example}\n")
-            _say(f"Settings and key: {ENVIRONMENT}. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
+            _say(f"Settings: {ENVIRONMENT}, with the key. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
             while True:
                 stack.check()
                 time.sleep(0.2)

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -46,13 +47,20 @@ class UnauthorizedError(ProblemError):
         )
 
 
+class Refusal(StrEnum):
+    """What is wrong with a key that is right; the end of its problem's type."""
+
+    REVOKED = "key-revoked"
+    EXPIRED = "key-expired"
+
+
 class KeyRefusedError(ProblemError):
     """The key is right, but its time is over."""
 
-    def __init__(self, slug: str, detail: str, *, headers: Mapping[str, str]) -> None:
+    def __init__(self, refusal: Refusal, detail: str, *, headers: Mapping[str, str]) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + slug,
+                type=TYPE_PREFIX + refusal,
                 title="Key refused",
                 status=HTTPStatus.FORBIDDEN,
                 detail=detail,
@@ -270,10 +278,10 @@ def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[
 
 def _require_usable(record: KeyRecord, standing: Standing) -> None:
     if record.status is not KeyStatus.ACTIVE:
-        raise KeyRefusedError("key-revoked", "This key was revoked.", headers=standing.headers())
+        raise KeyRefusedError(Refusal.REVOKED, "This key was revoked.", headers=standing.headers())
     if record.expires_at is not None and record.expires_at <= standing.now_us // limits.SECOND_US:
         detail = f"This key expired at {_iso(record.expires_at)}."
-        raise KeyRefusedError("key-expired", detail, headers=standing.headers())
+        raise KeyRefusedError(Refusal.EXPIRED, detail, headers=standing.headers())
 
 
 def _iso(at: int) -> str:

@@ -18,7 +18,7 @@ STANDINGS = {name: limits.standing(record, PLANS["pro"], now_us=NOW_US) for name
 
 ERRORS = {
     "unauthorized": admission.UnauthorizedError(),
-    "revoked": admission.KeyRefusedError("key-revoked", "This key was revoked.", headers={}),
+    "revoked": admission.KeyRefusedError(admission.Refusal.REVOKED, "This key was revoked.", headers={}),
     "not_in_plan": validation.NotInPlanError(PLANS["free"], "timeout_s", "timeout_s may be at most 3", limit_s=3),
     "rate_limited": admission.LimitedError(STANDINGS["rate"]),
     "quota_exceeded": admission.LimitedError(STANDINGS["quota"]),
