@@ -76,13 +76,25 @@ class LocalStack:
 
 
 @pytest.fixture
-def local(tmp_path):
+def start(tmp_path):
+    """A function that starts it, each time from the same copy."""
     for name in SOURCES:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    local = LocalStack(tmp_path)
-    yield local
-    local.popen.terminate()
-    local.popen.wait(STOP_S)
+    started = []
+
+    def start():
+        started.append(LocalStack(tmp_path))
+        return started[-1]
+
+    yield start
+    for local in started:
+        local.popen.terminate()
+        local.popen.wait(STOP_S)
+
+
+@pytest.fixture
+def local(start):
+    return start()
 
 
 def bash(command, cwd):
@@ -123,6 +135,19 @@ def test_printed_curl_and_settings_work_and_sigterm_leaves_nothing(local):
     assert (local.processes(), local.containers()) == ([], [])
     ports = [int(address.split("/")[2].split(":")[1]) for address in (url, metrics_url, *queues)]
     assert [accepts(LOOPBACK, port) for port in ports] == [False] * len(ports)
+
+
+def test_demo_key_survives_a_restart(start):
+    keys = []
+    for _ in range(2):
+        local = start()
+        local.lines_until("Settings:")
+        keys.append(bash(". .local/env; echo $API_KEY", local.root).strip())
+        answer = post(f"http://{LOOPBACK}:{local.port}", keys[0], code="print(1)")
+        assert answer.body["stdout"] == "1\n"
+        local.popen.send_signal(signal.SIGTERM)
+        assert local.popen.wait(STOP_S) == 0
+    assert keys[0] == keys[1]
 
 
 def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
