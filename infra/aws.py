@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import boto3
 
+from chalicelib.key_table import PARTITION_KEY
 from infra.processes import LOOPBACK, START_TIMEOUT_S, Process, accepts, free_port, running
 
 REGION: Final = "us-east-1"
@@ -20,6 +21,8 @@ DEAD_LETTER_QUEUE: Final = "python-exec-jobs-dead"
 VISIBILITY_TIMEOUT_S: Final = 30  # above the longest job; the agent prolongs what takes longer
 RETENTION_S: Final = 300  # nobody waits for a job that long
 MAX_RECEIVES: Final = 3  # then it is the job that breaks hosts
+
+KEYS_TABLE: Final = "python-exec-keys"
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,14 @@ def create_job_queue(environment: Mapping[str, str]) -> str:
         },
     )
     return str(jobs["QueueUrl"])
+
+
+def create_keys_table(environment: Mapping[str, str], *, name: str = KEYS_TABLE) -> str:
+    """Creates the table of customer keys; its name."""
+    client("dynamodb", environment).create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": PARTITION_KEY, "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": PARTITION_KEY, "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return name

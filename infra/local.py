@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -17,10 +18,13 @@ from typing import Final
 
 import docker
 
+from chalicelib import keys
+from chalicelib.keys import ApiKey
 from executor_host.image.build import ImageBuildError, ensure_image
 from executor_host.image.debian import PackagesError
-from infra.aws import create_job_queue, emulated_aws
+from infra.aws import client, create_job_queue, create_keys_table, emulated_aws
 from infra.engine import EngineError, docker_engine
+from infra.key_store import KeyStore
 from infra.processes import (
     LOCAL,
     LOOPBACK,
@@ -33,6 +37,8 @@ from infra.processes import (
 )
 
 DEFAULT_PORT: Final = 8000
+ENVIRONMENT: Final = LOCAL / "env"
+DEMO_PLAN: Final = "internal"
 
 API_GRACE_S: Final = 2.0
 AGENT_GRACE_S: Final = 20.0  # it finishes what runs and removes its sandboxes, in 15 s
@@ -44,6 +50,7 @@ class Stack:
 
     url: str
     metrics_url: str
+    api_key: str
     environment: dict[str, str]
     emulator: Process
     agent: Process
@@ -63,24 +70,33 @@ def local_stack(
     host: str = LOOPBACK,
     port: int = 0,
     reload: bool = False,
+    api_key: ApiKey | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Stack]:
     """Starts everything, yields when the first job can be sent, and leaves nothing behind.
 
-    `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one.
+    `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one. `api_key` is
+    the customer's, with its counts at zero; a new one if there is none.
     Raises EngineError, PackagesError, ImageBuildError or ProcessError.
     """
     with contextlib.ExitStack() as started:
         say("Docker Engine …")
         address = started.enter_context(docker_engine())
         say("sandbox image …")
-        client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
-        with contextlib.closing(client):
-            image = ensure_image(client)
+        engine = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
+        with contextlib.closing(engine):
+            image = ensure_image(engine)
 
-        say("queues …")
+        say("queues and keys …")
         aws = started.enter_context(emulated_aws(logs=logs))
-        settings = {**aws.environment, "JOB_QUEUE_URL": create_job_queue(aws.environment)}
+        settings = {
+            **aws.environment,
+            "JOB_QUEUE_URL": create_job_queue(aws.environment),
+            "KEYS_TABLE": create_keys_table(aws.environment),
+        }
+        api_key = api_key or keys.new_key()
+        store = KeyStore(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
+        store.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()))
 
         say("agent and API …")
         metrics_port = free_port()
@@ -103,7 +119,7 @@ def local_stack(
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
         api.wait_until(lambda: accepts(host, port), timeout_s=START_TIMEOUT_S)
-        yield Stack(f"http://{host}:{port}", metrics_url, settings, aws.process, agent, api)
+        yield Stack(f"http://{host}:{port}", metrics_url, str(api_key), settings, aws.process, agent, api)
 
 
 def _has_sandbox(metrics_url: str) -> bool:
@@ -115,11 +131,23 @@ def _has_sandbox(metrics_url: str) -> bool:
     return any(line.startswith("python_exec_pool_ready ") and float(line.split()[1]) > 0 for line in lines)
 
 
-def _write_environment(stack: Stack) -> Path:
-    path = LOCAL / "env"
-    values = {"URL": stack.url, "METRICS_URL": stack.metrics_url, **stack.environment}
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
-    return path
+def _kept_key() -> ApiKey | None:
+    """The demo key of the last start, so that what was pasted somewhere keeps working."""
+    try:
+        found = re.search(r"^API_KEY=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE)
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    return keys.parse(found[1]) if found else None
+
+
+def _write_environment(stack: Stack) -> None:
+    values = {"URL": stack.url, "METRICS_URL": stack.metrics_url, "API_KEY": stack.api_key, **stack.environment}
+    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    written = ENVIRONMENT.with_suffix(".new")
+    written.unlink(missing_ok=True)
+    with os.fdopen(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # it holds a secret
+        file.write(text)
+    written.replace(ENVIRONMENT)
 
 
 def _say(text: str) -> None:
@@ -149,12 +177,19 @@ def main(arguments: list[str]) -> str | None:
         signal.signal(number, _interrupt)
     try:
         with local_stack(
-            name=f"local-{options.port}", logs=LOCAL, host=options.host, port=options.port, reload=True, say=_say
+            name=f"local-{options.port}",
+            logs=LOCAL,
+            host=options.host,
+            port=options.port,
+            reload=True,
+            api_key=_kept_key(),
+            say=_say,
         ) as stack:
             example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
-            curl = f"curl -s {stack.url} -H 'Content-Type: application/json' -d {example}"
-            _say(f"\nReady at {stack.url}. Try:\n\n  {curl}\n")
-            _say(f"Settings: {_write_environment(stack)}. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
+            headers = f"-H 'X-Api-Key: {stack.api_key}' -H 'Content-Type: application/json'"
+            _write_environment(stack)
+            _say(f"\nReady at {stack.url}. Try:\n\n  curl -s {stack.url} {headers} -d {example}\n")
+            _say(f"Settings: {ENVIRONMENT}, with the key. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
             while True:
                 stack.check()
                 time.sleep(0.2)

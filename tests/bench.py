@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,11 +22,16 @@ from urllib.parse import urlsplit
 import boto3
 import docker
 
+from chalicelib.admission import Admission, LimitedError
 from chalicelib.contract import Job, decode_reply, encode
+from chalicelib.key_table import KeyTable
+from chalicelib.keys import new_key
 from executor_host.agent import Agent
 from executor_host.engine import Engine
 from executor_host.image.build import ensure_image
 from executor_host.pool import Pool
+from infra import aws
+from infra.key_store import KeyStore
 from infra.local import local_stack
 from tests.fakes import FakeJobQueue
 
@@ -169,7 +175,31 @@ def two_hops(environment):
         other.wait()
 
 
-def http_client(url):
+def admission_latency(environment):
+    """Of Admission alone: name, milliseconds and calls of DynamoDB, for a known key and for one over its rate."""
+    calls = Counter()
+    dynamodb = aws.client("dynamodb", environment)
+    dynamodb.meta.events.register("before-call", lambda model, **_: calls.update([model.name]))
+    key, now_s = new_key(), [time.time()]
+    KeyStore(dynamodb, table=environment["KEYS_TABLE"]).create(key, plan="free", owner="bench", now_s=0)
+    admission = Admission(KeyTable(dynamodb, name=environment["KEYS_TABLE"]), clock=lambda: now_s[0])
+
+    def refused(_):
+        with contextlib.suppress(LimitedError):
+            admission.admit(admission.identify([str(key)]))
+
+    def admitted(_):
+        now_s[0] += 1
+        admission.admit(admission.identify([str(key)]))
+
+    for name, call, before in (("a known key", admitted, 1), ("over its rate", refused, 5)):
+        for number in range(before):
+            call(number)
+        calls.clear()
+        yield f"admission, {name}", measure(call, 1, think_s=0.0), calls.total() / REQUESTS
+
+
+def http_client(url, api_key):
     """A function that sends one request on the connection of its client."""
     connections = threading.local()
     body = json.dumps({"code": CODE, "input": TEXT})
@@ -177,7 +207,7 @@ def http_client(url):
     def post(_):
         if not hasattr(connections, "own"):
             connections.own = http.client.HTTPConnection(urlsplit(url).netloc)
-        connections.own.request("POST", "/", body, {"Content-Type": "application/json"})
+        connections.own.request("POST", "/", body, {"Content-Type": "application/json", "X-Api-Key": api_key})
         check(json.loads(connections.own.getresponse().read())["stdout"])
 
     return post
@@ -202,7 +232,9 @@ def main():
     with local_stack(name="bench", logs=LOCAL) as stack:
         with two_hops(stack.environment) as there_and_back:
             row("floor: two queue hops", measure(there_and_back, 1))
-        post = http_client(stack.url)
+        for name, milliseconds, calls in admission_latency(stack.environment):
+            row(f"{name}: {calls:g} calls", milliseconds)
+        post = http_client(stack.url, stack.api_key)
         post(0)
         for clients in CLIENTS:
             row(f"whole path, {clients} clients", measure(post, clients))

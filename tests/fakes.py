@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from botocore.exceptions import ClientError
+from msgspec.structs import replace
 
-from chalicelib.contract import Status
+from chalicelib import limits
+from chalicelib.contract import Result, Status, Truncated, UncaughtException, Usage
+from chalicelib.key_table import ChangedError, KeyTableError
+from chalicelib.keys import KeyRecord, KeyStatus, new_key
 from executor_host.channel import SandboxError
 from executor_host.job_queue import Delivery
 from executor_host.sandbox import Outcome
@@ -24,6 +28,7 @@ def client_error(code: str, operation: str = "Operation") -> ClientError:
 class FakeMessage:
     id: str
     body: str
+    group: str | None = None
     visible_at: float = 0.0
     receipt: str | None = None
 
@@ -58,10 +63,10 @@ class FakeSqs:
             del self.queues[QueueUrl]
             self._changed.notify_all()
 
-    def send_message(self, *, QueueUrl, MessageBody):
+    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=None):
         with self._changed:
             self._begin("send_message")
-            message = FakeMessage(id=f"message-{next(self._ids)}", body=MessageBody)
+            message = FakeMessage(id=f"message-{next(self._ids)}", body=MessageBody, group=MessageGroupId)
             self._queue(QueueUrl).messages.append(message)
             self._changed.notify_all()
             return {"MessageId": message.id}
@@ -89,6 +94,12 @@ class FakeSqs:
             queue.messages = [message for message in queue.messages if message.receipt not in receipts]
             return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
+    def get_queue_attributes(self, *, QueueUrl, AttributeNames):
+        with self._changed:
+            self._begin("get_queue_attributes")
+            assert AttributeNames == ["ApproximateNumberOfMessages"]
+            return {"Attributes": {"ApproximateNumberOfMessages": str(len(self._visible(QueueUrl)))}}
+
     def _begin(self, operation):
         self.calls[operation] += 1
         self._changed.notify_all()
@@ -106,6 +117,33 @@ class FakeSqs:
 
     def _visible(self, url):
         return [m for m in self._queue(url).messages if m.visible_at <= time.monotonic()]
+
+
+class FakeDispatcher:
+    """Echoes the request in the result, or raises `error`."""
+
+    def __init__(self):
+        self.requests = []
+        self.key_ids = []
+        self.error = None
+
+    def run(self, request, *, key_id):
+        self.requests.append(request)
+        self.key_ids.append(key_id)
+        if self.error:
+            raise self.error
+        return Result(
+            id="0" * 32,
+            status=Status.ERROR,
+            exit_code=1,
+            signal=None,
+            stdout=request.input,
+            stderr=request.code,
+            truncated=Truncated(stdout=True),
+            error=UncaughtException(type="ValueError", message="no", line=3),
+            usage=Usage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
+            runtime="python 3.13",
+        )
 
 
 class FakeJobQueue:
@@ -216,3 +254,70 @@ class FakeEngine:
     def _check(self):
         if self.failing:
             raise SandboxError("no engine")
+
+
+KEY = new_key()  # of the customer whom the API knows in tests
+
+
+def record_of(key, **changes):
+    """What the table holds of a key that was just created."""
+    members = {
+        "key_id": key.key_id,
+        "secret_sha256": key.sha256,
+        "status": KeyStatus.ACTIVE,
+        "plan": "pro",
+        "owner": "somebody",
+        "created_at": 1_700_000_000,
+    }
+    return KeyRecord(**members | changes)
+
+
+class FakeKeyTable:
+    """A KeyTable in memory. `failing` takes it away."""
+
+    def __init__(self, *records):
+        self._lock = threading.Lock()
+        self.records = {record.key_id: record for record in records}
+        self.calls = Counter()
+        self.failing = False
+
+    def change(self, key_id, **changes):
+        with self._lock:
+            self.records[key_id] = replace(self.records[key_id], **changes)
+
+    def read(self, key_id):
+        with self._lock:
+            self._begin("read")
+            return self.records.get(key_id)
+
+    def spend(self, seen, plan, *, opened_by, now_us):
+        with self._lock:
+            self._begin("spend")
+            held = self.records.get(seen.key_id)
+            if held is None or not self._is_as_seen(held, seen, plan, opened_by, now_us):
+                raise ChangedError(held)
+            month = limits.current_month(seen, now_us)
+            tat_us = max(held.tat_us, now_us) + limits.interval_us(plan)
+            runs = held.runs + 1 if held.month == month else 1
+            self.records[seen.key_id] = replace(held, tat_us=tat_us, month=month, runs=runs)
+            return replace(seen, tat_us=tat_us, month=month, runs=runs)
+
+    def _is_as_seen(self, held, seen, plan, opened_by, now_us):
+        now_s = now_us // limits.SECOND_US
+        month = limits.current_month(seen, now_us)
+        same_month = held.month == month and held.runs < plan.runs_per_month
+        return (
+            held.status is KeyStatus.ACTIVE
+            and held.plan == plan.name
+            and getattr(held, opened_by) == getattr(seen, opened_by)
+            and (opened_by == "secret_sha256" or held.old_secret_until > now_s)
+            and (held.expires_at is None or held.expires_at > now_s)
+            and (held.tat_us > now_us) == (seen.tat_us > now_us)
+            and held.tat_us <= limits.latest_tat_us(plan, now_us)
+            and (same_month if seen.month == month else held.month < month)
+        )
+
+    def _begin(self, operation):
+        self.calls[operation] += 1
+        if self.failing:
+            raise KeyTableError("gone")

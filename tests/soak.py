@@ -166,7 +166,7 @@ def hostile_customers(engine, seconds):
 def flood_growth(stack, stream, megabytes):
     """Bytes by which the agent's resident memory grows, at its highest, while a program writes so much."""
     flood = f"import sys\nfor _ in range({megabytes}): sys.{stream}.write('x' * 1_000_000)"
-    client = Client(stack.url)
+    client = Client(stack.url, stack.api_key)
     for _ in range(4):
         client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES})")  # a full answer is no flood
     before = highest = metric(stack.metrics_url, "process_resident_memory_bytes")

@@ -73,7 +73,13 @@ class JobFailedError(ProblemError):
 class Sender(Protocol):
     """What is used of boto3's SQS client."""
 
-    def send_message(self, *, QueueUrl: str, MessageBody: str) -> dict[str, Any]:  # noqa: N803
+    def send_message(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803
+        MessageBody: str,  # noqa: N803
+        MessageGroupId: str,  # noqa: N803
+    ) -> dict[str, Any]:
         """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html."""
 
 
@@ -86,8 +92,11 @@ class Dispatcher:
         self._replies = replies
         self._reply_wait_s = reply_wait_s
 
-    def run(self, request: RunRequest) -> Result:
-        """Raises QueueUnavailableError, NoReplyError or JobFailedError."""
+    def run(self, request: RunRequest, *, key_id: str) -> Result:
+        """Hosts take turns between the jobs of different keys.
+
+        Raises QueueUnavailableError, NoReplyError or JobFailedError.
+        """
         try:
             reply_to = self._replies.url()
         except ReplyQueueError as error:
@@ -97,7 +106,7 @@ class Dispatcher:
         deadline = time.monotonic() + self._reply_wait_s + REPLY_GRACE_S
         logs.add(job_id=job.id)
         with self._replies.expecting(job.id):
-            self._send(job)
+            self._send(job, key_id)
             try:
                 reply = self._replies.wait(job.id, deadline=deadline)
             except TimeoutError as error:
@@ -120,9 +129,9 @@ class Dispatcher:
             expires_at=reply_by,
         )
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: Job, key_id: str) -> None:
         try:
-            self._sqs.send_message(QueueUrl=self._job_queue_url, MessageBody=encode(job))
+            self._sqs.send_message(QueueUrl=self._job_queue_url, MessageBody=encode(job), MessageGroupId=key_id)
         except (BotoCoreError, ClientError) as error:
             log.exception("job_send_failed")
             raise QueueUnavailableError from error

@@ -27,6 +27,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rule: str | None = None  # a validation.Rule
     limit_bytes: int | None = None
     actual_bytes: int | None = None
+    limit_s: float | None = None
+    plan: str | None = None
     job_id: str | None = None
 
 

@@ -15,6 +15,7 @@ from chalicelib.contract import (
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
 )
+from chalicelib.plans import Plan
 from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
 
 FIELDS: Final = ("code", "input", "timeout_s")
@@ -94,6 +95,26 @@ class UnsupportedMediaTypeError(ProblemError):
         )
 
 
+class NotInPlanError(ProblemError):
+    """The request asks for more than the key's plan allows at all."""
+
+    def __init__(
+        self, plan: Plan, field: str, detail: str, *, limit_bytes: int | None = None, limit_s: float | None = None
+    ) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + "not-in-plan",
+                title="Not in plan",
+                status=HTTPStatus.FORBIDDEN,
+                detail=f"{detail} in the plan {plan.name}.",
+                field=field,
+                plan=plan.name,
+                limit_bytes=limit_bytes,
+                limit_s=limit_s,
+            )
+        )
+
+
 class RunRequest(Struct, frozen=True, kw_only=True):
     """What a customer asks to have run, checked."""
 
@@ -122,6 +143,16 @@ def parse_run_request(body: bytes, *, content_type: str) -> RunRequest:
         input=_text(given, "input", limit_bytes=MAX_INPUT_BYTES) or "",
         timeout_s=_timeout_s(given),
     )
+
+
+def require_in_plan(request: RunRequest, plan: Plan) -> None:
+    """Raises NotInPlanError."""
+    if request.timeout_s > plan.max_timeout_s:
+        detail = f"timeout_s may be at most {plan.max_timeout_s:g}"
+        raise NotInPlanError(plan, "timeout_s", detail, limit_s=plan.max_timeout_s)
+    if len(request.input.encode()) > plan.max_input_bytes:
+        detail = f"input may have at most {plan.max_input_bytes} bytes"
+        raise NotInPlanError(plan, "input", detail, limit_bytes=plan.max_input_bytes)
 
 
 def _json_object(body: bytes) -> dict[str, object]:

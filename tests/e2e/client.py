@@ -17,7 +17,8 @@ class Answer(NamedTuple):
 
 
 class Client:
-    def __init__(self, url):
+    def __init__(self, url, api_key):
+        self._key = {"X-Api-Key": api_key}
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
 
     @property
@@ -25,7 +26,7 @@ class Client:
         return self._connection.sock.getsockname()[1]
 
     def send(self, body=None, *, method="POST", path="/", headers=JSON):
-        self._connection.request(method, path, body=body, headers=headers)
+        self._connection.request(method, path, body=body, headers=self._key | headers)
         response = self._connection.getresponse()
         return Answer(response.status, response.headers, json.loads(response.read()))
 

@@ -17,6 +17,6 @@ def stack(tmp_path_factory):
 
 @pytest.fixture
 def client(stack):
-    client = Client(stack.url)
+    client = Client(stack.url, stack.api_key)
     yield client
     client.close()

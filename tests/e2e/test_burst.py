@@ -16,7 +16,7 @@ def test_500_jobs_of_16_clients_each_get_their_own_answer(stack):
     tokens = [uuid.uuid4().hex for _ in range(JOBS)]
 
     def one_client(number):
-        client = Client(stack.url)
+        client = Client(stack.url, stack.api_key)
         answers = {
             token: client.post(code=CODE.format(token=token), input=token[::-1]) for token in tokens[number::CLIENTS]
         }

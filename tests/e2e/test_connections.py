@@ -9,7 +9,13 @@ from urllib.parse import urlsplit
 import pytest
 
 BODY = json.dumps({"code": "print(input())", "input": "good"}).encode()
-HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+HEAD = "POST / HTTP/1.1\r\nHost: x\r\nX-Api-Key: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+
+
+@pytest.fixture
+def good(stack):
+    """The bytes of a good request."""
+    return HEAD.format(stack.api_key, len(BODY)).encode() + BODY
 
 
 @pytest.fixture
@@ -37,11 +43,10 @@ def is_good(answer):
     return (status, body.get("stdout")) == (200, "good\n")
 
 
-def test_client_that_sends_slowly_is_answered_and_holds_up_nobody(connect, client):
+def test_client_that_sends_slowly_is_answered_and_holds_up_nobody(connect, client, good):
     slow = connect()
-    request = HEAD + BODY
-    for start in range(0, len(request), 40):
-        slow.sendall(request[start : start + 40])
+    for start in range(0, len(good), 40):
+        slow.sendall(good[start : start + 40])
         assert client.run("print(1)")["stdout"] == "1\n"
     assert is_good(answer_on(slow))
 
@@ -52,25 +57,25 @@ def test_silent_connections_hold_up_nobody(connect, client):
     assert client.run("print(1)")["stdout"] == "1\n"
 
 
-def test_client_that_has_closed_its_sending_side_is_answered(connect):
+def test_client_that_has_closed_its_sending_side_is_answered(connect, good):
     half_closed = connect()
-    half_closed.sendall(HEAD + BODY)
+    half_closed.sendall(good)
     half_closed.shutdown(socket.SHUT_WR)
     assert is_good(answer_on(half_closed))
 
 
-def test_body_that_is_cut_short_is_refused(connect):
+def test_body_that_is_cut_short_is_refused(connect, good):
     cut = connect()
-    cut.sendall(HEAD + BODY[:-1])
+    cut.sendall(good[:-1])
     cut.shutdown(socket.SHUT_WR)
     status, body = answer_on(cut)
     assert (status, body["rule"]) == (400, "json")
 
 
-def test_clients_that_go_away_while_they_wait_leave_the_others_their_answers(connect, client):
+def test_clients_that_go_away_while_they_wait_leave_the_others_their_answers(connect, client, good):
     for _ in range(8):
         gone = connect()
-        gone.sendall(HEAD + BODY)
+        gone.sendall(good)
         gone.close()
     assert [client.run(f"print({n})")["stdout"] for n in range(8)] == [f"{n}\n" for n in range(8)]
 

@@ -76,13 +76,25 @@ class LocalStack:
 
 
 @pytest.fixture
-def local(tmp_path):
+def start(tmp_path):
+    """A function that starts it, each time from the same copy."""
     for name in SOURCES:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    local = LocalStack(tmp_path)
-    yield local
-    local.popen.terminate()
-    local.popen.wait(STOP_S)
+    started = []
+
+    def start():
+        started.append(LocalStack(tmp_path))
+        return started[-1]
+
+    yield start
+    for local in started:
+        local.popen.terminate()
+        local.popen.wait(STOP_S)
+
+
+@pytest.fixture
+def local(start):
+    return start()
 
 
 def bash(command, cwd):
@@ -95,8 +107,8 @@ def from_readme():
     return curl, json.loads(answer)
 
 
-def post(url, **fields):
-    client = Client(url)
+def post(url, api_key, **fields):
+    client = Client(url, api_key)
     try:
         return client.post(**fields)
     finally:
@@ -108,7 +120,7 @@ def test_printed_curl_and_settings_work_and_sigterm_leaves_nothing(local):
     assert json.loads(bash(curl, local.root))["stdout"] == "olleh\n"
 
     curl, shown = from_readme()
-    assert json.loads(bash(curl.replace("8000", str(local.port)), local.root)).keys() == shown.keys()
+    assert json.loads(bash(f". .local/env; {curl.replace('8000', str(local.port))}", local.root)).keys() == shown.keys()
 
     names = ("URL", "METRICS_URL", "AWS_ENDPOINT_URL", "JOB_QUEUE_URL")
     shown = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
@@ -125,6 +137,19 @@ def test_printed_curl_and_settings_work_and_sigterm_leaves_nothing(local):
     assert [accepts(LOOPBACK, port) for port in ports] == [False] * len(ports)
 
 
+def test_demo_key_survives_a_restart(start):
+    keys = []
+    for _ in range(2):
+        local = start()
+        local.lines_until("Settings:")
+        keys.append(bash(". .local/env; echo $API_KEY", local.root).strip())
+        answer = post(f"http://{LOOPBACK}:{local.port}", keys[0], code="print(1)")
+        assert answer.body["stdout"] == "1\n"
+        local.popen.send_signal(signal.SIGTERM)
+        assert local.popen.wait(STOP_S) == 0
+    assert keys[0] == keys[1]
+
+
 def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
     local.lines_until("Settings:")
     url = f"http://{LOOPBACK}:{local.port}"
@@ -133,12 +158,12 @@ def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
 
     def is_changed():
         with contextlib.suppress(OSError):  # while it restarts
-            return post(url).body["type"].startswith("urn:changed:")
+            return post(url, "").body["type"].startswith("urn:changed:")
 
     eventually(is_changed, timeout_s=START_S, every_s=0.1)
-    customer = threading.Thread(target=ask_in_vain, args=(url,))
+    api_key, metrics_url = bash(". .local/env; echo $API_KEY $METRICS_URL", local.root).split()
+    customer = threading.Thread(target=ask_in_vain, args=(url, api_key))
     customer.start()
-    metrics_url = bash(". .local/env; echo $METRICS_URL", local.root).strip()
     eventually(lambda: metric(metrics_url, "python_exec_jobs_running") == 1)
     local.popen.send_signal(signal.SIGINT)
     assert local.popen.wait(STOP_S) == 0
@@ -158,9 +183,9 @@ def test_agent_told_to_stop_again_and_again_stops_once_and_for_all(local):
     assert (local.processes(), local.containers()) == ([], [])
 
 
-def ask_in_vain(url):
+def ask_in_vain(url, api_key):
     with contextlib.suppress(OSError, http.client.HTTPException):
-        post(url, code="import time; time.sleep(5)", timeout_s=10)
+        post(url, api_key, code="import time; time.sleep(5)", timeout_s=10)
 
 
 @contextlib.contextmanager
@@ -175,14 +200,14 @@ def chalice_local(logs, settings):
 
 def test_plain_chalice_local_works_against_the_same_queues_and_agent(stack, tmp_path):
     with chalice_local(tmp_path, stack.environment) as url:
-        assert post(url, code="print(input())", input="plain").body["stdout"] == "plain\n"
+        assert post(url, stack.api_key, code="print(input())", input="plain").body["stdout"] == "plain\n"
 
 
 def test_job_that_no_host_takes_is_a_504_with_its_id(stack, tmp_path):
     sqs = aws_client("sqs", stack.environment)
     unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
     with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "REPLY_WAIT_S": "1"}) as url:
-        answer = post(url, code="1")
+        answer = post(url, stack.api_key, code="1")
     assert (answer.status, answer.body["type"]) == (504, "urn:python-exec:problem:no-reply")
     (message,) = sqs.receive_message(QueueUrl=unread)["Messages"]
     assert json.loads(message["Body"])["id"] == answer.body["job_id"]
@@ -192,6 +217,6 @@ def test_job_queue_that_is_gone_is_a_503_to_try_again(stack, tmp_path):
     with chalice_local(
         tmp_path, {**stack.environment, "JOB_QUEUE_URL": stack.environment["JOB_QUEUE_URL"] + "-x"}
     ) as url:
-        answer = post(url, code="1")
+        answer = post(url, stack.api_key, code="1")
     assert (answer.status, answer.body["type"]) == (503, "urn:python-exec:problem:unavailable")
     assert answer.headers["Retry-After"] == "2"

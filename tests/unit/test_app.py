@@ -2,7 +2,6 @@ import base64
 import functools
 import http.client
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -22,44 +21,11 @@ from chalice.local import (
     create_local_server,
 )
 
-from chalicelib.contract import Result, Status, Truncated, UncaughtException, Usage
 from chalicelib.dispatch import NoReplyError, QueueUnavailableError
-from chalicelib.logs import JsonFormatter
+from tests.fakes import KEY
 
 LAMBDA_APP = Path(api.__file__).parent
-JSON = {"Content-Type": "application/json"}
-
-
-class FakeDispatcher:
-    """Echoes the request in the result, or raises `error`."""
-
-    def __init__(self):
-        self.requests = []
-        self.error = None
-
-    def run(self, request):
-        self.requests.append(request)
-        if self.error:
-            raise self.error
-        return Result(
-            id="0" * 32,
-            status=Status.ERROR,
-            exit_code=1,
-            signal=None,
-            stdout=request.input,
-            stderr=request.code,
-            truncated=Truncated(stdout=True),
-            error=UncaughtException(type="ValueError", message="no", line=3),
-            usage=Usage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
-            runtime="python 3.13",
-        )
-
-
-@pytest.fixture
-def dispatcher(monkeypatch):
-    fake = FakeDispatcher()
-    monkeypatch.setattr(api, "dispatcher", lambda: fake)
-    return fake
+JSON = {"Content-Type": "application/json", "X-Api-Key": str(KEY)}
 
 
 class Server(ThreadedHTTPServer):
@@ -124,9 +90,9 @@ BAD = {
     "not_utf8": (b'{"code": "\xff"}', JSON, 400, "invalid-request"),
     "no_body": (None, JSON, 400, "invalid-request"),
     "too_large": (json.dumps({"code": "x" * 70_000}), JSON, 413, "too-large"),
-    "form": ("code=1", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-media-type"),
-    "binary": (b"\xff", {"Content-Type": "application/octet-stream"}, 415, "unsupported-media-type"),
-    "no_content_type": ('{"code": "1"}', {}, 415, "unsupported-media-type"),
+    "form": ("code=1", JSON | {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-media-type"),
+    "binary": (b"\xff", JSON | {"Content-Type": "application/octet-stream"}, 415, "unsupported-media-type"),
+    "no_content_type": ('{"code": "1"}', {"X-Api-Key": str(KEY)}, 415, "unsupported-media-type"),
 }
 
 
@@ -224,21 +190,6 @@ def request_line(records):
     return line
 
 
-@pytest.fixture
-def log_lines():
-    """What the API writes to its log, as written."""
-
-    class Lines(logging.Handler):
-        def emit(self, record):
-            lines.append(self.format(record))
-
-    lines, handler = [], Lines()
-    handler.setFormatter(JsonFormatter())
-    api.app.log.addHandler(handler)
-    yield lines
-    api.app.log.removeHandler(handler)
-
-
 @pytest.mark.usefixtures("dispatcher")
 def test_request_is_one_log_line_without_code_input_or_output(connection, log_lines):
     exchange(connection, '{"code": "secret1", "input": "secret2"}')
@@ -278,7 +229,7 @@ def test_line_of_the_next_request_holds_nothing_of_the_last(connection, log_line
 
 
 def test_import_makes_no_aws_call_and_needs_no_setting():
-    program = "import app, sys; app.app; print(app._dispatcher.cache_info().currsize)"
+    program = "import app, sys; app.app; print(app._service.cache_info().currsize)"
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=LAMBDA_APP,
@@ -290,10 +241,11 @@ def test_import_makes_no_aws_call_and_needs_no_setting():
     assert run.stdout == "0\n"
 
 
-def test_dispatcher_asked_for_by_many_threads_is_made_once(monkeypatch):
+def test_service_asked_for_by_many_threads_is_made_once(monkeypatch):
     monkeypatch.setenv("JOB_QUEUE_URL", "http://sqs.test/0/jobs")
+    monkeypatch.setenv("KEYS_TABLE", "keys")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    api._dispatcher.cache_clear()
+    api._service.cache_clear()
     with ThreadPoolExecutor(16) as pool:
-        assert len({id(made) for made in pool.map(lambda _: api.dispatcher(), range(32))}) == 1
-    api._dispatcher.cache_clear()
+        assert len({id(made) for made in pool.map(lambda _: api.service(), range(32))}) == 1
+    api._service.cache_clear()

@@ -10,10 +10,13 @@ import msgspec
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from chalicelib import contract, dispatch, problems, settings, validation
+from chalicelib import admission, contract, dispatch, limits, overload, problems, settings, validation
+from chalicelib.plans import PLANS
 from executor_host import hardening, metrics, supervisor
 from executor_host import settings as agent_settings
 from infra import local
+from infra.keys import cli
+from tests.fakes import KEY, record_of
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,6 +70,7 @@ def test_first_curl_goes_to_the_default_address_and_is_a_valid_request():
     request = validation.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
     assert f"http://{local.LOOPBACK}:{local.DEFAULT_PORT}" in curl
     assert request.input == "hello"
+    assert "X-Api-Key: $API_KEY" in curl
 
 
 def test_example_answer_is_one_that_the_contract_allows():
@@ -101,7 +105,15 @@ def test_limits_are_those_of_the_code():
 
 def all_problems():
     """One of each that the API answers with."""
+    used_up = ({"tat_us": 2**60}, {"month": 202611, "runs": 2**60})
+    standings = [limits.standing(record_of(KEY, **changes), PLANS["free"], now_us=0) for changes in used_up]
     found = [
+        admission.UnauthorizedError(),
+        admission.AdmissionUnavailableError(),
+        *(admission.KeyRefusedError(kind, "", headers={}) for kind in admission.Refusal),
+        *(admission.LimitedError(standing) for standing in standings),
+        overload.OverloadedError(),
+        validation.NotInPlanError(PLANS["free"], "input", "", limit_bytes=1),
         problems.LengthRequiredError(),
         dispatch.QueueUnavailableError(),
         dispatch.NoReplyError("0"),
@@ -121,6 +133,40 @@ def test_problem_types_and_their_statuses_are_those_of_the_code():
     assert f"`{problems.TYPE_PREFIX}`" in README
 
 
+def test_plans_are_those_of_the_code():
+    header = (
+        "Plan", "Requests a second", "At once", "Runs a month", "timeout_s` up to", "input` up to", "Waiting jobs",
+    )  # fmt: skip
+    assert table(README, *header) == [
+        [
+            plan.name,
+            f"{plan.requests_per_second}",
+            f"{plan.burst}",
+            f"{plan.runs_per_month:,}",
+            f"{plan.max_timeout_s:g} s",
+            f"{plan.max_input_bytes // KIB} KiB",
+            f"{plan.waiting_jobs:,}",
+        ]
+        for plan in PLANS.values()
+    ]
+
+
+def test_rate_limit_fields_are_as_shown():
+    (shown,) = [block for block in code_blocks(README, "") if block.startswith("RateLimit-Policy")]
+    now_us = (
+        limits.standing(record_of(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
+    ) * 10**6
+    record = record_of(KEY, tat_us=now_us + 100_000, month=202611, runs=1)
+    headers = limits.standing(record, PLANS["pro"], now_us=now_us).headers()
+    assert shown == "".join(f"{name}: {value}\n" for name, value in headers.items())
+
+
+def test_commands_for_keys_are_those_of_the_code():
+    assert column(table(README, "python -m infra.keys …", "What it does")) == sorted(
+        cli.commands, key=["create", "list", "show", "revoke", "rotate", "set-plan"].index
+    )
+
+
 def test_rules_are_those_of_validation():
     (rules,) = re.findall(r"^`rule` is one of (.*?)\.$", README, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`([a-z0-9_]+)`", rules) == list(validation.Rule)
@@ -128,9 +174,15 @@ def test_rules_are_those_of_validation():
 
 def test_api_settings_are_those_of_the_code():
     shown = {row[0]: row[1] for row in table(README, "Setting of the API", "Default", "Meaning")}
-    assert shown == {"JOB_QUEUE_URL": "required", "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}"}
+    assert shown == {
+        "JOB_QUEUE_URL": "required",
+        "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}",
+        "KEYS_TABLE": "required",
+        "MAX_QUEUE_DEPTH": str(settings.DEFAULT_MAX_QUEUE_DEPTH),
+    }
     assert set(shown) == {field.name.upper() for field in msgspec.structs.fields(settings.Settings)}
-    assert settings.load({"JOB_QUEUE_URL": "http://q"}).reply_wait_s == float(shown["REPLY_WAIT_S"])
+    given = settings.load({"JOB_QUEUE_URL": "http://q", "KEYS_TABLE": "keys"})
+    assert (given.reply_wait_s, given.max_queue_depth) == (float(shown["REPLY_WAIT_S"]), int(shown["MAX_QUEUE_DEPTH"]))
 
 
 def default_of(field):

@@ -2,11 +2,28 @@ import json
 
 import pytest
 
-from chalicelib import dispatch, problems, validation
+from chalicelib import admission, dispatch, limits, overload, problems, validation
 from chalicelib.contract import FailureReason
+from chalicelib.keys import new_key
+from chalicelib.plans import PLANS
 from chalicelib.validation import Rule
+from tests.fakes import record_of
+
+NOW_US = 1_700_000_000 * limits.SECOND_US
+USED_UP = {
+    "rate": record_of(new_key(), tat_us=2 * NOW_US),
+    "quota": record_of(new_key(), month=202311, runs=100_000),
+}
+STANDINGS = {name: limits.standing(record, PLANS["pro"], now_us=NOW_US) for name, record in USED_UP.items()}
 
 ERRORS = {
+    "unauthorized": admission.UnauthorizedError(),
+    "revoked": admission.KeyRefusedError(admission.Refusal.REVOKED, "This key was revoked.", headers={}),
+    "not_in_plan": validation.NotInPlanError(PLANS["free"], "timeout_s", "timeout_s may be at most 3", limit_s=3),
+    "rate_limited": admission.LimitedError(STANDINGS["rate"]),
+    "quota_exceeded": admission.LimitedError(STANDINGS["quota"]),
+    "admission_unavailable": admission.AdmissionUnavailableError(),
+    "overloaded": overload.OverloadedError(),
     "length_required": problems.LengthRequiredError(),
     "invalid": validation.InvalidRequestError(Rule.RANGE, "timeout_s must be from 0.1 to 10.", field="timeout_s"),
     "too_large": validation.TooLargeError(field="code", limit_bytes=1, actual_bytes=2),

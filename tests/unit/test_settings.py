@@ -3,21 +3,24 @@ import pytest
 from chalicelib.settings import Settings, SettingsError, load
 
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-jobs"
+REQUIRED = {"JOB_QUEUE_URL": URL, "KEYS_TABLE": "python-exec-keys"}
 
 
-def test_queue_alone_gets_the_default_wait():
-    assert load({"JOB_QUEUE_URL": URL}) == Settings(job_queue_url=URL, reply_wait_s=20.0)
+def test_queue_and_table_alone_get_the_defaults():
+    assert load(REQUIRED) == Settings(
+        job_queue_url=URL, reply_wait_s=20.0, keys_table="python-exec-keys", max_queue_depth=200
+    )
 
 
 @pytest.mark.parametrize(("text", "reply_wait_s"), [("1", 1.0), ("2.5", 2.5), ("25", 25.0)])
 def test_reply_wait_within_range_is_taken(text, reply_wait_s):
-    assert load({"JOB_QUEUE_URL": URL, "REPLY_WAIT_S": text}).reply_wait_s == reply_wait_s
+    assert load(REQUIRED | {"REPLY_WAIT_S": text}).reply_wait_s == reply_wait_s
 
 
 @pytest.mark.parametrize("text", ["", "0.9", "25.1", "-1", "nan", "inf", "20s"])
 def test_reply_wait_out_of_range_is_refused(text):
     with pytest.raises(SettingsError, match="REPLY_WAIT_S must be a number from 1 to 25"):
-        load({"JOB_QUEUE_URL": URL, "REPLY_WAIT_S": text})
+        load(REQUIRED | {"REPLY_WAIT_S": text})
 
 
 @pytest.mark.parametrize("environ", [{}, {"JOB_QUEUE_URL": ""}, {"JOB_QUEUE_URL": "python-exec-jobs"}])
@@ -26,6 +29,22 @@ def test_no_queue_url_is_refused(environ):
         load(environ)
 
 
+@pytest.mark.parametrize("name", ["", "ab", "a b", "x" * 256])
+def test_no_table_name_is_refused(name):
+    with pytest.raises(SettingsError, match="KEYS_TABLE"):
+        load(REQUIRED | {"KEYS_TABLE": name})
+
+
+def test_queue_depth_is_taken():
+    assert load(REQUIRED | {"MAX_QUEUE_DEPTH": "1"}).max_queue_depth == 1
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "many", "\u0661"])
+def test_queue_depth_that_is_no_count_is_refused(text):
+    with pytest.raises(SettingsError, match="MAX_QUEUE_DEPTH must be a whole number above 0"):
+        load(REQUIRED | {"MAX_QUEUE_DEPTH": text})
+
+
 def test_several_wrong_settings_are_all_named():
-    with pytest.raises(SettingsError, match=r"JOB_QUEUE_URL.*REPLY_WAIT_S"):
-        load({"REPLY_WAIT_S": "soon"})
+    with pytest.raises(SettingsError, match=r"JOB_QUEUE_URL.*REPLY_WAIT_S.*KEYS_TABLE.*MAX_QUEUE_DEPTH"):
+        load({"REPLY_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})

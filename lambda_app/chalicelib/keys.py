@@ -1,0 +1,87 @@
+"""Customer keys: how they are written, what is stored of them, and which secret opens one.
+
+For admission and for the operator's command line. `pk_<id>_<secret>`: the id is public, of the secret only
+the SHA-256 is kept. With 160 random bits a slow hash would protect nothing more.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, without the look-alikes l, o, 0 and 1
+ID_CHARS: Final = 12
+SECRET_CHARS: Final = 32  # 160 bits
+NO_SHA256: Final = "0" * 64  # of no secret that anybody will find
+
+_KEY: Final = re.compile(rf"pk_([{ALPHABET}]{{{ID_CHARS}}})_([{ALPHABET}]{{{SECRET_CHARS}}})")
+
+
+class KeyStatus(StrEnum):
+    """Whether the operator lets a key in."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+class ApiKey(Struct, frozen=True):
+    """A whole key, as its customer holds it. Never stored, never logged."""
+
+    key_id: str
+    secret: str
+
+    def __str__(self) -> str:
+        return f"pk_{self.key_id}_{self.secret}"
+
+    @property
+    def sha256(self) -> str:
+        """What is stored of the secret."""
+        return hashlib.sha256(self.secret.encode("ascii")).hexdigest()
+
+
+class KeyRecord(Struct, frozen=True, kw_only=True):
+    """What the table holds of a key. Times are seconds since the epoch unless named otherwise.
+
+    The last three members are the limiter's and only grow: `tat_us` is GCRA's theoretical arrival time,
+    `runs` counts those of `month`, the last one in which the key was used, as 202611.
+    """
+
+    key_id: str
+    secret_sha256: str
+    old_secret_sha256: str = NO_SHA256  # after a rotation: good until old_secret_until
+    old_secret_until: int = 0
+    status: KeyStatus
+    plan: str
+    owner: str
+    created_at: int
+    expires_at: int | None = None
+    tat_us: int = 0
+    month: int = 0
+    runs: int = 0
+
+    def opening_secret(self, sha256: str, *, now_s: float) -> str | None:
+        """Which member holds this hash and is good now, found in constant time; None if none does."""
+        current = hmac.compare_digest(self.secret_sha256, sha256)
+        old = hmac.compare_digest(self.old_secret_sha256, sha256) and now_s < self.old_secret_until
+        if current:
+            return "secret_sha256"
+        return "old_secret_sha256" if old else None
+
+
+def new_key(key_id: str | None = None) -> ApiKey:
+    """A random key, or a random secret for the key of that id."""
+    return ApiKey(key_id or _random(ID_CHARS), _random(SECRET_CHARS))
+
+
+def parse(text: str) -> ApiKey | None:
+    """The key that `text` is, None for anything else."""
+    found = _KEY.fullmatch(text)
+    return ApiKey(found[1], found[2]) if found else None
+
+
+def _random(chars: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(chars))

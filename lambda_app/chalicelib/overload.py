@@ -1,0 +1,75 @@
+"""Turns requests away while the hosts have more waiting than they clear in time. Asked before a customer pays."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTE: Final = "ApproximateNumberOfMessages"  # those that no host has taken yet
+READ_EVERY_S: Final = 3.0  # the number itself is about that old
+RETRY_AFTER_S: Final = 5  # it has been read anew by then
+
+
+class OverloadedError(ProblemError):
+    """The job would expire in the queue. It was not accepted and cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + "overloaded",
+                title="Overloaded",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                detail="Too many jobs are waiting. This one was not accepted and does not count; send it again later.",
+            ),
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+
+
+class QueueMeter(Protocol):
+    """What is used of boto3's SQS client."""
+
+    def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: Sequence[str]) -> dict[str, Any]:  # noqa: N803
+        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html."""
+
+
+class Overload:
+    """Knows how deep the job queue was a moment ago."""
+
+    def __init__(
+        self, sqs: QueueMeter, *, job_queue_url: str, max_depth: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sqs = sqs
+        self._job_queue_url = job_queue_url
+        self._max_depth = max_depth
+        self._clock = clock
+        self._reading = threading.Lock()
+        self._read_next_at = float("-inf")
+        self._depth = 0
+
+    def check(self) -> None:
+        """Raises OverloadedError. One thread at a time reads the depth; the others go by what was read last."""
+        if self._clock() >= self._read_next_at and self._reading.acquire(blocking=False):
+            try:
+                self._read()
+            finally:
+                self._reading.release()
+        if self._depth > self._max_depth:
+            raise OverloadedError
+
+    def _read(self) -> None:
+        try:
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[ATTRIBUTE])
+            self._depth = int(answer["Attributes"][ATTRIBUTE])
+        except (BotoCoreError, ClientError):
+            log.exception("queue_depth_failed")
+            self._depth = 0  # a queue that is down refuses the job itself
+        finally:
+            self._read_next_at = self._clock() + READ_EVERY_S

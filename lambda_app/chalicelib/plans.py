@@ -1,0 +1,56 @@
+"""What a customer may do, by plan: data. Read by admission, `GET /usage` and the operator's command line."""
+
+from types import MappingProxyType
+from typing import Final
+
+from msgspec import Struct
+
+from chalicelib.contract import MAX_INPUT_BYTES, MAX_TIMEOUT_S
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The limits of one plan. `waiting_jobs` are asynchronous ones that have no result yet."""
+
+    name: str
+    requests_per_second: int
+    burst: int  # requests at once after a pause
+    runs_per_month: int  # calendar month, UTC
+    max_timeout_s: float
+    max_input_bytes: int
+    waiting_jobs: int
+
+
+PLANS: Final = MappingProxyType(
+    {
+        plan.name: plan
+        for plan in (
+            Plan(
+                name="free",
+                requests_per_second=1,
+                burst=5,
+                runs_per_month=1_000,
+                max_timeout_s=3.0,
+                max_input_bytes=16 * 1024,
+                waiting_jobs=5,
+            ),
+            Plan(
+                name="pro",
+                requests_per_second=10,
+                burst=20,
+                runs_per_month=100_000,
+                max_timeout_s=MAX_TIMEOUT_S,
+                max_input_bytes=MAX_INPUT_BYTES,
+                waiting_jobs=100,
+            ),
+            Plan(
+                name="internal",  # ours: the demo key, tests and benchmarks
+                requests_per_second=100,
+                burst=200,
+                runs_per_month=10_000_000,
+                max_timeout_s=MAX_TIMEOUT_S,
+                max_input_bytes=MAX_INPUT_BYTES,
+                waiting_jobs=1_000,
+            ),
+        )
+    }
+)

@@ -1,0 +1,124 @@
+"""Keys and limits over HTTP, as `make run` has them."""
+
+import json
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+from chalicelib.keys import new_key
+from infra.aws import client as aws_client
+from infra.key_store import KeyStore
+from tests.e2e.client import Client
+
+BODY = json.dumps({"code": "print(1)"}).encode()
+SLUG = "urn:python-exec:problem:"
+
+
+@pytest.fixture
+def create(stack):
+    """A function that creates a key of that plan, as text."""
+    store = KeyStore(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
+
+    def create(plan):
+        key = new_key()
+        store.create(key, plan=plan, owner="e2e", now_s=int(time.time()))
+        return str(key)
+
+    return create
+
+
+@pytest.fixture
+def connected(stack):
+    """A function that makes a client with that key."""
+    made = []
+
+    def connect(api_key):
+        made.append(Client(stack.url, api_key))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
+
+
+def exchange(stack, headers):
+    """Status of a good request with these header lines, as bytes, on a connection of its own."""
+    address = urlsplit(stack.url)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(head + headers + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        return int(re.match(rb"HTTP/1.1 (\d+) ", connection.makefile("rb").read())[1])
+
+
+def test_fuzzed_headers_never_admit_and_never_fail(stack):
+    key = stack.api_key.encode()
+    assert exchange(stack, b"X-Api-Key: %b\r\n" % key) == 200
+    values = [b"", b" ", key[:-1], key + b"x", key + b"," + key, b"x" * 10_240, bytes(range(1, 10)), b"\x7f\x80\xff"]
+    values += [
+        "ключ".encode(),
+        "\U0001f511".encode(),
+        b"\0",
+        key + b"\0",
+        key[:20] + b"\x0b" + key[20:],
+        b"Bearer " + key,
+    ]
+    schemes = [b"Bearer", b"Basic " + key, b"Bearer" + key, b"Bearer " + key[:-1], b"Negotiate", b"Bearer  x " + key]
+    lines = [b"", *(b"X-Api-Key: %b\r\n" % value for value in values)]
+    lines += [b"Authorization: %b\r\n" % value for value in [*values[:-1], *schemes]]
+    twice = [b"X-Api-Key: %b\r\nX-Api-Key: %b\r\n", b"X-Api-Key: %b\r\nx-api-key: %b\r\n"]
+    twice += [
+        b"Authorization: Bearer %b\r\nAuthorization: Bearer %b\r\n",
+        b"X-Api-Key: %b\r\nAuthorization: Bearer %b\r\n",
+    ]
+    lines += [line % keys for line in twice for keys in ((key, key), (key, b"x"), (b"x", key), (key, b""), (b"", key))]
+    random.Random(1).shuffle(lines)  # noqa: S311
+    assert {line: status for line in lines if (status := exchange(stack, line)) != 401} == {}
+
+
+def test_bearer_is_as_good_as_the_header_of_our_own(stack):
+    assert exchange(stack, b"Authorization: bearer %b\r\n" % stack.api_key.encode()) == 200
+
+
+def test_revoked_key_is_refused_at_the_next_request(stack, create, connected):
+    api_key = create("free")
+    client = connected(api_key)
+    assert client.post(code="print(1)").status == 200
+    command = [sys.executable, "-m", "infra.keys", "revoke", api_key.split("_")[1]]
+    subprocess.run(
+        command, env={**stack.environment, "PYTHONPATH": ":".join(sys.path)}, check=True, capture_output=True
+    )
+    answer = client.post(code="print(1)")
+    assert (answer.status, answer.body["type"]) == (403, SLUG + "key-revoked")
+
+
+def test_burst_of_many_clients_is_exact_and_retry_after_is_true(create, connected):
+    api_key = create("free")
+    clients = [connected(api_key) for _ in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        began = time.time()
+        answers = list(threads.map(lambda client: client.post(code="print(1)"), clients))
+        took_s = time.time() - began
+    admitted = sum(answer.status == 200 for answer in answers)
+    assert 5 <= admitted <= 5 + took_s  # one more a second
+    refused = [answer for answer in answers if answer.status != 200]
+    assert {(answer.status, answer.body["type"]) for answer in refused} == {(429, SLUG + "rate-limited")}
+    time.sleep(max(int(answer.headers["Retry-After"]) for answer in refused))
+    assert clients[0].post(code="print(1)").status == 200
+
+
+def test_limits_are_told_with_every_answer_and_usage_agrees(create, connected):
+    client = connected(create("free"))
+    for body, status in ((BODY, 200), (b"{", 400), (json.dumps({"code": "1", "timeout_s": 5}).encode(), 403)):
+        answer = client.send(body)
+        assert (answer.status, '"month";r=' in answer.headers["RateLimit"]) == (status, True)
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    usage = client.send(method="GET", path="/usage", headers={})
+    assert (usage.status, usage.body["used"], usage.body["left"]) == (200, 3, 997)
+    assert '"month";r=997;' in usage.headers["RateLimit"]

@@ -1,0 +1,127 @@
+"""Rate and quota are exact whoever asks at once; the emulator's table is as strict as DynamoDB's."""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from chalicelib.admission import UNAUTHORIZED_AFTER_S, Admission, AdmissionUnavailableError, UnauthorizedError
+from chalicelib.key_table import KeyTable, to_item
+from chalicelib.keys import new_key
+from infra.aws import client, create_keys_table, emulated_aws
+from infra.key_store import KeyStore
+from tests.fakes import record_of
+
+PROCESSES = 4
+REPETITIONS = 20
+TRIES = 2  # of each thread
+MONTH_S = 30 * 86_400
+START_S = 1_794_000_000  # 2026-11-06
+# Rate 5, burst 10, quota 60 of which 40 are used: seconds since the window before, and how many of 256 must pass.
+WINDOWS = [(0, 10), (1, 5), (0.1, 0), (10, 5), (10, 0), (MONTH_S, 10)]
+
+
+@pytest.fixture
+def dynamodb(aws):
+    return client("dynamodb", aws.environment)
+
+
+@pytest.fixture
+def table(aws):
+    return create_keys_table(aws.environment, name=f"keys-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def store(dynamodb, table):
+    return KeyStore(dynamodb, table=table)
+
+
+@pytest.fixture
+def processes(aws, table):
+    with contextlib.ExitStack() as started:
+        command = [sys.executable, "-m", "tests.rush", table]
+        environment = {**os.environ, **aws.environment}
+        yield [
+            started.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+            )
+            for _ in range(PROCESSES)
+        ]
+
+
+def rush_at(processes, key, now_s):
+    """How many were admitted, in all processes at once."""
+    for process in processes:
+        process.stdin.write(f"{key} {now_s} {TRIES}\n")
+        process.stdin.flush()
+    return sum(int(process.stdout.readline().split()[0]) for process in processes)
+
+
+@pytest.mark.timeout(400)  # four seconds a repetition on a busy machine
+def test_128_threads_of_4_processes_get_exactly_what_the_plan_says(processes, dynamodb, table):
+    for _ in range(REPETITIONS):
+        key, now_s, passed = new_key(), START_S, []
+        dynamodb.put_item(TableName=table, Item=to_item(record_of(key, month=202611, runs=40)))
+        for pause_s, _ in WINDOWS:
+            now_s += pause_s
+            passed.append(rush_at(processes, key, now_s))
+        assert passed == [allowed for _, allowed in WINDOWS]
+
+
+def test_known_key_costs_one_call(dynamodb, table, store):
+    calls = []
+    dynamodb.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
+    key = new_key()
+    store.create(key, plan="internal", owner="somebody", now_s=START_S)
+    admission = Admission(KeyTable(dynamodb, name=table))
+    admission.admit(admission.identify([str(key)]))
+    calls.clear()
+    for _ in range(50):
+        admission.admit(admission.identify([str(key)]))
+    assert calls == ["UpdateItem"] * 50
+
+
+def test_medians_of_the_four_401s_are_within_noise(dynamodb, table, store):
+    key = new_key()
+    store.create(key, plan="internal", owner="somebody", now_s=START_S)
+    admission = Admission(KeyTable(dynamodb, name=table))
+    admission.admit(admission.identify([str(key)]))
+    kinds = {
+        "missing": [],
+        "malformed": ["x"],
+        "unknown": [str(new_key())],
+        "wrong_secret": [str(new_key(key.key_id))],
+    }
+    took = {name: [] for name in kinds}
+    for _ in range(60):
+        for name, presented in kinds.items():
+            began = time.perf_counter()
+            with pytest.raises(UnauthorizedError):
+                admission.identify(presented)
+            took[name].append(time.perf_counter() - began)
+    assert min(min(times) for times in took.values()) >= UNAUTHORIZED_AFTER_S
+    medians = {name: statistics.median(times) for name, times in took.items()}
+    spread = statistics.quantiles(took["missing"])  # of one kind alone
+    assert max(medians.values()) - min(medians.values()) < spread[2] - spread[0] + 0.0005, medians
+
+
+def test_table_taken_away_lets_nobody_pass(tmp_path):
+    with emulated_aws(logs=tmp_path) as emulated:
+        dynamodb = client("dynamodb", emulated.environment)
+        table = create_keys_table(emulated.environment)
+        key = new_key()
+        KeyStore(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
+        admission = Admission(KeyTable(dynamodb, name=table))
+        admission.admit(admission.identify([str(key)]))
+        dynamodb.delete_table(TableName=table)
+        with pytest.raises(AdmissionUnavailableError):  # known
+            admission.admit(admission.identify([str(key)]))
+        with pytest.raises(AdmissionUnavailableError):
+            admission.identify([str(new_key())])
+    with pytest.raises(AdmissionUnavailableError):  # not even a server
+        admission.admit(admission.identify([str(key)]))

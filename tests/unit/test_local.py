@@ -1,0 +1,55 @@
+"""The demo key of `make run` lives in a file, since the emulator forgets."""
+
+import stat
+
+import pytest
+
+from chalicelib import keys
+from infra import local
+from infra.local import Stack
+from tests.fakes import KEY
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "ENVIRONMENT", tmp_path / "env")
+    return tmp_path / "env"
+
+
+def write(api_key=KEY):
+    settings = {"KEYS_TABLE": "python-exec-keys"}
+    stack = Stack("http://u", "http://m", str(api_key), settings, emulator=None, agent=None, api=None)
+    local._write_environment(stack)
+
+
+def test_there_is_no_key_before_the_first_start(environment):
+    assert local._kept_key() is None
+
+
+def test_key_is_kept_for_the_next_start(environment):
+    write()
+    assert local._kept_key() == KEY
+    write(local._kept_key())
+    assert local._kept_key() == KEY
+
+
+@pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\n", "URL=x\n"])
+def test_file_without_a_whole_key_has_none(environment, text):
+    environment.write_text(text)
+    assert local._kept_key() is None
+
+
+def test_file_is_for_its_owner_only_even_if_it_was_not(environment):
+    environment.touch(mode=0o644)
+    write(keys.new_key())
+    assert stat.S_IMODE(environment.stat().st_mode) == 0o600
+
+
+def test_file_can_be_sourced_by_a_shell(environment):
+    write()
+    assert environment.read_text().splitlines() == [
+        "URL=http://u",
+        "METRICS_URL=http://m",
+        f"API_KEY={KEY}",
+        "KEYS_TABLE=python-exec-keys",
+    ]
