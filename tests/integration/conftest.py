@@ -6,13 +6,12 @@ import time
 import urllib.request
 import uuid
 
-import boto3
 import docker
 import pytest
 
 from chalicelib.contract import Job, decode_reply, encode
 from executor_host.hardening import AGENT_LABEL
-from infra.aws import emulated_aws
+from infra.aws import client, emulated_aws
 from infra.processes import free_port, running
 from tests.waiting import eventually
 
@@ -30,13 +29,7 @@ def docker_client():
 
 @pytest.fixture
 def sqs(aws):
-    return boto3.client(
-        "sqs",
-        endpoint_url=aws.environment["AWS_ENDPOINT_URL"],
-        region_name=aws.environment["AWS_DEFAULT_REGION"],
-        aws_access_key_id=aws.environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=aws.environment["AWS_SECRET_ACCESS_KEY"],
-    )
+    return client("sqs", aws.environment)
 
 
 class Customer:
