@@ -8,16 +8,20 @@ WITH_ENGINE := $(BIN)/python -m infra.engine --
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench soak image lock clean
+.PHONY: help run test lint format bench soak faults image lock clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(STAMP) ## the whole stack on this machine, until Ctrl-C
 	@$(BIN)/python -m infra.local
 
 test: lint ## lint, then every test; TESTS="tests/unit -x" runs less
+ifdef TESTS
 	$(WITH_ENGINE) $(BIN)/pytest $(TESTS)
+else # most tests wait for something; those of the whole stack are heavier
+	$(WITH_ENGINE) sh -c '$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration tests/security && $(BIN)/pytest -n 2 --dist loadfile tests/e2e'
+endif
 
 lint: $(STAMP) ## formatting, ruff and mypy
 	$(BIN)/ruff format --check .
@@ -34,6 +38,9 @@ bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
 soak: $(STAMP) ## some six minutes of hostile customers; exit code 1 if an answer was wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.soak
 
+faults: $(STAMP) ## every part of the stack dies, three times each, under a stream of jobs; exit code 1 if one was lost
+	$(WITH_ENGINE) $(BIN)/python -m tests.faults
+
 image: $(STAMP) ## build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m executor_host.image.build
 
@@ -42,6 +49,8 @@ lock: $(STAMP) ## compile the .in files into hashed requirements; needs the netw
 		--python-version 3.11 --upgrade requirements.in --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 		--python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
+		--constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
 
 clean: ## remove what the other targets made here; Docker keeps the image
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache

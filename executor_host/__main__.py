@@ -8,17 +8,18 @@ import time
 from typing import Final
 
 from prometheus_client import start_http_server
-from pythonjsonlogger.json import JsonFormatter
 
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
 from executor_host.engine import Engine
+from executor_host.heartbeat import Heartbeat
 from executor_host.job_queue import SqsJobQueue
+from executor_host.log import log_json_lines
 from executor_host.pool import Pool
+from executor_host.reporter import Reporter
 
-STOP_WITHIN_S: Final = 14.5  # the longest job and its overrun fit in
+STOP_WITHIN_S: Final = 17.0  # a poll under way, the longest job that it brings and its overrun fit in
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
 logger = logging.getLogger("executor_host")
 
 
@@ -35,25 +36,26 @@ def main() -> int:
     engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.sandbox_runtime or None)
     pool = Pool(engine, size=settings.pool_size, builders=os.cpu_count() or 1)
     queue = SqsJobQueue(settings.job_queue_url, workers=settings.concurrency)
-    agent = Agent(queue, pool=pool, workers=settings.concurrency)
+    agent = Agent(
+        queue,
+        pool=pool,
+        heartbeat=Heartbeat(queue),
+        results_queue_url=settings.results_queue_url,
+        workers=settings.concurrency,
+    )
+    reporter = Reporter(queue, results_queue_url=settings.results_queue_url, host=settings.agent_name)
     start_http_server(settings.metrics_port, addr="127.0.0.1")
     pool.open()
     agent.start()
+    reporter.start()
     logger.info("agent_started", extra={"agent": settings.agent_name, "concurrency": settings.concurrency})
     signal.sigwait(STOP_SIGNALS)
     deadline = time.monotonic() + STOP_WITHIN_S
     drained = agent.stop(STOP_WITHIN_S - 1.5)
+    reporter.stop()
     pool.close(deadline - time.monotonic())
     logger.info("agent_stopped", extra={"drained": drained})
     return 0 if drained else 1
-
-
-def log_json_lines() -> None:
-    """One JSON object a line on stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("executor_host").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

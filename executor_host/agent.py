@@ -22,6 +22,7 @@ from chalicelib.contract import (
 )
 from executor_host import metrics
 from executor_host.channel import SandboxError
+from executor_host.heartbeat import Heartbeat
 from executor_host.job_queue import Delivery, JobQueue, NoSuchQueueError, QueueError
 from executor_host.pool import WarmSandbox
 from executor_host.sandbox import Outcome
@@ -31,6 +32,7 @@ TAKE_WAIT_S: Final = 1.0  # how long a worker without a sandbox takes to see tha
 QUEUE_PAUSE_S: Final = 1.0  # between attempts to reach a queue service that is gone
 REPLY_ATTEMPTS: Final = 4  # a queue that was just made may be unknown for a second
 REPLY_PAUSE_S: Final = 0.5
+SEND_WITHIN_S: Final = 30.0  # a result is worth the wait for a queue service that is gone; then the job runs again
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +51,27 @@ class Agent:
     """Runs up to `workers` jobs at once."""
 
     def __init__(
-        self, queue: JobQueue, *, pool: Sandboxes, workers: int, clock: Callable[[], float] = time.time
+        self,
+        queue: JobQueue,
+        *,
+        pool: Sandboxes,
+        heartbeat: Heartbeat,
+        results_queue_url: str,
+        workers: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` gives seconds since the epoch, as the times in a job."""
         self._queue = queue
         self._pool = pool
+        self._heartbeat = heartbeat
+        self._results_queue_url = results_queue_url
         self._clock = clock
         self._stopping = Event()
         self._workers = [Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)]
 
     def start(self) -> None:
         """Begin to take jobs."""
+        self._heartbeat.start()
         for worker in self._workers:
             worker.start()
 
@@ -69,6 +81,7 @@ class Agent:
         deadline = time.monotonic() + timeout_s
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+        self._heartbeat.stop()
         return not any(worker.is_alive() for worker in self._workers)
 
     def _work(self) -> None:
@@ -82,11 +95,10 @@ class Agent:
                 delivery = self._queue.receive() if sandbox is not None else None
                 if sandbox is None or delivery is None:
                     continue
-                if self._stopping.is_set():
-                    self._queue.give_back(delivery)
-                    break
+                # Also when the agent stops meanwhile: given back, it would come to the next poll under way here.
                 held, sandbox = sandbox, None
-                self._handle(delivery, held)
+                with self._heartbeat.holding(delivery):
+                    sandbox = self._handle(delivery, held)
             except QueueError:
                 logger.warning("queue_unreachable", exc_info=True)
                 self._stopping.wait(QUEUE_PAUSE_S)
@@ -99,29 +111,44 @@ class Agent:
         sandbox.destroy()
         self._pool.finish(sandbox)
 
-    def _handle(self, delivery: Delivery, sandbox: WarmSandbox) -> None:
+    def _handle(self, delivery: Delivery, sandbox: WarmSandbox) -> WarmSandbox | None:
+        """The sandbox if it was not needed."""
         try:
             job = decode_job(delivery.body)
-        except ContractError:
-            self._discard(sandbox)
+        except ContractError:  # perhaps one of a version that another host knows
             metrics.UNDECODABLE.inc()
             logger.warning("undecodable_message", exc_info=True)
-            return
-        reply = self._answer(job, sandbox)
+            return sandbox
+        unused: WarmSandbox | None = None
+        reply: Reply | None
+        if self._clock() >= job.expires_at:
+            unused, reply = sandbox, Failure(id=job.id, reason=FailureReason.EXPIRED)
+        else:
+            reply = self._run(job, sandbox)
+        try:
+            if reply is None:
+                self._queue.give_back(delivery)
+                return None
+            self._reply(job, reply, group=delivery.group)
+            self._queue.delete(delivery)
+        except BaseException:
+            if unused is not None:
+                self._discard(unused)
+            raise
         status = reply.status if isinstance(reply, Result) else reply.reason
-        self._reply(job, reply)
-        self._queue.delete(delivery)
         metrics.JOBS.labels(status).inc()
         logger.info("job_answered", extra={"job_id": job.id, "status": status})
+        return unused
 
-    def _answer(self, job: Job, sandbox: WarmSandbox | None) -> Reply:
+    def _run(self, job: Job, sandbox: WarmSandbox | None) -> Reply | None:
+        """None if the agent stops before there was a sandbox that did not break."""
         for _ in range(SANDBOXES_PER_JOB):
-            if sandbox is None:
-                sandbox = self._pool.take(max(0.0, job.expires_at - self._clock()))
-            if sandbox is None or self._clock() >= job.expires_at:
-                if sandbox is not None:
-                    self._discard(sandbox)
-                return Failure(id=job.id, reason=FailureReason.EXPIRED)
+            while sandbox is None:
+                if self._clock() >= job.expires_at:
+                    return Failure(id=job.id, reason=FailureReason.EXPIRED)
+                if self._stopping.is_set():
+                    return None
+                sandbox = self._pool.take(TAKE_WAIT_S)
             queued_s = max(0.0, self._clock() - job.submitted_at)
             try:
                 with metrics.RUNNING.track_inprogress(), metrics.RUN_SECONDS.time():
@@ -137,18 +164,29 @@ class Agent:
             sandbox = None
         return Failure(id=job.id, reason=FailureReason.SANDBOX)
 
-    def _reply(self, job: Job, reply: Reply) -> None:
-        """Raises QueueError when the service is gone, so that the job stays; not when just nobody waits any more."""
+    def _reply(self, job: Job, reply: Reply, *, group: str | None) -> None:
+        """To who waits, else to the results queue. Raises QueueError when no queue can be reached, so the job stays."""
         body = encode(reply)
-        for attempt in range(REPLY_ATTEMPTS):
+        until = time.monotonic() + SEND_WITHIN_S
+        unknown = 0
+        while True:
+            is_late = unknown == REPLY_ATTEMPTS or self._clock() > job.reply_by
             try:
-                return self._queue.reply(job.reply_to, body)
+                if job.reply_to is not None and not is_late:
+                    return self._queue.send(job.reply_to, body)
+                self._queue.send(self._results_queue_url, body, group=group)
             except NoSuchQueueError:
-                if attempt + 1 < REPLY_ATTEMPTS:
-                    time.sleep(REPLY_PAUSE_S)
-        metrics.UNDELIVERABLE.inc()
-        logger.warning("reply_queue_gone", extra={"job_id": job.id})
-        return None
+                if is_late or job.reply_to is None or time.monotonic() >= until:
+                    raise
+                unknown += 1
+                time.sleep(REPLY_PAUSE_S)
+            except QueueError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(QUEUE_PAUSE_S)
+            else:
+                metrics.LATE.inc(job.reply_to is not None)
+                return None
 
 
 def result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Result:

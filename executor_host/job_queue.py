@@ -1,5 +1,6 @@
 """The agent's side of SQS: take jobs, reply, acknowledge. Nothing here knows what a job is."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import boto3
@@ -10,6 +11,7 @@ from msgspec import Struct
 # A stopping agent waits for the polls under way, since a job may be in the answer. A shorter wait makes more requests:
 # an idle worker makes 1.3 million of them in a month, 0.52 USD.
 RECEIVE_WAIT_S: Final = 2
+BATCH: Final = 10  # entries in one SQS call
 _NO_SUCH_QUEUE: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
@@ -26,6 +28,7 @@ class Delivery(Struct, frozen=True):
 
     body: str
     receipt: str
+    group: str | None = None  # whose turn it was
 
 
 class JobQueue(Protocol):
@@ -34,14 +37,17 @@ class JobQueue(Protocol):
     def receive(self) -> Delivery | None:
         """Wait a while for a message. Raises QueueError."""
 
-    def reply(self, reply_to: str, body: str) -> None:
+    def send(self, queue_url: str, body: str, *, group: str | None = None) -> None:
         """Send to the queue of that URL. Raises QueueError, NoSuchQueueError."""
+
+    def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
+        """Keep messages from coming again for so long from now; how many could not be kept. Raises QueueError."""
 
     def delete(self, delivery: Delivery) -> None:
         """Acknowledge. Raises QueueError."""
 
     def give_back(self, delivery: Delivery) -> None:
-        """Let somebody else have it at once. Raises QueueError."""
+        """Let another host have it, as soon as no poll of this one is under way. Raises QueueError."""
 
 
 class SqsJobQueue:
@@ -61,14 +67,33 @@ class SqsJobQueue:
 
     def receive(self) -> Delivery | None:
         """As in JobQueue: at most one message, so that nothing waits here while another host is free."""
-        answer = self._call("receive_message", MaxNumberOfMessages=1, WaitTimeSeconds=RECEIVE_WAIT_S)
+        answer = self._call(
+            "receive_message",
+            MaxNumberOfMessages=1,
+            WaitTimeSeconds=RECEIVE_WAIT_S,
+            MessageSystemAttributeNames=["MessageGroupId"],
+        )
         for message in answer.get("Messages", ()):
-            return Delivery(message["Body"], message["ReceiptHandle"])
+            group = message.get("Attributes", {}).get("MessageGroupId")
+            return Delivery(message["Body"], message["ReceiptHandle"], group)
         return None
 
-    def reply(self, reply_to: str, body: str) -> None:
+    def send(self, queue_url: str, body: str, *, group: str | None = None) -> None:
         """As in JobQueue."""
-        self._call("send_message", QueueUrl=reply_to, MessageBody=body)
+        of_group = {} if group is None else {"MessageGroupId": group}
+        self._call("send_message", QueueUrl=queue_url, MessageBody=body, **of_group)
+
+    def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
+        """As in JobQueue."""
+        failed = 0
+        for start in range(0, len(deliveries), BATCH):
+            entries = [
+                {"Id": str(number), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": for_s}
+                for number, delivery in enumerate(deliveries[start : start + BATCH])
+            ]
+            answer = self._call("change_message_visibility_batch", Entries=entries)
+            failed += len(answer.get("Failed", ()))
+        return failed
 
     def delete(self, delivery: Delivery) -> None:
         """As in JobQueue."""
@@ -76,9 +101,9 @@ class SqsJobQueue:
 
     def give_back(self, delivery: Delivery) -> None:
         """As in JobQueue."""
-        self._call("change_message_visibility", ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
+        self._call("change_message_visibility", ReceiptHandle=delivery.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
 
-    def _call(self, operation: str, **arguments: str | int) -> dict[str, Any]:
+    def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
         try:
             answer: dict[str, Any] = getattr(self._sqs, operation)(**{"QueueUrl": self._url, **arguments})
         except ClientError as error:

@@ -7,16 +7,19 @@ from prometheus_client import Counter, Gauge, Histogram
 from chalicelib.contract import FailureReason, Status
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_QUEUED: Final = (*_SECONDS, 60, 300, 900, 3600)  # an asynchronous job may wait so long
 
 JOBS: Final = Counter("python_exec_jobs", "Jobs answered, by the status or failure they were answered with", ["status"])
 RUNNING: Final = Gauge("python_exec_jobs_running", "Jobs that have a sandbox now")
 UNDECODABLE: Final = Counter("python_exec_undecodable", "Messages that are no job, left for the dead-letter queue")
-UNDELIVERABLE: Final = Counter("python_exec_undeliverable", "Replies that nobody was there to take")
+LATE: Final = Counter("python_exec_late_replies", "Replies to the results queue though somebody had waited")
+MISSED_BEATS: Final = Counter("python_exec_missed_beats", "Jobs in hand whose visibility could not be prolonged")
 SANDBOX_ERRORS: Final = Counter("python_exec_sandbox_errors", "Sandboxes that broke under a job")
 RUN_SECONDS: Final = Histogram("python_exec_run_seconds", "From hand-over to outcome", buckets=_SECONDS)
-QUEUED_SECONDS: Final = Histogram("python_exec_queued_seconds", "From submission to hand-over", buckets=_SECONDS)
+QUEUED_SECONDS: Final = Histogram("python_exec_queued_seconds", "From submission to hand-over", buckets=_QUEUED)
 TAKE_WAIT_SECONDS: Final = Histogram("python_exec_take_wait_seconds", "Wait for a warm sandbox", buckets=_SECONDS)
 START_SECONDS: Final = Histogram("python_exec_sandbox_start_seconds", "Start of a sandbox", buckets=_SECONDS)
+ENGINE_UP: Final = Gauge("python_exec_engine_up", "Whether Docker started a sandbox when it was last asked to")
 POOL_READY: Final = Gauge("python_exec_pool_ready", "Warm sandboxes that nobody has taken")
 
 for _status in (*Status, *FailureReason):

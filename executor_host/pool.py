@@ -59,6 +59,7 @@ class Pool:
         self._idle: deque[WarmSandbox] = deque()
         self._taken: set[str] = set()
         self._building = 0
+        self._engine_up: bool | None = None  # not asked yet
         self._changed = Condition()
         self._closing = False
         self._builders = [
@@ -145,10 +146,22 @@ class Pool:
     def _start(self) -> WarmSandbox | None:
         try:
             with metrics.START_SECONDS.time():
-                return self._engine.start()
+                sandbox = self._engine.start()
         except SandboxError as error:
-            logger.warning("sandbox_not_started", extra={"cause": repr(error.__cause__ or error)[:500]})
+            self._see_engine(up=False, cause=repr(error.__cause__ or error)[:500])
             return None
+        self._see_engine(up=True)
+        return sandbox
+
+    def _see_engine(self, *, up: bool, **fields: str) -> None:
+        """Says once what changed."""
+        with self._changed:
+            changed, self._engine_up = up is not self._engine_up, up
+        metrics.ENGINE_UP.set(up)
+        if changed and up:
+            logger.info("engine_up")
+        elif changed:
+            logger.error("engine_lost", extra=fields)
 
     def _keep(self) -> None:
         while not self._leave_nothing():

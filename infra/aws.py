@@ -1,4 +1,4 @@
-"""The AWS side of the local stack: the emulator as a process of its own, and the queues in it."""
+"""The AWS side of the local stack: the emulator as a process of its own, and what infra/template.yaml has there."""
 
 import contextlib
 import json
@@ -10,19 +10,15 @@ from typing import Any, Final
 
 import boto3
 
-from chalicelib.key_table import PARTITION_KEY
+from infra import template
 from infra.processes import LOOPBACK, START_TIMEOUT_S, Process, accepts, free_port, running
 
 REGION: Final = "us-east-1"
 GRACE_S: Final = 2.0
 
-JOB_QUEUE: Final = "python-exec-jobs"
-DEAD_LETTER_QUEUE: Final = "python-exec-jobs-dead"
-VISIBILITY_TIMEOUT_S: Final = 30  # above the longest job; the agent prolongs what takes longer
-RETENTION_S: Final = 300  # nobody waits for a job that long
-MAX_RECEIVES: Final = 3  # then it is the job that breaks hosts
-
-KEYS_TABLE: Final = "python-exec-keys"
+STACK: Final = "python-exec"  # the names of queues and tables begin with it
+QUEUES: Final = {"JOB_QUEUE_URL": "JobQueue", "RESULTS_QUEUE_URL": "ResultsQueue", "WEBHOOK_QUEUE_URL": "WebhookQueue"}
+TABLES: Final = {"KEYS_TABLE": "KeysTable", "JOBS_TABLE": "JobsTable"}
 
 
 @dataclass(frozen=True)
@@ -61,28 +57,18 @@ def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:
     )
 
 
-def create_job_queue(environment: Mapping[str, str]) -> str:
-    """Creates the job queue and its dead-letter queue; the URL of the former."""
-    sqs = client("sqs", environment)
-    dead = sqs.create_queue(QueueName=DEAD_LETTER_QUEUE)["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    jobs = sqs.create_queue(
-        QueueName=JOB_QUEUE,
-        Attributes={
-            "VisibilityTimeout": str(VISIBILITY_TIMEOUT_S),
-            "MessageRetentionPeriod": str(RETENTION_S),
-            "RedrivePolicy": json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES}),
-        },
-    )
-    return str(jobs["QueueUrl"])
+def create_platform(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
+    """Creates the queues and tables of infra/template.yaml; the settings that tell of them."""
+    cloudformation, sqs = client("cloudformation", environment), client("sqs", environment)
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.platform()))
+    resources = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
+    made = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 
+    def url(logical_id: str) -> str:
+        # moto's physical id is a URL on AWS itself, not on the emulator
+        return str(sqs.get_queue_url(QueueName=made[logical_id].rsplit("/")[-1])["QueueUrl"])
 
-def create_keys_table(environment: Mapping[str, str], *, name: str = KEYS_TABLE) -> str:
-    """Creates the table of customer keys; its name."""
-    client("dynamodb", environment).create_table(
-        TableName=name,
-        KeySchema=[{"AttributeName": PARTITION_KEY, "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": PARTITION_KEY, "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    return name
+    return {
+        **{setting: url(logical_id) for setting, logical_id in QUEUES.items()},
+        **{setting: made[logical_id] for setting, logical_id in TABLES.items()},
+    }

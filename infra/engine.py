@@ -156,6 +156,8 @@ def _remove_leftovers(daemon: Daemon) -> None:
                 for pid in (process.name, *containers):
                     os.kill(int(pid), signal.SIGKILL)
     daemon.pidfile.unlink(missing_ok=True)
+    # While the killed one is still there, the next dockerd would take it for its own, wait for it and give up.
+    (daemon.state / "containerd/containerd.pid").unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:

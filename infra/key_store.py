@@ -6,7 +6,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.key_table import PARTITION_KEY, Item, from_item, to_item
-from chalicelib.keys import ApiKey, KeyRecord, KeyStatus, new_key
+from chalicelib.keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
 
 ACTIVE: Final = {":active": {"S": KeyStatus.ACTIVE.value}}
 REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
@@ -27,11 +27,21 @@ class KeyStore:
         self._dynamodb = dynamodb
         self._table = table
 
-    def create(self, key: ApiKey, *, plan: str, owner: str, now_s: int, expires_at: int | None = None) -> KeyRecord:
-        """Stores a new key. Raises KeyStoreError."""
+    def create(
+        self,
+        key: ApiKey,
+        *,
+        plan: str,
+        owner: str,
+        now_s: int,
+        expires_at: int | None = None,
+        signing_secret: str | None = None,
+    ) -> KeyRecord:
+        """Stores a new key, with a new signing secret unless one is given. Raises KeyStoreError."""
         record = KeyRecord(
             key_id=key.key_id,
             secret_sha256=key.sha256,
+            signing_secret=signing_secret or new_signing_secret(),
             status=KeyStatus.ACTIVE,
             plan=plan,
             owner=owner,
@@ -82,6 +92,18 @@ class KeyStore:
             condition="#status = :active AND secret_sha256 = :old",
         )
         return key, record
+
+    def rotate_signing_secret(self, key_id: str) -> KeyRecord:
+        """Gives an active key another signing secret, at once. Raises KeyStoreError."""
+        if self.get(key_id).status is not KeyStatus.ACTIVE:
+            raise KeyStoreError(f"The key {key_id} is revoked.")
+        return self._update(
+            key_id,
+            "SET signing_secret = :new",
+            {"#status": "status"},
+            {**ACTIVE, ":new": {"S": new_signing_secret()}},
+            condition="#status = :active",
+        )
 
     def _update(
         self,

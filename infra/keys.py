@@ -18,13 +18,13 @@ from botocore.exceptions import BotoCoreError
 
 from chalicelib import limits
 from chalicelib.key_table import KeyTableError
-from chalicelib.keys import ApiKey, KeyRecord, new_key
+from chalicelib.keys import KeyRecord, new_key
 from chalicelib.plans import PLANS
 from infra.key_store import KeyStore, KeyStoreError
 
 CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-SHOWN_ONCE: Final = "This is the only time that the key is shown."
+SHOWN_ONCE: Final = "This is the only time that secrets are shown."
 
 
 class Duration(click.ParamType[int]):
@@ -62,12 +62,12 @@ def cli(context: click.Context, endpoint: str | None, table: str) -> None:
 @as_json
 @click.pass_obj
 def create(store: KeyStore, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
-    """Create a key and print it, once."""
+    """Create a key and print it and its signing secret, once."""
     now_s = int(time.time())
     key = new_key()
     expires_at = None if expires_in is None else now_s + expires_in
     record = store.create(key, plan=plan, owner=owner, now_s=now_s, expires_at=expires_at)
-    _print_with_secret(key, record, as_json=as_json)
+    _print_with_secrets(record, api_key=str(key), signing_secret=record.signing_secret, as_json=as_json)
 
 
 @cli.command(name="list")
@@ -108,7 +108,17 @@ def revoke(store: KeyStore, *, key_id: str, as_json: bool) -> None:
 def rotate(store: KeyStore, *, key_id: str, grace: int, as_json: bool) -> None:
     """Give a key another secret and print it, once. A secret that was already in its grace ends now."""
     key, record = store.rotate(key_id, grace_s=grace, now_s=int(time.time()))
-    _print_with_secret(key, record, as_json=as_json)
+    _print_with_secrets(record, api_key=str(key), as_json=as_json)
+
+
+@cli.command(name="rotate-signing-secret")
+@click.argument("key_id")
+@as_json
+@click.pass_obj
+def rotate_signing_secret(store: KeyStore, *, key_id: str, as_json: bool) -> None:
+    """Give a key another signing secret for its webhooks and print it, once. The one before ends now."""
+    record = store.rotate_signing_secret(key_id)
+    _print_with_secrets(record, signing_secret=record.signing_secret, as_json=as_json)
 
 
 @cli.command(name="set-plan")
@@ -152,12 +162,13 @@ def _print(record: KeyRecord, *, as_json: bool) -> None:
         click.echo(f"{name:18}{_cell(value)}")
 
 
-def _print_with_secret(key: ApiKey, record: KeyRecord, *, as_json: bool) -> None:
+def _print_with_secrets(record: KeyRecord, *, as_json: bool, **secrets: str) -> None:
     if as_json:
-        click.echo(json.dumps({"api_key": str(key), **_shown(record)}))
+        click.echo(json.dumps({**secrets, **_shown(record)}))
         return
     _print(record, as_json=False)
-    click.echo(f"{'api_key':18}{key}")
+    for name, secret in secrets.items():
+        click.echo(f"{name:18}{secret}")
     click.echo(SHOWN_ONCE, err=True)
 
 

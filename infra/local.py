@@ -22,7 +22,7 @@ from chalicelib import keys
 from chalicelib.keys import ApiKey
 from executor_host.image.build import ImageBuildError, ensure_image
 from executor_host.image.debian import PackagesError
-from infra.aws import client, create_job_queue, create_keys_table, emulated_aws
+from infra.aws import client, create_platform, emulated_aws
 from infra.engine import EngineError, docker_engine
 from infra.key_store import KeyStore
 from infra.processes import (
@@ -41,7 +41,7 @@ ENVIRONMENT: Final = LOCAL / "env"
 DEMO_PLAN: Final = "internal"
 
 API_GRACE_S: Final = 2.0
-AGENT_GRACE_S: Final = 20.0  # it finishes what runs and removes its sandboxes, in 15 s
+AGENT_GRACE_S: Final = 20.0  # it finishes what runs and removes its sandboxes, in 17 s
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,16 @@ class Stack:
     url: str
     metrics_url: str
     api_key: str
+    signing_secret: str  # of that key's webhooks
     environment: dict[str, str]
     emulator: Process
     agent: Process
     api: Process
+    triggers: Process
 
     def check(self) -> None:
         """Raises ProcessError if a part of it has ended."""
-        for process in (self.emulator, self.agent, self.api):
+        for process in (self.emulator, self.agent, self.api, self.triggers):
             process.check()
 
 
@@ -71,12 +73,13 @@ def local_stack(
     port: int = 0,
     reload: bool = False,
     api_key: ApiKey | None = None,
+    signing_secret: str | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Stack]:
     """Starts everything, yields when the first job can be sent, and leaves nothing behind.
 
     `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one. `api_key` is
-    the customer's, with its counts at zero; a new one if there is none.
+    the customer's, with its counts at zero, and `signing_secret` that of its webhooks; new ones if there are none.
     Raises EngineError, PackagesError, ImageBuildError or ProcessError.
     """
     with contextlib.ExitStack() as started:
@@ -91,12 +94,14 @@ def local_stack(
         aws = started.enter_context(emulated_aws(logs=logs))
         settings = {
             **aws.environment,
-            "JOB_QUEUE_URL": create_job_queue(aws.environment),
-            "KEYS_TABLE": create_keys_table(aws.environment),
+            **create_platform(aws.environment),
+            "LOCAL_WEBHOOKS": "true",
         }
         api_key = api_key or keys.new_key()
         store = KeyStore(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
-        store.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()))
+        record = store.create(
+            api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret
+        )
 
         say("agent and API …")
         metrics_port = free_port()
@@ -116,10 +121,24 @@ def local_stack(
         api = started.enter_context(
             running("api", [*command, *reloading], grace_s=API_GRACE_S, settings=settings, logs=logs)
         )
+        command = [sys.executable, "-m", "infra.triggers", *reloading]
+        triggers = started.enter_context(
+            running("triggers", command, grace_s=API_GRACE_S, settings=settings, logs=logs)
+        )
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
         api.wait_until(lambda: accepts(host, port), timeout_s=START_TIMEOUT_S)
-        yield Stack(f"http://{host}:{port}", metrics_url, str(api_key), settings, aws.process, agent, api)
+        yield Stack(
+            url=f"http://{host}:{port}",
+            metrics_url=metrics_url,
+            api_key=str(api_key),
+            signing_secret=record.signing_secret,
+            environment=settings,
+            emulator=aws.process,
+            agent=agent,
+            api=api,
+            triggers=triggers,
+        )
 
 
 def _has_sandbox(metrics_url: str) -> bool:
@@ -133,15 +152,30 @@ def _has_sandbox(metrics_url: str) -> bool:
 
 def _kept_key() -> ApiKey | None:
     """The demo key of the last start, so that what was pasted somewhere keeps working."""
+    return keys.parse(_kept("API_KEY"))
+
+
+def _kept_signing_secret() -> str | None:
+    found = _kept("SIGNING_SECRET")
+    return found if keys.is_signing_secret(found) else None
+
+
+def _kept(name: str) -> str:
     try:
-        found = re.search(r"^API_KEY=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE)
     except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    return keys.parse(found[1]) if found else None
+        return ""
+    return found[1] if found else ""
 
 
 def _write_environment(stack: Stack) -> None:
-    values = {"URL": stack.url, "METRICS_URL": stack.metrics_url, "API_KEY": stack.api_key, **stack.environment}
+    values = {
+        "URL": stack.url,
+        "METRICS_URL": stack.metrics_url,
+        "API_KEY": stack.api_key,
+        "SIGNING_SECRET": stack.signing_secret,
+        **stack.environment,
+    }
     text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     written = ENVIRONMENT.with_suffix(".new")
     written.unlink(missing_ok=True)
@@ -183,6 +217,7 @@ def main(arguments: list[str]) -> str | None:
             port=options.port,
             reload=True,
             api_key=_kept_key(),
+            signing_secret=_kept_signing_secret(),
             say=_say,
         ) as stack:
             example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))

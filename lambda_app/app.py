@@ -1,6 +1,7 @@
 """Routes and HTTP, nothing else: the same under `chalice local` and on Lambda. Import needs no setting."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -9,40 +10,36 @@ from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, cast
 
-import boto3
 import msgspec
-from botocore.config import Config
-from chalice.app import Chalice, CORSConfig, Request, Response
-from msgspec import Struct
+from chalice.app import Chalice, CloudWatchEvent, CORSConfig, Request, Response, SQSEvent
 
-from chalicelib import logs, problems, settings
-from chalicelib.admission import Admission, Caller, credentials
-from chalicelib.dispatch import Dispatcher
-from chalicelib.key_table import KeyTable
-from chalicelib.overload import Overload
-from chalicelib.replies import LONG_POLL_S, ReplyQueue
-from chalicelib.validation import parse_run_request, require_in_plan
+from chalicelib import handlers, health, job_answers, logs, metrics, preferences, problems, settings, wiring
+from chalicelib.admission import Caller, credentials, require_usable
+from chalicelib.contract import Failure, Result
+from chalicelib.job_problems import InvalidIdempotencyKeyError, JobFailedError, UnknownJobError
+from chalicelib.job_table import JobRecord
+from chalicelib.jobs import Order
+from chalicelib.validation import RunRequest, parse_run_request, require_async, require_in_plan
+from chalicelib.webhooks import require_signing_secret
+from chalicelib.wiring import Service
 
-SQS_CONFIG: Final = Config(
-    connect_timeout=2,
-    read_timeout=LONG_POLL_S + 5,
-    retries={"mode": "standard", "total_max_attempts": 2},  # the gateway gives up after 29 s
-    max_pool_connections=128,  # chalice local answers each connection in a thread of its own
-    tcp_keepalive=True,
-)
-DYNAMODB_CONFIG: Final = Config(
-    connect_timeout=1,
-    read_timeout=2,  # of the time in which somebody waits for a result
-    retries={"mode": "standard", "total_max_attempts": 2},
-    max_pool_connections=128,
-    tcp_keepalive=True,
-)
 CORS: Final = CORSConfig(
     allow_origin="*",  # a key is sent by hand, never by the browser itself
-    allow_headers=["Content-Type", "X-Api-Key", "Authorization"],
-    expose_headers=["RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"],
+    allow_headers=["Content-Type", "X-Api-Key", "Authorization", "Prefer", "Idempotency-Key"],
+    expose_headers=[
+        "Location",
+        "Preference-Applied",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "WWW-Authenticate",
+    ],
     max_age=600,
 )
+
+RETRY_AFTER_S: Final = 1  # of a job that is pending
+_JOB_ID: Final = re.compile("[0-9a-f]{32}")
+_IDEMPOTENCY_KEY: Final = re.compile("[ -~]{1,255}")
 
 app = Chalice(app_name="python-exec", configure_logs=False)
 logs.configure(app.app_name, "chalicelib")
@@ -51,24 +48,19 @@ _wiring: Final = threading.Lock()
 _rate_limit: ContextVar[problems.Headers] = ContextVar("rate_limit", default=problems.NO_HEADERS)
 
 
-class Service(Struct, frozen=True, kw_only=True):
-    """What the routes work with; one of each in a process."""
-
-    admission: Admission
-    overload: Overload
-    dispatcher: Dispatcher
-
-
 @app.middleware("http")
 def answer(request: Request, get_response: Callable[[Request], Response]) -> Response:
     """Gives every failure one shape and every request one log line."""
     started = time.monotonic()
     logs.begin(request_id=_request_id(request), route=f"{request.method} {request.path}")
+    metrics.begin()
     _rate_limit.set(problems.NO_HEADERS)
+    problem = None
     try:
         response = _respond(request, get_response)
     except problems.ProblemError as error:
-        logs.add(problem=error.problem.type, rule=error.problem.rule)
+        problem = error.problem.type
+        logs.add(problem=problem, rule=error.problem.rule)
         response = problems.response(error.problem, headers=error.headers)
     except Exception:
         app.log.exception("middleware_failed")
@@ -80,23 +72,64 @@ def answer(request: Request, get_response: Callable[[Request], Response]) -> Res
         "Cache-Control": "no-store",
     }
     duration_ms = round((time.monotonic() - started) * 1000)
-    app.log.info("request", extra={"status": int(response.status_code), "duration_ms": duration_ms})
+    fields = {"status": int(response.status_code), "duration_ms": duration_ms, **metrics.of_request(problem)}
+    app.log.info("request", extra=fields)
     return response
 
 
 @app.route("/", methods=["POST"], content_types=[], cors=CORS)  # []: Chalice's 415 has another shape than ours
 def run() -> Response:
-    """Runs a program. 200 says that it ran, whatever came of it."""
+    """Runs a program. 200 says that it ran, whatever came of it; 202 that its result comes later."""
     request = cast("Request", app.current_request)
-    caller = _admit(request)
+    caller = service().admission.identify(_credentials(request))
+    _see(caller)
+    preference = preferences.parse(_values(request, "prefer"))
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
-    wanted = parse_run_request(body, content_type=request.headers.get("content-type", ""))
-    require_in_plan(wanted, caller.plan)
-    result = service().dispatcher.run(wanted, key_id=caller.record.key_id)
-    logs.add(job_status=result.status)
-    shown = msgspec.structs.asdict(result)
-    del shown["version"]
-    return _json(shown)
+    try:
+        idempotency_key = _idempotency_key(request)
+        wanted = _wanted(request, body, caller, is_async=preference.respond_async)
+    except problems.ProblemError:
+        _admit(caller)  # what is refused has been paid for (docs/decisions/007)
+        raise
+    order = Order(
+        request=wanted,
+        key_id=caller.record.key_id,
+        plan=caller.plan,
+        wait_s=preference.wait_s or service().reply_wait_s,
+        is_async=preference.respond_async,
+        idempotency_key=idempotency_key,
+        body=body,
+    )
+    reply = service().jobs.submit(order, admit=lambda: _admit(caller))
+    if isinstance(reply, JobRecord):
+        if reply.reply is None or order.is_async:
+            return _pending(reply, {"Location": f"/jobs/{reply.job_id}", **preference.applied()})
+        reply = job_answers.reply_of(reply)
+    if isinstance(reply, Failure):
+        raise JobFailedError(reply.id, reply.reason)
+    return _ran(reply, preference.applied())
+
+
+@app.route("/jobs/{job_id}", methods=["GET", "DELETE"], content_types=[], cors=CORS)
+def job(job_id: str) -> Response:
+    """A job that was promised: its result, or 202 until there is one. DELETE forgets it."""
+    request = cast("Request", app.current_request)
+    caller = service().admission.identify(_credentials(request))
+    _see(caller)
+    require_usable(caller)
+    if not _JOB_ID.fullmatch(job_id):
+        raise UnknownJobError
+    logs.add(job_id=job_id)
+    if request.method == "DELETE":
+        service().results.forget(job_id, key_id=caller.record.key_id)
+        return Response(body="", status_code=HTTPStatus.NO_CONTENT)
+    record = service().results.get(job_id, key_id=caller.record.key_id)
+    if record.reply is None:
+        service().replies.look_for(job_id)
+        record = service().results.get(job_id, key_id=caller.record.key_id)
+    if record.reply is None:
+        return _pending(record, problems.NO_HEADERS)
+    return _json(job_answers.of_record(record))
 
 
 @app.route("/usage", methods=["GET"], content_types=[], cors=CORS)
@@ -108,6 +141,45 @@ def usage() -> Response:
     return _json(admission.usage(caller))
 
 
+@app.route("/health", methods=["GET"], content_types=[], cors=CORS)
+def is_up() -> Response:
+    """That the API is up, without asking anybody; with an operator's key, how queue and hosts do."""
+    given = _credentials(cast("Request", app.current_request))
+    if not given:
+        return _json(health.UP)
+    caller = service().admission.identify(given)
+    _see(caller)
+    require_usable(caller)
+    return _json(service().health.report() if caller.plan.name == health.OPERATOR_PLAN else health.UP)
+
+
+@app.on_sqs_message(queue="python-exec-results", batch_size=10)
+def store_results(event: SQSEvent) -> dict[str, Any]:
+    """What hosts finished when nobody waited for it."""
+    return handlers.each(
+        event.to_dict(), lambda record: handlers.store_result(record, service().results, service().hosts)
+    )
+
+
+@app.on_sqs_message(queue="python-exec-jobs-dead", batch_size=10)
+def answer_dead_letters(event: SQSEvent) -> dict[str, Any]:
+    """Jobs that no host finished, as often as they were tried."""
+    return handlers.each(event.to_dict(), lambda record: handlers.answer_dead_letter(record, service().results))
+
+
+@app.on_sqs_message(queue="python-exec-webhooks", batch_size=1)  # one attempt may take ten seconds
+def send_webhooks(event: SQSEvent) -> dict[str, Any]:
+    """Results that their customers want to be sent."""
+    return handlers.each(event.to_dict(), lambda record: service().webhooks.deliver(record["body"]))
+
+
+@app.schedule("rate(1 minute)")
+def keep_house(event: CloudWatchEvent) -> None:  # noqa: ARG001 - Chalice passes it
+    """What processes left behind that are gone."""
+    logs.begin()
+    service().housekeeping.run()
+
+
 def service() -> Service:
     """The one of this process, made by the first request. Raises settings.SettingsError."""
     with _wiring:
@@ -116,27 +188,33 @@ def service() -> Service:
 
 @cache
 def _service() -> Service:
-    told = settings.load(os.environ)
-    sqs = boto3.client("sqs", config=SQS_CONFIG)
-    dynamodb = boto3.client("dynamodb", config=DYNAMODB_CONFIG)
-    return Service(
-        admission=Admission(KeyTable(dynamodb, name=told.keys_table)),
-        overload=Overload(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
-        dispatcher=Dispatcher(
-            sqs, job_queue_url=told.job_queue_url, replies=ReplyQueue(sqs), reply_wait_s=told.reply_wait_s
-        ),
-    )
+    made = wiring.service(settings.load(os.environ))
+    app.log.info("process_started", extra=metrics.of_process())
+    return made
 
 
-def _admit(request: Request) -> Caller:
-    """Who may have a program run; what is refused later has been paid for (docs/decisions/007)."""
-    admission = service().admission
-    caller = admission.identify(_credentials(request))
-    _see(caller)
+def _admit(caller: Caller) -> None:
+    """Whether the caller may have a program run now."""
     service().overload.check()
-    caller = admission.admit(caller)
-    _see(caller)
-    return caller
+    _see(service().admission.admit(caller))
+
+
+def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) -> RunRequest:
+    content_type = request.headers.get("content-type", "")
+    wanted = parse_run_request(body, content_type=content_type, local_webhooks=service().local_webhooks)
+    require_in_plan(wanted, caller.plan)
+    require_async(wanted, respond_async=is_async)
+    require_signing_secret(wanted, caller.record)
+    return wanted
+
+
+def _idempotency_key(request: Request) -> str | None:
+    given = _values(request, "idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1 or not _IDEMPOTENCY_KEY.fullmatch(given[0]):
+        raise InvalidIdempotencyKeyError
+    return given[0]
 
 
 def _see(caller: Caller) -> None:
@@ -158,8 +236,20 @@ def _values(request: Request, name: str) -> list[str]:
     return found
 
 
-def _json(body: object) -> Response:
-    return Response(body=msgspec.json.encode(body).decode(), headers={"Content-Type": "application/json"})
+def _ran(result: Result, headers: problems.Headers) -> Response:
+    logs.add(job_status=result.status)
+    return _json(job_answers.of_result(result), headers=headers)
+
+
+def _pending(record: JobRecord, headers: problems.Headers) -> Response:
+    logs.add(job_status=job_answers.PENDING)
+    shown = {"id": record.job_id, "status": job_answers.PENDING}
+    return _json(shown, status=HTTPStatus.ACCEPTED, headers={"Retry-After": str(RETRY_AFTER_S), **headers})
+
+
+def _json(body: object, *, status: int = HTTPStatus.OK, headers: problems.Headers = problems.NO_HEADERS) -> Response:
+    text = msgspec.json.encode(body).decode()
+    return Response(body=text, headers={**headers, "Content-Type": "application/json"}, status_code=status)
 
 
 def _respond(request: Request, get_response: Callable[[Request], Response]) -> Response:

@@ -13,8 +13,11 @@ from msgspec.structs import replace
 
 from chalicelib import limits
 from chalicelib.contract import Result, Status, Truncated, UncaughtException, Usage
+from chalicelib.hosts import HostsError
+from chalicelib.job_table import JobTableError
 from chalicelib.key_table import ChangedError, KeyTableError
 from chalicelib.keys import KeyRecord, KeyStatus, new_key
+from chalicelib.waiting import TooManyWaitingError
 from executor_host.channel import SandboxError
 from executor_host.job_queue import Delivery
 from executor_host.sandbox import Outcome
@@ -30,13 +33,16 @@ class FakeMessage:
     body: str
     group: str | None = None
     visible_at: float = 0.0
+    delay_s: int = 0
     receipt: str | None = None
+    sent_at: float = field(default_factory=time.time)
 
 
 @dataclass
 class FakeQueue:
     attributes: dict = field(default_factory=dict)
     messages: list[FakeMessage] = field(default_factory=list)
+    created_at: float = field(default_factory=time.time)
 
 
 class FakeSqs:
@@ -63,15 +69,29 @@ class FakeSqs:
             del self.queues[QueueUrl]
             self._changed.notify_all()
 
-    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=None):
+    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=None, DelaySeconds=0):
         with self._changed:
             self._begin("send_message")
-            message = FakeMessage(id=f"message-{next(self._ids)}", body=MessageBody, group=MessageGroupId)
+            message = FakeMessage(
+                id=f"message-{next(self._ids)}",
+                body=MessageBody,
+                group=MessageGroupId,
+                visible_at=time.monotonic() + DelaySeconds if DelaySeconds else 0.0,
+                delay_s=DelaySeconds,
+            )
             self._queue(QueueUrl).messages.append(message)
             self._changed.notify_all()
             return {"MessageId": message.id}
 
-    def receive_message(self, *, QueueUrl, MaxNumberOfMessages=1, WaitTimeSeconds=0):
+    def receive_message(
+        self,
+        *,
+        QueueUrl,
+        MaxNumberOfMessages=1,
+        WaitTimeSeconds=0,
+        VisibilityTimeout=None,
+        MessageSystemAttributeNames=(),
+    ):
         deadline = time.monotonic() + WaitTimeSeconds
         with self._changed:
             self._begin("receive_message")
@@ -80,11 +100,46 @@ class FakeSqs:
                 if left_s <= 0:
                     return {}
                 self._changed.wait(left_s)
-            visibility_s = float(self.queues[QueueUrl].attributes.get("VisibilityTimeout", "30"))
+            visibility_s = VisibilityTimeout
+            if visibility_s is None:
+                visibility_s = float(self.queues[QueueUrl].attributes.get("VisibilityTimeout", "30"))
             for message in found:
                 message.visible_at = time.monotonic() + visibility_s
                 message.receipt = f"receipt-{next(self._ids)}"
-            return {"Messages": [{"MessageId": m.id, "ReceiptHandle": m.receipt, "Body": m.body} for m in found]}
+            return {"Messages": [self._received(message, MessageSystemAttributeNames) for message in found]}
+
+    def _received(self, message, names):
+        received = {"MessageId": message.id, "ReceiptHandle": message.receipt, "Body": message.body}
+        if "SentTimestamp" in names:
+            received["Attributes"] = {"SentTimestamp": str(int(message.sent_at * 1000))}
+        return received
+
+    def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):
+        with self._changed:
+            self._begin("change_message_visibility")
+            for message in self._queue(QueueUrl).messages:
+                if message.receipt == ReceiptHandle:
+                    message.visible_at = time.monotonic() + VisibilityTimeout
+            self._changed.notify_all()
+            return {}
+
+    def delete_message(self, *, QueueUrl, ReceiptHandle):
+        with self._changed:
+            self._begin("delete_message")
+            queue = self._queue(QueueUrl)
+            queue.messages = [message for message in queue.messages if message.receipt != ReceiptHandle]
+            return {}
+
+    def get_paginator(self, operation):
+        assert operation == "list_queues"
+        return self
+
+    def paginate(self, *, QueueNamePrefix, PaginationConfig):
+        with self._changed:
+            self._begin("list_queues")
+            urls = [url for url in self.queues if url.rsplit("/", 1)[1].startswith(QueueNamePrefix)]
+        size = PaginationConfig["PageSize"]
+        return [{"QueueUrls": urls[at : at + size]} for at in range(0, len(urls), size)] or [{}]
 
     def delete_message_batch(self, *, QueueUrl, Entries):
         with self._changed:
@@ -97,8 +152,13 @@ class FakeSqs:
     def get_queue_attributes(self, *, QueueUrl, AttributeNames):
         with self._changed:
             self._begin("get_queue_attributes")
-            assert AttributeNames == ["ApproximateNumberOfMessages"]
-            return {"Attributes": {"ApproximateNumberOfMessages": str(len(self._visible(QueueUrl)))}}
+            visible = len(self._visible(QueueUrl))
+            known = {
+                "ApproximateNumberOfMessages": visible,
+                "ApproximateNumberOfMessagesNotVisible": len(self._queue(QueueUrl).messages) - visible,
+                "CreatedTimestamp": self._queue(QueueUrl).created_at,  # whole seconds on AWS, not on the emulator
+            }
+            return {"Attributes": {name: str(known[name]) for name in AttributeNames}}
 
     def _begin(self, operation):
         self.calls[operation] += 1
@@ -119,31 +179,57 @@ class FakeSqs:
         return [m for m in self._queue(url).messages if m.visible_at <= time.monotonic()]
 
 
-class FakeDispatcher:
-    """Echoes the request in the result, or raises `error`."""
+class FakeHosts:
+    """Hosts in memory. `failing` takes the table away."""
 
     def __init__(self):
-        self.requests = []
-        self.key_ids = []
-        self.error = None
+        self.reports = {}
+        self.failing = False
 
-    def run(self, request, *, key_id):
-        self.requests.append(request)
-        self.key_ids.append(key_id)
+    def store(self, report):
+        self._check()
+        self.reports[report.host] = report
+
+    def seen(self):
+        self._check()
+        return list(self.reports.values())
+
+    def _check(self):
+        if self.failing:
+            raise HostsError("gone")
+
+
+class FakeJobs:
+    """Jobs that echo the request in the result, or raise `error`; `promised` is answered instead."""
+
+    def __init__(self):
+        self.orders = []
+        self.error = None
+        self.promised = None
+
+    def submit(self, order, *, admit):
+        admit()
+        self.orders.append(order)
         if self.error:
             raise self.error
-        return Result(
-            id="0" * 32,
-            status=Status.ERROR,
-            exit_code=1,
-            signal=None,
-            stdout=request.input,
-            stderr=request.code,
-            truncated=Truncated(stdout=True),
-            error=UncaughtException(type="ValueError", message="no", line=3),
-            usage=Usage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
-            runtime="python 3.13",
-        )
+        return self.promised or result_of("0" * 32, stdout=order.request.input, stderr=order.request.code)
+
+
+def result_of(job_id, **changes):
+    """A result with something in each member."""
+    members = {
+        "id": job_id,
+        "status": Status.ERROR,
+        "exit_code": 1,
+        "signal": None,
+        "stdout": "out",
+        "stderr": "err",
+        "truncated": Truncated(stdout=True),
+        "error": UncaughtException(type="ValueError", message="no", line=3),
+        "usage": Usage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
+        "runtime": "python 3.13",
+    }
+    return Result(**members | changes)
 
 
 class FakeJobQueue:
@@ -152,28 +238,36 @@ class FakeJobQueue:
     def __init__(self, wait_s=0.05):
         self._wait_s = wait_s
         self._waiting = SimpleQueue()
-        self._replies = defaultdict(SimpleQueue)
+        self._sent = defaultdict(SimpleQueue)
         self.deleted = []
         self.given_back = []
+        self.held = []  # what was prolonged, and for how long
+        self.groups = {}  # of what was sent, by its body
         self.failures = defaultdict(list)  # raised by the next calls of a method, one each
 
-    def send(self, body):
-        self._waiting.put(body)
+    def put(self, body, group=None):
+        self._waiting.put((body, group))
 
-    def next_reply(self, reply_to, timeout_s=30):
-        return self._replies[reply_to].get(timeout=timeout_s)
+    def next_sent(self, queue_url, timeout_s=30):
+        return self._sent[queue_url].get(timeout=timeout_s)
 
     def receive(self):
         self._fail("receive")
         try:
-            body = self._waiting.get(timeout=self._wait_s)
+            body, group = self._waiting.get(timeout=self._wait_s)
         except Empty:
             return None
-        return Delivery(body, receipt=f"receipt of {body[:100]}")
+        return Delivery(body, receipt=f"receipt of {body[:100]}", group=group)
 
-    def reply(self, reply_to, body):
-        self._fail("reply")
-        self._replies[reply_to].put(body)
+    def send(self, queue_url, body, *, group=None):
+        self._fail(f"send to {queue_url}")
+        self.groups[body] = group
+        self._sent[queue_url].put(body)
+
+    def hold(self, deliveries, *, for_s):
+        self.held += [(delivery.body, for_s) for delivery in deliveries]
+        self._fail("hold")
+        return 0
 
     def delete(self, delivery):
         self._fail("delete")
@@ -181,7 +275,7 @@ class FakeJobQueue:
 
     def give_back(self, delivery):
         self.given_back.append(delivery)
-        self._waiting.put(delivery.body)
+        self._waiting.put((delivery.body, delivery.group))
 
     def _fail(self, method):
         if self.failures[method]:
@@ -321,3 +415,90 @@ class FakeKeyTable:
         self.calls[operation] += 1
         if self.failing:
             raise KeyTableError("gone")
+
+
+class FakeJobTable:
+    """A JobTable in memory. `failing` takes it away."""
+
+    def __init__(self, *records):
+        self._lock = threading.Lock()
+        self.records = {record.job_id: record for record in records}
+        self.failing = False
+
+    def read(self, job_id):
+        with self._lock:
+            return self._held(job_id)
+
+    def claim(self, record, *, now_s):
+        with self._lock:
+            held = self._held(record.job_id)
+            return self._put(record) if held is None or held.kept_until <= now_s else held
+
+    def replace(self, seen, record):
+        with self._lock:
+            held = self._held(seen.job_id)
+            if held is None:
+                raise JobTableError("no such job")
+            return self._put(record) if self._is_open(held) and held.retry_at == seen.retry_at else held
+
+    def unclaim(self, record):
+        with self._lock:
+            held = self._held(record.job_id)
+            if held is not None and self._is_open(held) and held.retry_at == record.retry_at:
+                del self.records[record.job_id]
+
+    def settle(self, job_id, reply):
+        return self._change(job_id, self._is_open, reply=reply)
+
+    def forget(self, job_id, *, key_id):
+        nothing = {"reply": None, "webhook_url": None, "webhook_error": None}
+        return self._change(job_id, lambda held: held.key_id == key_id, forgotten=1, **nothing)
+
+    def note_webhook(self, seen, state, *, attempts, error=None):
+        as_seen = (seen.webhook_state, seen.webhook_attempts)
+        changes = {"webhook_state": state, "webhook_attempts": attempts, "webhook_error": error or ""}
+        return self._change(seen.job_id, lambda held: (held.webhook_state, held.webhook_attempts) == as_seen, **changes)
+
+    def state(self):
+        """Of its only job's webhook: state, attempts, error."""
+        (held,) = self.records.values()
+        return held.webhook_state, held.webhook_attempts, held.webhook_error
+
+    def _change(self, job_id, condition, **changes):
+        with self._lock:
+            held = self._held(job_id)
+            return self._put(replace(held, **changes)) if held is not None and condition(held) else held
+
+    def _held(self, job_id):
+        if self.failing:
+            raise JobTableError("gone")
+        return self.records.get(job_id)
+
+    def _put(self, record):
+        self.records[record.job_id] = record
+        return record
+
+    def _is_open(self, held):
+        return held.reply is None and not held.forgotten
+
+
+class FakeWaitingJobs:
+    """WaitingJobs in memory."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.entries = defaultdict(dict)
+
+    def add(self, job_id, *, key_id, plan, until, now_s):
+        with self._lock:
+            entries = self.entries[key_id]
+            if (job_id, until) not in entries and len(entries) >= plan.waiting_jobs:
+                for entry in [entry for entry in entries if entry[1] <= now_s]:
+                    del entries[entry]
+                if len(entries) >= plan.waiting_jobs:
+                    raise TooManyWaitingError(plan)
+            entries[job_id, until] = True
+
+    def remove(self, job_id, *, key_id, until):
+        with self._lock:
+            self.entries[key_id].pop((job_id, until), None)

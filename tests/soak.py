@@ -104,9 +104,9 @@ def ask(queue, code, text="", timeout_s=3.0):
     """The reply to a job, None if there is none."""
     now, name = time.time(), uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + PATIENCE_S, "expires_at": now + PATIENCE_S}
-    queue.send(encode(Job(id=name, code=code, input=text, timeout_s=timeout_s, reply_to=name, **times)))
+    queue.put(encode(Job(id=name, code=code, input=text, timeout_s=timeout_s, reply_to=name, **times)))
     try:
-        return decode_reply(queue.next_reply(name, timeout_s=PATIENCE_S))
+        return decode_reply(queue.next_sent(name, timeout_s=PATIENCE_S))
     except Empty:
         return None
 

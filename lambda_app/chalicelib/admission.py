@@ -237,7 +237,7 @@ class Admission:
 
     def usage(self, caller: Caller) -> Usage:
         """What the caller may do and has left. Raises KeyRefusedError."""
-        _require_usable(caller.record, caller.standing)
+        require_usable(caller)
         plan, standing = caller.plan, caller.standing
         return Usage(
             key_id=caller.record.key_id,
@@ -274,6 +274,11 @@ def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[
         scheme, _, token = value.strip().partition(" ")
         found.append(token if scheme.lower() == "bearer" else "")  # RFC 9110 11.1: case does not matter
     return found
+
+
+def require_usable(caller: Caller) -> None:
+    """Raises KeyRefusedError."""
+    _require_usable(caller.record, caller.standing)
 
 
 def _require_usable(record: KeyRecord, standing: Standing) -> None:

@@ -1,4 +1,4 @@
-"""What the API and the agent say to each other: jobs, replies, their limits and their encoding.
+"""What the API and the agent say to each other: jobs, replies, reports, their limits and their encoding.
 
 The only module that both sides import. A golden file in tests/ freezes the wire format.
 """
@@ -50,6 +50,7 @@ class FailureReason(StrEnum):
 
     EXPIRED = "expired"  # reached a host after expires_at
     SANDBOX = "sandbox"  # its sandboxes broke, each time it was tried
+    DEAD_LETTER = "dead_letter"  # hosts took it and never finished it, as often as the queue allows
 
 
 class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
@@ -60,9 +61,10 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
-    reply_to: Annotated[str, Meta(min_length=1, max_length=1024)]  # URL of the queue somebody waits on
+    # URL of the queue that somebody waits on until reply_by; None if nobody ever does.
+    reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
     submitted_at: float
-    reply_by: float  # until then somebody waits on reply_to
+    reply_by: float  # what is ready later goes to the results queue
     expires_at: float  # after it nobody wants the job
 
 
@@ -118,7 +120,18 @@ class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"
     reason: FailureReason
 
 
-Message = Job | Result | Failure
+class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_report"):
+    """That a host is there and how it does, sent every few seconds."""
+
+    version: int = WIRE_VERSION
+    host: Annotated[str, Meta(pattern=r"^[ -~]{1,128}\Z")]  # the agent's name
+    agent_version: Annotated[str, Meta(max_length=32)]
+    ready: Annotated[int, Meta(ge=0)]  # warm sandboxes that nobody has taken
+    running: Annotated[int, Meta(ge=0)]  # jobs
+    sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
+
+
+Message = Job | Result | Failure | HostReport
 Reply = Result | Failure
 
 _decoder: Final = msgspec.json.Decoder(Message)
@@ -149,8 +162,16 @@ def decode_job(body: str) -> Job:
 def decode_reply(body: str) -> Reply:
     """The result or failure in an SQS message body. Raises ContractError for anything else."""
     message = _decode(body)
-    if isinstance(message, Job):
+    if not isinstance(message, Reply):
         raise ContractError("not a reply")
+    return message
+
+
+def decode_from_host(body: str) -> Reply | HostReport:
+    """What a message of the results queue holds. Raises ContractError for anything else."""
+    message = _decode(body)
+    if isinstance(message, Job):
+        raise ContractError("not from a host")
     return message
 
 

@@ -1,7 +1,8 @@
 """Customer keys: how they are written, what is stored of them, and which secret opens one.
 
 For admission and for the operator's command line. `pk_<id>_<secret>`: the id is public, of the secret only
-the SHA-256 is kept. With 160 random bits a slow hash would protect nothing more.
+the SHA-256 is kept. With 160 random bits a slow hash would protect nothing more. The signing secret of a key opens
+nothing; it proves to the key's customer that a webhook is ours.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ SECRET_CHARS: Final = 32  # 160 bits
 NO_SHA256: Final = "0" * 64  # of no secret that anybody will find
 
 _KEY: Final = re.compile(rf"pk_([{ALPHABET}]{{{ID_CHARS}}})_([{ALPHABET}]{{{SECRET_CHARS}}})")
+_SIGNING_SECRET: Final = re.compile(rf"whsec_[{ALPHABET}]{{{SECRET_CHARS}}}")
 
 
 class KeyStatus(StrEnum):
@@ -52,6 +54,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
     key_id: str
     secret_sha256: str
+    signing_secret: str = ""  # of webhooks: both sides need it whole. Keys that are older have none
     old_secret_sha256: str = NO_SHA256  # after a rotation: good until old_secret_until
     old_secret_until: int = 0
     status: KeyStatus
@@ -62,6 +65,10 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     tat_us: int = 0
     month: int = 0
     runs: int = 0
+
+    def __repr__(self) -> str:
+        """Without the secret: a record may end in a log."""
+        return f"KeyRecord({self.key_id})"
 
     def opening_secret(self, sha256: str, *, now_s: float) -> str | None:
         """Which member holds this hash and is good now, found in constant time; None if none does."""
@@ -75,6 +82,15 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 def new_key(key_id: str | None = None) -> ApiKey:
     """A random key, or a random secret for the key of that id."""
     return ApiKey(key_id or _random(ID_CHARS), _random(SECRET_CHARS))
+
+
+def new_signing_secret() -> str:
+    """For the signatures of one key's webhooks."""
+    return f"whsec_{_random(SECRET_CHARS)}"
+
+
+def is_signing_secret(text: str) -> bool:
+    return _SIGNING_SECRET.fullmatch(text) is not None
 
 
 def parse(text: str) -> ApiKey | None:

@@ -1,15 +1,17 @@
 """Log lines of the API: one JSON object each, with what is known of the request that they belong to."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from pythonjsonlogger import json
+
+# As executor_host/log.py has them. The library leaves out what begins with _, hence the last one.
+_FIELDS: Final = ("levelname", "name", "message")
+_RENAMED: Final = {"levelname": "level", "name": "logger", "message": "event", "exc_info": "traceback", "emf": "_aws"}
 _EMPTY: Final[Mapping[str, object]] = MappingProxyType({})
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("log_context", default=_EMPTY)
@@ -25,21 +27,17 @@ def add(**fields: object) -> None:
     _context.set({**_context.get(), **fields})
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(json.JsonFormatter):
     """A record as one JSON object: the message is the event, `extra` and the request's fields are members."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **_context.get(),
-            **{name: value for name, value in vars(record).items() if name not in _STANDARD},
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+    def __init__(self) -> None:
+        super().__init__(_FIELDS, rename_fields=_RENAMED, timestamp="time")
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """As its base does, and the request's fields."""
+        super().add_fields(log_data, record, message_dict)
+        for name, value in _context.get().items():
+            log_data.setdefault(name, value)
 
 
 def configure(*names: str) -> None:

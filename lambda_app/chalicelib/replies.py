@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -16,15 +16,16 @@ from chalicelib.contract import ContractError, Reply, decode_reply
 
 log = logging.getLogger(__name__)
 
-QUEUE_PREFIX: Final = "python-exec-reply-"  # the role may create these and the scheduled clean-up finds them
 LONG_POLL_S: Final = 20  # the longest that SQS waits
+LATE_AGAIN_S: Final = 10  # until a late reply that could not be stored is received again
 PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
 BATCH: Final = 10  # messages in one SQS call
 NEW_QUEUE_S: Final = 5.0  # a queue this young may still be unknown to parts of SQS
-# Longer than any message lives: what was received once is not received again, deleted or not.
+MAX_REMEMBERED: Final = 1000  # job ids of about a hundred bytes
+RETIRED_S: Final = 21_600  # long before housekeeping takes a queue this old for abandoned, this process makes another
 ATTRIBUTES: Final = {
     "MessageRetentionPeriod": "3600",
-    "VisibilityTimeout": "7200",
+    "VisibilityTimeout": "15",  # then a reply comes again whose poll broke on the way
     "ReceiveMessageWaitTimeSeconds": str(LONG_POLL_S),
     "SqsManagedSseEnabled": "true",
 }
@@ -50,6 +51,15 @@ class Sqs(Protocol):
     ) -> dict[str, Any]:
         """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html."""
 
+    def change_message_visibility(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803
+        ReceiptHandle: str,  # noqa: N803
+        VisibilityTimeout: int,  # noqa: N803
+    ) -> dict[str, Any]:
+        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html."""
+
     def delete_message_batch(
         self,
         *,
@@ -67,8 +77,18 @@ class _Queue(Struct, frozen=True):
 class ReplyQueue:
     """Hands each reply to the thread that waits for it. Any number of threads may wait at once."""
 
-    def __init__(self, sqs: Sqs, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        sqs: Sqs,
+        *,
+        prefix: str,
+        settle_late: Callable[[Reply], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`prefix` of the queue's name; `settle_late` takes the replies that nobody waits for any more."""
         self._sqs = sqs
+        self._prefix = prefix
+        self._settle_late = settle_late
         self._clock = clock
         self._creating = threading.Lock()
         self._queue: _Queue | None = None
@@ -77,10 +97,17 @@ class ReplyQueue:
         self._expected: set[str] = set()
         self._arrived: dict[str, Reply] = {}
         self._receipts: list[str] = []
-        self.dropped: Counter[str] = Counter()  # replies that nobody could be given, by reason
+        self._overdue: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were waited for in vain
+        self._done: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were taken care of; they may come again
+        self.dropped: Counter[str] = Counter()  # replies that nobody waited for, by reason
 
     def url(self) -> str:
-        """The URL of the queue, created if there is none. Raises ReplyQueueError."""
+        """Where jobs are answered from now on; the queue is created if there is none. Raises ReplyQueueError."""
+        queue = self._current()
+        with self._changed:
+            is_over = self._clock() - queue.created_at > RETIRED_S and not self._expected
+        if is_over:
+            self._replace(queue)
         return self._current().url
 
     @contextmanager
@@ -93,7 +120,9 @@ class ReplyQueue:
         finally:
             with self._changed:
                 self._expected.discard(job_id)
-                self._arrived.pop(job_id, None)
+                untaken = self._arrived.pop(job_id, None)
+            if untaken is not None:  # it came at the very end of the wait
+                self._settle_late(untaken)
 
     def wait(self, job_id: str, *, deadline: float) -> Reply:
         """The reply to an expected job. Raises TimeoutError at `deadline`, a time of the clock."""
@@ -110,13 +139,30 @@ class ReplyQueue:
             left_s = deadline - self._clock()
         with self._changed:
             if job_id not in self._arrived:
+                self._overdue[job_id] = None
+                if len(self._overdue) > MAX_REMEMBERED:
+                    self._overdue.popitem(last=False)
                 raise TimeoutError
             return self._arrived.pop(job_id)
+
+    def arrived(self, job_id: str) -> Reply | None:
+        """The reply to an expected job if it is there; one that comes after this call is a late one."""
+        with self._changed:
+            self._expected.discard(job_id)
+            return self._arrived.pop(job_id, None)
+
+    def look_for(self, job_id: str) -> None:
+        """Takes what is in the queue, if this process waited for that reply in vain and nobody is polling."""
+        with self._changed:
+            if job_id not in self._overdue or self._polling:
+                return
+            self._polling = True
+        self._poll(self._clock())
 
     def _current(self) -> _Queue:
         with self._creating:
             if self._queue is None:
-                name = QUEUE_PREFIX + uuid.uuid4().hex
+                name = self._prefix + uuid.uuid4().hex
                 try:
                     url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
                 except (BotoCoreError, ClientError) as error:
@@ -126,16 +172,18 @@ class ReplyQueue:
             return self._queue
 
     def _poll(self, deadline: float) -> None:
+        late = []
         try:
             self._delete_handled()
             messages = self._receive(deadline)
             with self._changed:
-                for message in messages:
-                    self._hand_out(message)
+                late = [(reply, message) for message in messages if (reply := self._hand_out(message))]
         finally:
             with self._changed:
                 self._polling = False
                 self._changed.notify_all()
+        for reply, message in late:
+            self._settle(reply, message)
 
     def _receive(self, deadline: float) -> list[dict[str, Any]]:
         queue = None
@@ -152,28 +200,57 @@ class ReplyQueue:
         messages: list[dict[str, Any]] = answer.get("Messages", [])
         return messages
 
-    def _replace(self, gone: _Queue) -> None:
+    def _replace(self, old: _Queue) -> None:
         with self._creating:
-            if self._queue is gone:
+            if self._queue is old:
                 self._queue = None
         with self._changed:
             self._receipts.clear()
 
-    def _hand_out(self, message: Mapping[str, Any]) -> None:
-        self._receipts.append(message["ReceiptHandle"])
+    def _hand_out(self, message: Mapping[str, Any]) -> Reply | None:
+        """The reply in a message if it is late: nobody waits for it, and it was not taken care of before."""
         try:
             reply = decode_reply(message["Body"])
         except ContractError as error:
-            self._drop("undecodable", message_id=message["MessageId"], why=str(error))
-            return
-        if reply.id in self._expected:
+            self._receipts.append(message["ReceiptHandle"])
+            self.dropped["undecodable"] += 1
+            log.warning("reply_dropped", extra={"message_id": message["MessageId"], "why": str(error)})
+            return None
+        self._overdue.pop(reply.id, None)
+        is_done = reply.id in self._done
+        if reply.id not in self._expected and not is_done:
+            return reply
+        self._receipts.append(message["ReceiptHandle"])
+        if not is_done:
             self._arrived[reply.id] = reply
-        else:
-            self._drop("unexpected", message_id=message["MessageId"])  # late, or the second of two
+            self._remember(reply)
+        return None
 
-    def _drop(self, reason: str, **fields: str) -> None:
-        self.dropped[reason] += 1
-        log.warning("reply_dropped", extra={"reason": reason, **fields})
+    def _remember(self, reply: Reply) -> None:
+        self._done[reply.id] = None
+        if len(self._done) > MAX_REMEMBERED:
+            self._done.popitem(last=False)
+
+    def _settle(self, reply: Reply, message: Mapping[str, Any]) -> None:
+        try:
+            self._settle_late(reply)
+        except Exception:  # the request that polls is another customer's
+            log.exception("late_reply_not_settled", extra={"late_job_id": reply.id})
+            self._receive_again(message)
+            return
+        self.dropped["late"] += 1
+        log.info("late_reply", extra={"late_job_id": reply.id})
+        with self._changed:
+            self._receipts.append(message["ReceiptHandle"])
+            self._remember(reply)
+
+    def _receive_again(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._sqs.change_message_visibility(
+                QueueUrl=self.url(), ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=LATE_AGAIN_S
+            )
+        except (BotoCoreError, ClientError, ReplyQueueError):
+            log.warning("late_reply_lost", exc_info=True)
 
     def _delete_handled(self) -> None:
         # While the next job runs, so that no reply waits for it; only whole batches: a tenth of the calls.

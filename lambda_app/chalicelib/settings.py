@@ -10,10 +10,26 @@ DEFAULT_REPLY_WAIT_S: Final = 20.0
 MIN_REPLY_WAIT_S: Final = 1.0
 MAX_REPLY_WAIT_S: Final = 25.0  # API Gateway gives up after 29 s
 DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
+DEFAULT_RESULT_KEPT_S: Final = 86_400
+DEFAULT_REPLY_QUEUE_PREFIX: Final = "python-exec-reply-"
 
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html; a UUID follows
+_QUEUE_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,48}")
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CreateTable.html
 _TABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
+_URL: Final = re.compile(r"https?://.+")
+
+_TEXTS: Final = (
+    ("JOB_QUEUE_URL", "", _URL, "the URL of the job queue"),
+    ("WEBHOOK_QUEUE_URL", "", _URL, "the URL of the webhook queue"),
+    ("KEYS_TABLE", "", _TABLE_NAME, "the name of the table of customer keys"),
+    ("JOBS_TABLE", "", _TABLE_NAME, "the name of the table of jobs"),
+    ("REPLY_QUEUE_PREFIX", DEFAULT_REPLY_QUEUE_PREFIX, _QUEUE_PREFIX, "1 to 48 letters, digits, - and _"),
+    ("RESULT_KEPT_S", str(DEFAULT_RESULT_KEPT_S), _COUNT, "a whole number above 0"),
+    ("MAX_QUEUE_DEPTH", str(DEFAULT_MAX_QUEUE_DEPTH), _COUNT, "a whole number above 0"),
+    ("LOCAL_WEBHOOKS", "", re.compile("(true)?"), "true or absent"),
+)
 
 
 class SettingsError(Exception):
@@ -26,31 +42,36 @@ class Settings(Struct, frozen=True, kw_only=True):
     job_queue_url: str
     reply_wait_s: float
     keys_table: str
+    jobs_table: str
+    result_kept_s: int
+    reply_queue_prefix: str
     max_queue_depth: int
+    webhook_queue_url: str
+    local_webhooks: bool
 
 
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings in `environ`. Raises SettingsError."""
-    wrong = []
-    job_queue_url = environ.get("JOB_QUEUE_URL", "")
-    if not job_queue_url.startswith(("https://", "http://")):
-        wrong.append("JOB_QUEUE_URL must be the URL of the job queue")
+    wrong: list[str] = []
+    values = {name: environ.get(name, default) for name, default, _, _ in _TEXTS}
+    wrong += [f"{name} must be {what}" for name, _, rule, what in _TEXTS if not rule.fullmatch(values[name])]
     reply_wait_s = _number(environ.get("REPLY_WAIT_S", str(DEFAULT_REPLY_WAIT_S)))
     if not MIN_REPLY_WAIT_S <= reply_wait_s <= MAX_REPLY_WAIT_S:
         wrong.append(f"REPLY_WAIT_S must be a number from {MIN_REPLY_WAIT_S:g} to {MAX_REPLY_WAIT_S:g}")
-    keys_table = environ.get("KEYS_TABLE", "")
-    if not _TABLE_NAME.fullmatch(keys_table):
-        wrong.append("KEYS_TABLE must be the name of the table of customer keys")
-    max_queue_depth = environ.get("MAX_QUEUE_DEPTH", str(DEFAULT_MAX_QUEUE_DEPTH))
-    if not _COUNT.fullmatch(max_queue_depth):
-        wrong.append("MAX_QUEUE_DEPTH must be a whole number above 0")
+    if values["LOCAL_WEBHOOKS"] and "AWS_LAMBDA_FUNCTION_NAME" in environ:
+        wrong.append("LOCAL_WEBHOOKS must be absent on Lambda")
     if wrong:
         raise SettingsError("; ".join(wrong))
     return Settings(
-        job_queue_url=job_queue_url,
+        job_queue_url=values["JOB_QUEUE_URL"],
+        webhook_queue_url=values["WEBHOOK_QUEUE_URL"],
+        keys_table=values["KEYS_TABLE"],
+        jobs_table=values["JOBS_TABLE"],
+        reply_queue_prefix=values["REPLY_QUEUE_PREFIX"],
         reply_wait_s=reply_wait_s,
-        keys_table=keys_table,
-        max_queue_depth=int(max_queue_depth),
+        result_kept_s=int(values["RESULT_KEPT_S"]),
+        max_queue_depth=int(values["MAX_QUEUE_DEPTH"]),
+        local_webhooks=values["LOCAL_WEBHOOKS"] == "true",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 from msgspec import Struct
 
+from chalicelib import callback_url
 from chalicelib.contract import (
     DEFAULT_TIMEOUT_S,
     MAX_CODE_BYTES,
@@ -18,7 +19,7 @@ from chalicelib.contract import (
 from chalicelib.plans import Plan
 from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
 
-FIELDS: Final = ("code", "input", "timeout_s")
+FIELDS: Final = ("code", "input", "timeout_s", "callback_url")
 # A client may escape each byte of a text as six (\u0001); the rest is names and white space.
 MAX_BODY_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 4096
 MAX_ECHO_CHARS: Final = 64  # of an unknown field's name
@@ -43,6 +44,8 @@ class Rule(StrEnum):
     UNICODE = "unicode"  # no lone surrogate
     NO_NUL = "no_nul"  # no U+0000
     RANGE = "range"
+    URL = "url"  # one that results are sent to
+    ASYNC_ONLY = "async_only"  # only with Prefer: respond-async
 
 
 class InvalidRequestError(ProblemError):
@@ -121,10 +124,14 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     code: str
     input: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
+    callback_url: str | None = None
 
 
-def parse_run_request(body: bytes, *, content_type: str) -> RunRequest:
-    """The request in `body`. Raises InvalidRequestError, TooLargeError or UnsupportedMediaTypeError."""
+def parse_run_request(body: bytes, *, content_type: str, local_webhooks: bool = False) -> RunRequest:
+    """The request in `body`; `local_webhooks` as in settings.
+
+    Raises InvalidRequestError, TooLargeError or UnsupportedMediaTypeError.
+    """
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise UnsupportedMediaTypeError
     if len(body) > MAX_BODY_BYTES:
@@ -142,6 +149,7 @@ def parse_run_request(body: bytes, *, content_type: str) -> RunRequest:
         code=code,
         input=_text(given, "input", limit_bytes=MAX_INPUT_BYTES) or "",
         timeout_s=_timeout_s(given),
+        callback_url=_callback_url(given, local=local_webhooks),
     )
 
 
@@ -153,6 +161,13 @@ def require_in_plan(request: RunRequest, plan: Plan) -> None:
     if len(request.input.encode()) > plan.max_input_bytes:
         detail = f"input may have at most {plan.max_input_bytes} bytes"
         raise NotInPlanError(plan, "input", detail, limit_bytes=plan.max_input_bytes)
+
+
+def require_async(wanted: RunRequest, respond_async: bool) -> None:  # noqa: FBT001 - what it is about
+    """Raises InvalidRequestError for a callback_url of a request that waits for its result."""
+    if wanted.callback_url is not None and not respond_async:
+        detail = "callback_url needs the header Prefer: respond-async."
+        raise InvalidRequestError(Rule.ASYNC_ONLY, detail, field="callback_url")
 
 
 def _json_object(body: bytes) -> dict[str, object]:
@@ -212,6 +227,16 @@ def _timeout_s(given: dict[str, object]) -> float:
             Rule.RANGE, f"timeout_s must be from {MIN_TIMEOUT_S:g} to {MAX_TIMEOUT_S:g}.", field="timeout_s"
         )
     return float(value)
+
+
+def _callback_url(given: dict[str, object], *, local: bool) -> str | None:
+    text = _text(given, "callback_url", limit_bytes=callback_url.MAX_URL_CHARS)
+    if text is not None:
+        try:
+            callback_url.parse(text, local=local)
+        except callback_url.CallbackUrlError as error:
+            raise InvalidRequestError(Rule.URL, f"callback_url {error}.", field="callback_url") from error
+    return text
 
 
 def _echo(name: str) -> str:

@@ -203,14 +203,15 @@ def test_plain_chalice_local_works_against_the_same_queues_and_agent(stack, tmp_
         assert post(url, stack.api_key, code="print(input())", input="plain").body["stdout"] == "plain\n"
 
 
-def test_job_that_no_host_takes_is_a_504_with_its_id(stack, tmp_path):
+def test_job_that_no_host_takes_is_promised(stack, tmp_path):
     sqs = aws_client("sqs", stack.environment)
     unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
     with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "REPLY_WAIT_S": "1"}) as url:
         answer = post(url, stack.api_key, code="1")
-    assert (answer.status, answer.body["type"]) == (504, "urn:python-exec:problem:no-reply")
+    assert (answer.status, answer.body["status"]) == (202, "pending")
+    assert answer.headers["Location"] == f"/jobs/{answer.body['id']}"
     (message,) = sqs.receive_message(QueueUrl=unread)["Messages"]
-    assert json.loads(message["Body"])["id"] == answer.body["job_id"]
+    assert json.loads(message["Body"])["id"] == answer.body["id"]
 
 
 def test_job_queue_that_is_gone_is_a_503_to_try_again(stack, tmp_path):

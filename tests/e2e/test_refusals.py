@@ -1,12 +1,15 @@
 """What a customer is answered whose request is refused, and that it costs nobody else anything."""
 
+import http.client
 import json
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 
 from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
 from chalicelib.validation import MAX_BODY_BYTES, Rule
-from tests.e2e.client import JSON
+from tests.e2e.client import JSON, PATIENCE_S, Answer
 
 GOOD = json.dumps({"code": "print(input())", "input": "good"})
 BAD = {
@@ -31,6 +34,9 @@ BAD = {
     "nul_in_code": (b'{"code": "a\\u0000b"}', "code", "no_nul"),
     "nul_in_input": (b'{"code": "1", "input": "\\u0000"}', "input", "no_nul"),
     "timeout_too_short": (b'{"code": "1", "timeout_s": 0.09}', "timeout_s", "range"),
+    "callback_by_ftp": (b'{"code": "1", "callback_url": "ftp://example.org/"}', "callback_url", "url"),
+    "callback_inside": (b'{"code": "1", "callback_url": "https://169.254.169.254/"}', "callback_url", "url"),
+    "callback_of_a_wait": (b'{"code": "1", "callback_url": "https://example.org/"}', "callback_url", "async_only"),
     "timeout_too_long": (b'{"code": "1", "timeout_s": 10.1}', "timeout_s", "range"),
 }
 TOO_LARGE = {
@@ -87,8 +93,17 @@ def test_other_method_is_a_405(client, method):
     assert answer.headers["Allow"] == "POST"
 
 
-def test_chunked_body_is_a_411(client):
-    is_problem(client.send(iter([GOOD.encode()])), 411, "urn:python-exec:problem:length-required")
+def test_chunked_body_is_a_411(stack):
+    # At once: the answer comes after the headers and ends the connection.
+    lines = ["POST / HTTP/1.1", "Host: x", f"X-Api-Key: {stack.api_key}", "Content-Type: application/json"]
+    chunks = f"{len(GOOD):x}\r\n{GOOD}\r\n0\r\n\r\n"
+    where = urlsplit(stack.url)
+    with socket.create_connection((where.hostname, where.port), timeout=PATIENCE_S) as connection:
+        connection.sendall("\r\n".join([*lines, "Transfer-Encoding: chunked", "", chunks]).encode())
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        answer = Answer(response.status, response.headers, json.loads(response.read()))
+    is_problem(answer, 411, "urn:python-exec:problem:length-required")
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/../etc/passwd", "/%2e"])

@@ -9,7 +9,7 @@ import uuid
 import docker
 import pytest
 
-from chalicelib.contract import Job, decode_reply, encode
+from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
 from infra.aws import client, emulated_aws
 from infra.processes import free_port, running
@@ -37,34 +37,38 @@ class Customer:
 
     def __init__(self, sqs):
         self._sqs = sqs
-        self.job_queue_url = sqs.create_queue(QueueName=f"jobs-{uuid.uuid4().hex}")["QueueUrl"]
+        self.groups = {}  # of the replies that were received
+        self.job_queue_url = sqs.create_queue(
+            QueueName=f"jobs-{uuid.uuid4().hex}", Attributes={"VisibilityTimeout": "6"}
+        )["QueueUrl"]
+        self.results_queue_url = sqs.create_queue(QueueName=f"results-{uuid.uuid4().hex}")["QueueUrl"]
         self.reply_to = sqs.create_queue(QueueName=f"replies-{uuid.uuid4().hex}")["QueueUrl"]
 
-    def send(self, code, text="", timeout_s=3.0):
+    def send(self, code, text="", timeout_s=3.0, **changes):
         now = time.time()
-        job = Job(
-            id=uuid.uuid4().hex,
-            code=code,
-            input=text,
-            timeout_s=timeout_s,
-            reply_to=self.reply_to,
-            submitted_at=now,
-            reply_by=now + 60,
-            expires_at=now + 60,
-        )
-        self._sqs.send_message(QueueUrl=self.job_queue_url, MessageBody=encode(job))
+        wanted = {"reply_to": self.reply_to, "reply_by": now + 60, "expires_at": now + 60}
+        job = Job(id=uuid.uuid4().hex, code=code, input=text, timeout_s=timeout_s, submitted_at=now, **wanted | changes)
+        self._sqs.send_message(QueueUrl=self.job_queue_url, MessageBody=encode(job), MessageGroupId="a-key")
         return job.id
 
-    def replies(self, count, timeout_s=60):
+    def replies(self, count, timeout_s=60, queue_url=None):
         """The next `count` replies, by job id."""
+        queue_url = queue_url or self.reply_to
         found = {}
         deadline = time.monotonic() + timeout_s
         while len(found) < count and time.monotonic() < deadline:
-            answer = self._sqs.receive_message(QueueUrl=self.reply_to, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            answer = self._sqs.receive_message(
+                QueueUrl=queue_url,
+                MaxNumberOfMessages=min(10, count - len(found)),
+                WaitTimeSeconds=1,
+                MessageSystemAttributeNames=["MessageGroupId"],
+            )
             for message in answer.get("Messages", ()):
-                reply = decode_reply(message["Body"])
-                found[reply.id] = reply
-                self._sqs.delete_message(QueueUrl=self.reply_to, ReceiptHandle=message["ReceiptHandle"])
+                reply = decode_from_host(message["Body"])
+                if not isinstance(reply, HostReport):
+                    found[reply.id] = reply
+                    self.groups[reply.id] = message.get("Attributes", {}).get("MessageGroupId")
+                self._sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         assert len(found) == count
         return found
 
@@ -118,6 +122,7 @@ def start_agent(aws, customer, image, docker_client, tmp_path):
             environment = {
                 **aws.environment,
                 "JOB_QUEUE_URL": customer.job_queue_url,
+                "RESULTS_QUEUE_URL": customer.results_queue_url,
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),

@@ -13,7 +13,7 @@ import pytest
 from chalicelib.admission import UNAUTHORIZED_AFTER_S, Admission, AdmissionUnavailableError, UnauthorizedError
 from chalicelib.key_table import KeyTable, to_item
 from chalicelib.keys import new_key
-from infra.aws import client, create_keys_table, emulated_aws
+from infra.aws import client, create_platform, emulated_aws
 from infra.key_store import KeyStore
 from tests.fakes import record_of
 
@@ -33,7 +33,7 @@ def dynamodb(aws):
 
 @pytest.fixture
 def table(aws):
-    return create_keys_table(aws.environment, name=f"keys-{uuid.uuid4().hex}")
+    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_medians_of_the_four_401s_are_within_noise(dynamodb, table, store):
 def test_table_taken_away_lets_nobody_pass(tmp_path):
     with emulated_aws(logs=tmp_path) as emulated:
         dynamodb = client("dynamodb", emulated.environment)
-        table = create_keys_table(emulated.environment)
+        table = create_platform(emulated.environment)["KEYS_TABLE"]
         key = new_key()
         KeyStore(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
         admission = Admission(KeyTable(dynamodb, name=table))

@@ -98,6 +98,30 @@ def test_sandbox_removed_from_outside_under_a_job_is_replaced(start_agent, custo
     assert customer.replies(1)[job_id].stdout == "done\n"
 
 
+def test_job_that_runs_for_longer_than_its_message_is_hidden_runs_once(start_agent, customer):
+    agent = start_agent()
+    agent.wait_until_ready()
+    job_id = customer.send("import time; time.sleep(8); print('done')", timeout_s=10.0)
+    assert customer.replies(1)[job_id].stdout == "done\n"
+    eventually(lambda: agent.metric('python_exec_jobs_total{status="ok"}') == 1)
+    assert agent.metric("python_exec_jobs_running") == 0
+    assert agent.metric("python_exec_missed_beats_total") == 0
+
+
+NOBODY_WAITS = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": "http://x/1/gone"}}
+
+
+@pytest.mark.parametrize("changes", NOBODY_WAITS.values(), ids=NOBODY_WAITS)
+def test_result_that_nobody_waits_for_goes_to_the_results_queue(start_agent, customer, sqs, changes):
+    if changes.get("reply_to"):
+        changes = {"reply_to": sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]}
+        sqs.delete_queue(QueueUrl=changes["reply_to"])
+    start_agent()
+    job_id = customer.send("print(1)", **changes)
+    assert customer.replies(1, queue_url=customer.results_queue_url)[job_id].stdout == "1\n"
+    assert customer.groups == {job_id: "a-key"}
+
+
 def test_missing_settings_are_all_named(start_agent):
     agent = start_agent(JOB_QUEUE_URL="", POOL_SIZE="none")
     assert agent.popen.wait(20) == 2
@@ -117,7 +141,7 @@ def test_agent_survives_a_restart_of_docker(start_agent, customer, own_daemon, d
     own_daemon.run.mkdir()
     with started(own_daemon):
         client = docker.DockerClient(own_daemon.address)
-        client.images.load(b"".join(docker_client.images.get(image).save(named=True)))
+        client.images.load(b"".join(docker_client.images.get(image).save(named=image)))
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         assert customer.run("print(1)").stdout == "1\n"

@@ -1,5 +1,6 @@
 """What our tests and `make run` rely on in the emulator, and what moto alone gets wrong."""
 
+import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from infra.aws import DEAD_LETTER_QUEUE, MAX_RECEIVES, client, create_job_queue, emulated_aws
+from infra.aws import client, create_platform, emulated_aws
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10
@@ -117,12 +118,13 @@ def test_message_that_becomes_visible_again_wakes_a_long_poll(sqs, queue_url):
 
 
 def test_message_received_too_often_goes_to_the_dead_letter_queue(sqs, environment):
-    jobs = create_job_queue(environment)
+    jobs = create_platform(environment)["JOB_QUEUE_URL"]
+    policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     sqs.send_message(QueueUrl=jobs, MessageBody="poison")
-    for _ in range(MAX_RECEIVES):
+    for _ in range(json.loads(policy)["maxReceiveCount"]):
         assert sqs.receive_message(QueueUrl=jobs, VisibilityTimeout=0)["Messages"]
     assert receive(sqs, jobs, wait_s=0) == []
-    dead = sqs.get_queue_url(QueueName=DEAD_LETTER_QUEUE)["QueueUrl"]
+    dead = sqs.get_queue_url(QueueName="python-exec-jobs-dead")["QueueUrl"]
     assert [message["Body"] for message in receive(sqs, dead, wait_s=0)] == ["poison"]
 
 

@@ -49,6 +49,13 @@ def test_killed_engine_leaves_nothing(daemon):
     assert not daemon.pidfile.exists()
 
 
+def test_killed_engine_starts_again_at_once(daemon):
+    for _ in range(3):
+        with engine.started(daemon, logs=daemon.run.parent) as address:
+            assert docker.DockerClient(base_url=address).ping()
+            os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
+
+
 def test_engine_that_cannot_start_shows_its_log(daemon):
     daemon.data.parent.joinpath("data").write_text("a file where a directory should be")
     with pytest.raises(ProcessError, match=r"dockerd\.log"), engine.started(daemon, logs=daemon.run.parent):

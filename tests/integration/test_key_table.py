@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from chalicelib.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
 from chalicelib.keys import KeyStatus, new_key
 from chalicelib.plans import PLANS
-from infra.aws import client, create_keys_table
+from infra.aws import client, create_platform
 from tests.fakes import FakeKeyTable, record_of
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
@@ -24,7 +24,7 @@ class RealTable:
 
     def __init__(self, environment):
         self._dynamodb = client("dynamodb", environment)
-        self._name = create_keys_table(environment, name=f"keys-{uuid.uuid4().hex}")
+        self._name = create_platform(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
         table = KeyTable(self._dynamodb, name=self._name)
         self.read, self.spend = table.read, table.spend
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib import keys
 from chalicelib.admission import Admission, KeyRefusedError, UnauthorizedError
 from chalicelib.key_table import KeyTable, to_item
-from infra.aws import client, create_keys_table
+from infra.aws import client, create_platform
 from tests.fakes import KEY, record_of
 
 
@@ -25,7 +25,7 @@ def dynamodb(aws):
 
 @pytest.fixture
 def table(aws):
-    return create_keys_table(aws.environment, name=f"keys-{uuid.uuid4().hex}")
+    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
 
 
 @pytest.fixture
@@ -79,10 +79,24 @@ def test_created_key_is_admitted_and_shown_with_its_use(created, told, admit):
 def test_secret_is_printed_once_and_stored_nowhere(call, dynamodb, table):
     code, out, err = call("create", "--plan", "free", "--owner", "x")
     text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
+    signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
     key = keys.parse(text)
-    assert (code, err) == (0, "This is the only time that the key is shown.\n")
+    assert (code, err) == (0, "This is the only time that secrets are shown.\n")
     assert key.secret not in str(dynamodb.scan(TableName=table)["Items"])
-    assert key.secret not in call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
+    later = call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
+    assert (key.secret in later, signing_secret in later) == (False, False)
+
+
+def test_signing_secret_is_replaced_and_nothing_else(created, call, told, dynamodb, table):
+    rotated = told("rotate-signing-secret", created["key_id"])
+    held = KeyTable(dynamodb, name=table).read(created["key_id"])
+    assert keys.is_signing_secret(created["signing_secret"])
+    assert held.signing_secret == rotated["signing_secret"] != created["signing_secret"]
+    assert held.secret_sha256 == keys.parse(created["api_key"]).sha256
+    assert "api_key" not in rotated
+    assert "signing_secret" not in told("rotate", created["key_id"], "--grace", "0s")
+    for command in (["list"], ["show", created["key_id"]]):
+        assert "whsec_" not in call(*command)[1] + call(*command, "--json")[1]
 
 
 def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
@@ -157,6 +171,7 @@ WRONG = {
     "unknown_key": (["show", "x"], 1, "Error: There is no key x."),
     "revoke_unknown": (["revoke", "x"], 1, "Error: There is no such key"),
     "rotate_unknown": (["rotate", "x", "--grace", "0s"], 1, "Error: There is no key x."),
+    "rotate_signing_secret_of_unknown": (["rotate-signing-secret", "x"], 1, "Error: There is no key x."),
     "set_plan_of_unknown": (["set-plan", "x", "free"], 1, "Error: There is no such key"),
 }
 
@@ -171,8 +186,9 @@ def test_wrong_use_is_told_with_its_exit_code(call, table, arguments, code, comp
 
 def test_revoked_key_is_not_rotated(created, call, told):
     told("revoke", created["key_id"])
-    code, out, err = call("rotate", created["key_id"], "--grace", "1h")
-    assert (code, out, err) == (1, "", f"Error: The key {created['key_id']} is revoked.\n")
+    for command in (["rotate", "--grace", "1h"], ["rotate-signing-secret"]):
+        code, out, err = call(*command, created["key_id"])
+        assert (code, out, err) == (1, "", f"Error: The key {created['key_id']} is revoked.\n")
 
 
 SURROUNDINGS = {

@@ -1,12 +1,16 @@
+import contextlib
 import logging
 
 import app as api
 import pytest
 
 from chalicelib.admission import Admission
+from chalicelib.health import Health
 from chalicelib.logs import JsonFormatter
 from chalicelib.overload import Overload
-from tests.fakes import KEY, FakeDispatcher, FakeKeyTable, FakeSqs, record_of
+from chalicelib.replies import ReplyQueue
+from chalicelib.results import Results
+from tests.fakes import KEY, FakeHosts, FakeJobs, FakeJobTable, FakeKeyTable, FakeSqs, FakeWaitingJobs, record_of
 
 
 class RecordingHandler(logging.Handler):
@@ -47,25 +51,63 @@ def table():
 
 
 @pytest.fixture
-def dispatcher(monkeypatch, table, sqs, job_queue_url):
-    """What the API of the test hands its jobs to; of its service only this, the table and the queue are fakes."""
-    fake = FakeDispatcher()
-    overload = Overload(sqs, job_queue_url=job_queue_url, max_depth=2)
-    service = api.Service(admission=Admission(table, sleep=lambda _: None), overload=overload, dispatcher=fake)
-    monkeypatch.setattr(api, "service", lambda: service)
-    return fake
+def job_table():
+    return FakeJobTable()
 
 
 @pytest.fixture
-def log_lines():
-    """What the API writes to its log, as written."""
+def hosts():
+    return FakeHosts()
 
+
+@pytest.fixture
+def service(table, sqs, job_queue_url, job_table, hosts):
+    """What the API of the test works with: its jobs, tables and queues are fakes."""
+    results = Results(job_table, waiting=FakeWaitingJobs(), webhooks=None, kept_s=86_400)
+    return api.Service(
+        admission=Admission(table, sleep=lambda _: None),
+        overload=Overload(sqs, job_queue_url=job_queue_url, max_depth=2),
+        jobs=FakeJobs(),
+        results=results,
+        replies=ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=results.settle),
+        webhooks=None,
+        housekeeping=None,
+        hosts=hosts,
+        health=Health(sqs, job_queue_url=job_queue_url, hosts=hosts),
+        reply_wait_s=20.0,
+        local_webhooks=False,
+    )
+
+
+@pytest.fixture
+def jobs(monkeypatch, service):
+    """Where the API of the test submits its orders."""
+    monkeypatch.setattr(api, "service", lambda: service)
+    return service.jobs
+
+
+@contextlib.contextmanager
+def lines_of(logger_name):
     class Lines(logging.Handler):
         def emit(self, record):
             lines.append(self.format(record))
 
-    lines, handler = [], Lines()
+    lines, handler, logger = [], Lines(), logging.getLogger(logger_name)
     handler.setFormatter(JsonFormatter())
-    api.app.log.addHandler(handler)
+    logger.addHandler(handler)
     yield lines
-    api.app.log.removeHandler(handler)
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def log_lines():
+    """What the API's routes write to its log, as written."""
+    with lines_of("python-exec") as lines:
+        yield lines
+
+
+@pytest.fixture
+def module_log_lines():
+    """The same of the modules that the routes call."""
+    with lines_of("chalicelib") as lines:
+        yield lines

@@ -21,7 +21,8 @@ from chalice.local import (
     create_local_server,
 )
 
-from chalicelib.dispatch import NoReplyError, QueueUnavailableError
+from chalicelib.dispatch import QueueUnavailableError
+from chalicelib.job_problems import NoReplyError
 from tests.fakes import KEY
 
 LAMBDA_APP = Path(api.__file__).parent
@@ -66,7 +67,7 @@ def exchange(connection, body=None, *, method="POST", path="/", headers=JSON):
     return response, json.loads(response.read())
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_program_that_ran_is_a_200_with_the_public_members(connection):
     response, body = exchange(connection, '{"code": "c", "input": "\\u00fc\\ufffe\\ud83d\\ude00"}')
     assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
@@ -97,34 +98,34 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
-def test_bad_request_is_a_problem_and_nothing_is_run(connection, dispatcher, case):
+def test_bad_request_is_a_problem_and_nothing_is_run(connection, jobs, case):
     body, headers, status, slug = case
     response, problem = exchange(connection, body, headers=headers)
     assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
     assert (problem["status"], problem["type"]) == (status, f"urn:python-exec:problem:{slug}")
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
-def test_dispatch_error_is_a_problem_with_its_members(connection, dispatcher):
-    dispatcher.error = NoReplyError("1" * 32)
+def test_dispatch_error_is_a_problem_with_its_members(connection, jobs):
+    jobs.error = NoReplyError("1" * 32)
     response, problem = exchange(connection, '{"code": "1"}')
     assert (response.status, problem["status"], problem["job_id"]) == (504, 504, "1" * 32)
 
 
-def test_dispatch_error_headers_are_sent(connection, dispatcher):
-    dispatcher.error = QueueUnavailableError()
+def test_dispatch_error_headers_are_sent(connection, jobs):
+    jobs.error = QueueUnavailableError()
     response, problem = exchange(connection, '{"code": "1"}')
     assert (response.status, problem["status"], response.headers["Retry-After"]) == (503, 503, "2")
 
 
-def test_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(connection, dispatcher, log_records):
-    dispatcher.error = RuntimeError("secret")
+def test_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(connection, jobs, log_records):
+    jobs.error = RuntimeError("secret")
     response, problem = exchange(connection, '{"code": "1"}')
     instance = problem.pop("instance")
     assert (response.status, response.headers["Content-Type"]) == (500, "application/problem+json")
     assert problem == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     assert instance.startswith("urn:uuid:")
-    assert any(record.exc_info and record.exc_info[1] is dispatcher.error for record in log_records)
+    assert any(record.exc_info and record.exc_info[1] is jobs.error for record in log_records)
 
 
 def test_setting_missing_is_a_500(connection, monkeypatch, log_records):
@@ -134,20 +135,20 @@ def test_setting_missing_is_a_500(connection, monkeypatch, log_records):
     assert any("JOB_QUEUE_URL" in str(record.exc_info) for record in log_records)
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_other_method_is_a_405_problem_with_allow(connection):
     response, problem = exchange(connection, method="GET", headers={})
     assert (response.status, response.headers["Allow"]) == (405, "POST")
     assert (problem["type"], problem["title"]) == ("about:blank", "Method Not Allowed")
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 @pytest.mark.parametrize("body", ['{"code": "1"}', "{}"], ids=["result", "problem"])
 def test_response_is_not_to_be_stored(connection, body):
     assert exchange(connection, body)[0].headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_chunked_body_is_refused_and_the_connection_closed(port):
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client, client.makefile("rb") as answer:
         client.sendall(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -157,21 +158,21 @@ def test_chunked_body_is_refused_and_the_connection_closed(port):
     assert json.loads(received.partition(b"\r\n\r\n")[2])["type"] == "urn:python-exec:problem:length-required"
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_body_encoded_in_base64_as_api_gateway_may_is_read():
     event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
     event |= {"body": base64.b64encode(b'{"code": "c"}').decode(), "isBase64Encoded": True}
     assert api.app(event, LambdaContext("run", 512))["statusCode"] == 200
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_body_as_text_as_api_gateway_does_is_read():
     event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
     answer = api.app(event | {"body": '{"code": "ü"}'}, LambdaContext("run", 512))
     assert json.loads(json.dumps(answer))["statusCode"] == 200
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_200_requests_of_16_clients_each_gets_its_own_answer(port):
     connections = threading.local()
 
@@ -190,7 +191,7 @@ def request_line(records):
     return line
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_request_is_one_log_line_without_code_input_or_output(connection, log_lines):
     exchange(connection, '{"code": "secret1", "input": "secret2"}')
     (text,) = log_lines
@@ -200,7 +201,7 @@ def test_request_is_one_log_line_without_code_input_or_output(connection, log_li
     assert "secret" not in text
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_problem_log_line_names_type_and_rule_without_input(connection, log_lines):
     exchange(connection, '{"code": "1", "secret": 1}')
     (text,) = log_lines
@@ -213,15 +214,15 @@ def test_problem_log_line_names_type_and_rule_without_input(connection, log_line
     assert "secret" not in text
 
 
-def test_500_log_lines_carry_the_id_of_the_answer(connection, dispatcher, log_lines):
-    dispatcher.error = RuntimeError("bug")
+def test_500_log_lines_carry_the_id_of_the_answer(connection, jobs, log_lines):
+    jobs.error = RuntimeError("bug")
     problem = exchange(connection, '{"code": "1"}')[1]
     lines = [json.loads(text) for text in log_lines]
     assert {f"urn:uuid:{line['request_id']}" for line in lines} == {problem["instance"]}
     assert "RuntimeError: bug" in lines[0]["traceback"]
 
 
-@pytest.mark.usefixtures("dispatcher")
+@pytest.mark.usefixtures("jobs")
 def test_line_of_the_next_request_holds_nothing_of_the_last(connection, log_lines):
     exchange(connection, '{"code": "1"}')
     exchange(connection, "{}")
@@ -243,7 +244,9 @@ def test_import_makes_no_aws_call_and_needs_no_setting():
 
 def test_service_asked_for_by_many_threads_is_made_once(monkeypatch):
     monkeypatch.setenv("JOB_QUEUE_URL", "http://sqs.test/0/jobs")
+    monkeypatch.setenv("WEBHOOK_QUEUE_URL", "http://sqs.test/0/webhooks")
     monkeypatch.setenv("KEYS_TABLE", "keys")
+    monkeypatch.setenv("JOBS_TABLE", "jobs")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     api._service.cache_clear()
     with ThreadPoolExecutor(16) as pool:

@@ -21,7 +21,7 @@ LIMITS = {"RateLimit", "RateLimit-Policy"}
 KEY_ID = KEY.key_id
 SLUG = "urn:python-exec:problem:"
 
-pytestmark = pytest.mark.usefixtures("dispatcher")
+pytestmark = pytest.mark.usefixtures("jobs")
 
 
 def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None):
@@ -36,10 +36,10 @@ def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repe
 get_usage = partial(send, method="GET", path="/usage", body="")
 
 
-def test_good_key_is_admitted_either_way(dispatcher):
+def test_good_key_is_admitted_either_way(jobs):
     assert send()[0] == 200
     assert send({"Authorization": f"Bearer {KEY}"}, key=None)[0] == 200
-    assert dispatcher.key_ids == [KEY_ID] * 2
+    assert [order.key_id for order in jobs.orders] == [KEY_ID] * 2
 
 
 REFUSED = {
@@ -54,17 +54,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("path", ["/", "/usage"])
-def test_401s_are_the_same(dispatcher, path):
+def test_401s_are_the_same(jobs, path):
     method = "POST" if path == "/" else "GET"
     answers = [send(**how, method=method, path=path) for how in REFUSED.values()]
     assert answers == [answers[0]] * len(REFUSED)
     status, headers, problem = answers[0]
     assert (status, problem["type"]) == (401, SLUG + "unauthorized")
     assert headers["WWW-Authenticate"] == 'Bearer realm="python-exec"'
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
-def test_fuzzed_credentials_are_401s_and_cost_one_read_each(dispatcher, table):
+def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
     chars = random.Random(7)  # noqa: S311 - the same ones each time
     pieces = ["", " ", "pk_", str(KEY), KEY.secret, KEY_ID, "Bearer", "bearer ", "Basic ", ",", ";", "\0", "\x7f", "\t"]
     pieces += ["ü", "\u0660", "\ufeff", "\U0001f600", "x" * 10_000, '"', "\x1b[2J", "%00", "\r"]
@@ -79,7 +79,7 @@ def test_fuzzed_credentials_are_401s_and_cost_one_read_each(dispatcher, table):
         status, _, problem = send({name: value}, key=None)
         assert (status, problem["type"]) == (401, SLUG + "unauthorized"), value
         assert table.calls == {"read": 1}
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
 def test_admitted_answer_tells_both_limits():
@@ -97,8 +97,8 @@ AFTER_ADMISSION = {
 
 
 @pytest.mark.parametrize(("request_", "error", "status"), AFTER_ADMISSION.values(), ids=AFTER_ADMISSION)
-def test_failure_after_admission_tells_the_limits_and_has_been_paid_for(dispatcher, table, request_, error, status):
-    dispatcher.error = error
+def test_failure_after_admission_tells_the_limits_and_has_been_paid_for(jobs, table, request_, error, status):
+    jobs.error = error
     found, headers, _ = send(**request_)
     assert (found, headers.keys() >= LIMITS) == (status, True)
     assert table.records[KEY_ID].runs == 1
@@ -109,14 +109,14 @@ def test_body_of_a_stranger_is_not_looked_at():
         assert send(key="x", body=body)[0] == 401
 
 
-def test_rate_used_up_is_a_429_with_retry_after(dispatcher, table):
+def test_rate_used_up_is_a_429_with_retry_after(jobs, table):
     table.change(KEY_ID, plan="free", tat_us=int((time.time() + 6.5) * limits.SECOND_US))
     status, headers, problem = send()
     assert (status, problem["type"], problem["plan"]) == (429, SLUG + "rate-limited", "free")
     assert headers["Retry-After"] == "3"
     assert headers["RateLimit"].startswith('"rate";r=0;t=7, "month";r=1000;t=')
     assert headers.keys() >= LIMITS
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
 def test_quota_used_up_is_a_429_of_its_own_type(table):
@@ -140,7 +140,7 @@ def test_key_whose_time_is_over_is_a_403_at_the_next_request(table, changes, slu
     assert (status, problem["type"], headers.keys() >= LIMITS) == (403, SLUG + slug, True)
 
 
-def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(dispatcher, table):
+def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(jobs, table):
     table.change(KEY_ID, plan="free")
     status, headers, problem = send(body=json.dumps({"code": "1", "timeout_s": 5}))
     assert (status, problem["type"], problem["field"], problem["limit_s"]) == (
@@ -152,27 +152,27 @@ def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(dispatcher, t
     assert headers.keys() >= LIMITS
     _, _, problem = send(body=json.dumps({"code": "1", "input": "x" * 20_000}))
     assert (problem["field"], problem["limit_bytes"]) == ("input", 16384)
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_table_that_is_gone_is_a_503_and_nothing_is_run(dispatcher, table, known):
+def test_table_that_is_gone_is_a_503_and_nothing_is_run(jobs, table, known):
     if known:
         send()
     table.failing = True
-    dispatcher.requests.clear()
+    jobs.orders.clear()
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "admission-unavailable", "2")
     assert (headers.keys() >= LIMITS) == known
-    assert dispatcher.requests == []
+    assert jobs.orders == []
 
 
-def test_overload_is_a_503_that_costs_nothing(dispatcher, table, sqs, job_queue_url):
+def test_overload_is_a_503_that_costs_nothing(jobs, table, sqs, job_queue_url):
     for _ in range(3):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "overloaded", "5")
-    assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, dispatcher.requests) == (True, 0, [])
+    assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, jobs.orders) == (True, 0, [])
 
 
 def test_overload_is_not_told_to_strangers(sqs, job_queue_url):

@@ -5,22 +5,26 @@ import zlib
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib import contract
 from chalicelib.contract import (
     ContractError,
     Failure,
     FailureReason,
+    HostReport,
     Job,
     Result,
     Status,
     Truncated,
     UncaughtException,
     Usage,
+    decode_from_host,
     decode_job,
     decode_reply,
     encode,
 )
+from chalicelib.job_table import JobRecord, to_item
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ID = "0123456789abcdef0123456789abcdef"
@@ -48,7 +52,15 @@ RESULT = Result(
     runtime="python 3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.EXPIRED)
-MESSAGES = {"job": JOB, "result": RESULT, "failure": FAILURE}
+HOST_REPORT = HostReport(host="ip-10-0-0-1", agent_version="0.1.0", ready=4, running=2, sent_at=1700000000.25)
+MESSAGES = {
+    "job": JOB,
+    "job_async": replace(JOB, reply_to=None),
+    "result": RESULT,
+    "failure": FAILURE,
+    "host_report": HOST_REPORT,
+    "failure_dead_letter": Failure(id=ID, reason=FailureReason.DEAD_LETTER),
+}
 
 FILLERS = {
     "ascii": "x",
@@ -68,7 +80,7 @@ def golden(name):
 
 
 def decode(body):
-    return decode_job(body) if '"job"' in body[:20] else decode_reply(body)
+    return decode_job(body) if '"job"' in body[:20] else decode_from_host(body)
 
 
 def job(**changes):
@@ -136,6 +148,54 @@ def test_result_of_nothing_but_invalid_bytes_fits_and_comes_back():
     assert decode_reply(encode(largest)) == largest
 
 
+def random_bytes(limit_bytes):
+    return random.Random(1).randbytes(limit_bytes)  # noqa: S311
+
+
+# What zlib can do least about, of as many bytes as a program may write to a stream.
+INCOMPRESSIBLE = {
+    "ascii": noise,
+    "any_bytes": lambda limit: random_bytes(limit).decode(errors="replace"),
+    "latin": lambda limit: "".join(chr(0x80 + 2 * byte) for byte in random_bytes(limit // 2)),
+    "two_bytes": lambda limit: "".join(
+        map(chr, random.Random(2).choices(range(0x80, 0x800), k=limit // 2))  # noqa: S311
+    ),
+    "three_bytes": lambda limit: "".join(
+        map(chr, random.Random(3).choices(range(0x800, 0xD800), k=limit // 3))  # noqa: S311
+    ),
+    "four_bytes": lambda limit: "".join(
+        map(chr, random.Random(4).choices(range(0x10000, 0x110000), k=limit // 4))  # noqa: S311
+    ),
+    "mixed": lambda limit: "".join(
+        random.Random(5).choices(['"', "\\", "\x01", "a", "7", "\ufffd", "\x7f", "\n"], k=limit)  # noqa: S311
+    ),
+}
+
+
+@pytest.mark.parametrize("text", INCOMPRESSIBLE.values(), ids=INCOMPRESSIBLE)
+def test_largest_result_fits_into_an_item_of_the_table(text):
+    """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: names, values, all of it."""
+    field = text(4 * contract.MAX_ERROR_MESSAGE_CHARS)[: contract.MAX_ERROR_MESSAGE_CHARS]
+    stdout = text(contract.MAX_STREAM_BYTES)
+    reply = encode(
+        result(stdout=stdout, stderr=stdout[::-1], error=UncaughtException(type=field, message=field, line=2**31))
+    )
+    assert decode_reply(reply).stdout == stdout
+    record = JobRecord(
+        job_id=ID,
+        key_id="k" * 64,
+        fingerprint="f" * 64,
+        retry_at=2**31,
+        expires_at=2**31,
+        kept_until=2**31,
+        reply=reply,
+        webhook_url="https://" + "u" * 2048,
+        webhook_error="e" * 1024,
+    )
+    item = to_item(record)
+    assert sum(len(name) + len(next(iter(value.values()))) for name, value in item.items()) < 400 * 1024 * 0.9
+
+
 def test_incompressible_job_fits_and_comes_back():
     largest = job(code=noise(contract.MAX_CODE_BYTES), input=noise(contract.MAX_INPUT_BYTES))
     body = encode(largest)
@@ -188,6 +248,7 @@ BAD_JOBS = {
     "other_kind": changed("job", kind="jobs"),
     "a_result": golden("result.json"),
     "a_failure": golden("failure.json"),
+    "a_host_report": golden("host_report.json"),
     "version": changed("job", version=2),
     "version_text": changed("job", version="1"),
     "id_short": changed("job", id="0123"),
@@ -226,6 +287,7 @@ def test_bad_job_is_refused(body):
 
 BAD_REPLIES = {
     "a_job": golden("job.json"),
+    "a_host_report": golden("host_report.json"),
     "version": changed("failure", version=0),
     "reason": changed("failure", reason="because"),
     "status": changed("result", status="fine"),
@@ -241,6 +303,23 @@ BAD_REPLIES = {
 def test_bad_reply_is_refused(body):
     with pytest.raises(ContractError):
         decode_reply(body)
+
+
+BAD_FROM_HOSTS = {
+    "a_job": golden("job.json"),
+    "version": changed("host_report", version=0),
+    "host_empty": changed("host_report", host=""),
+    "host_too_long": changed("host_report", host="h" * 129),
+    "host_newline": changed("host_report", host="h\n"),
+    "ready_negative": changed("host_report", ready=-1),
+    "sent_before_the_epoch": changed("host_report", sent_at=-1),
+}
+
+
+@pytest.mark.parametrize("body", BAD_FROM_HOSTS.values(), ids=BAD_FROM_HOSTS)
+def test_bad_message_from_a_host_is_refused(body):
+    with pytest.raises(ContractError):
+        decode_from_host(body)
 
 
 def test_contract_error_does_not_quote_the_message():

@@ -1,37 +1,16 @@
-import json
-import logging
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from chalicelib import dispatch
-from chalicelib.contract import Failure, FailureReason, Result, Status, Truncated, Usage, decode_job, encode
-from chalicelib.dispatch import Dispatcher, JobFailedError, NoReplyError, QueueUnavailableError
-from chalicelib.logs import JsonFormatter
+from chalicelib import dispatch, metrics
+from chalicelib.contract import Failure, FailureReason, Job, decode_job, encode
+from chalicelib.dispatch import Dispatcher, QueueUnavailableError
 from chalicelib.replies import ReplyQueue
-from chalicelib.validation import RunRequest
-from tests.fakes import client_error
-
-WANTED = RunRequest(code="print(1)", input="in", timeout_s=2.5)
-
-
-def result_of(job, **changes):
-    members = {
-        "id": job.id,
-        "status": Status.OK,
-        "exit_code": 0,
-        "signal": None,
-        "stdout": job.code + job.input,
-        "stderr": "",
-        "truncated": Truncated(),
-        "error": None,
-        "usage": Usage(duration_ms=1, cpu_ms=1, memory_bytes=1, queued_ms=1),
-        "runtime": "python 3.13",
-    }
-    return Result(**members | changes)
+from tests.fakes import client_error, result_of
 
 
 class Hosts:
@@ -63,74 +42,90 @@ class Hosts:
 
 
 @pytest.fixture
-def replies(sqs):
-    return ReplyQueue(sqs)
+def late():
+    return []
+
+
+@pytest.fixture
+def replies(sqs, late):
+    return ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=late.append)
 
 
 @pytest.fixture
 def dispatcher(sqs, job_queue_url, replies):
-    return Dispatcher(sqs, job_queue_url=job_queue_url, replies=replies, reply_wait_s=20.0)
+    return Dispatcher(sqs, job_queue_url=job_queue_url, replies=replies)
 
 
-def test_result_is_returned(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]) as hosts:
-        assert dispatcher.run(WANTED, key_id="key") == result_of(hosts.jobs[0])
+def run(dispatcher, *, wait_s=20.0, if_late=lambda: None, code="c"):
+    now = time.time()
+    times = {"submitted_at": now, "reply_by": now + wait_s, "expires_at": now + 60}
+    sent = Job(id=uuid.uuid4().hex, code=code, reply_to=dispatcher.reply_to(), **times)
+    return sent, dispatcher.run(sent, key_id="key", if_late=if_late)
 
 
-def test_job_carries_request_queue_and_deadlines(sqs, job_queue_url, dispatcher, replies):
-    before = time.time()
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]) as hosts:
-        dispatcher.run(WANTED, key_id="key")
-    (job,) = hosts.jobs
-    assert (job.code, job.input, job.timeout_s) == ("print(1)", "in", 2.5)
-    assert job.reply_to == replies.url()
-    assert before <= job.submitted_at <= time.time()
-    assert job.reply_by == job.expires_at == job.submitted_at + 20.0
+def test_reply_is_returned(sqs, job_queue_url, dispatcher):
+    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]) as hosts:
+        sent, reply = run(dispatcher)
+    assert (hosts.jobs, reply) == ([sent], result_of(sent.id))
+
+
+def test_failure_is_returned(sqs, job_queue_url, dispatcher):
+    with Hosts(sqs, job_queue_url, lambda job: [Failure(id=job.id, reason=FailureReason.SANDBOX)]):
+        sent, reply = run(dispatcher)
+    assert reply == Failure(id=sent.id, reason=FailureReason.SANDBOX)
 
 
 def test_job_is_grouped_by_key_so_that_hosts_take_turns(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]):
-        dispatcher.run(WANTED, key_id="key")
+    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+        run(dispatcher)
     assert [message.group for message in sqs.queues[job_queue_url].messages] == ["key"]
 
 
-def test_log_lines_of_the_request_carry_the_job_id(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]) as hosts:
-        dispatcher.run(WANTED, key_id="key")
-    record = logging.makeLogRecord({"msg": "event"})
-    assert json.loads(JsonFormatter().format(record))["job_id"] == hosts.jobs[0].id
+def test_job_answered_twice_returns_one_reply(sqs, job_queue_url, dispatcher):
+    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id), result_of(job.id)]):
+        answers = [run(dispatcher) for _ in range(3)]
+    assert [reply.id for _, reply in answers] == [sent.id for sent, _ in answers]
 
 
-def test_jobs_have_different_ids(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]) as hosts:
-        dispatcher.run(WANTED, key_id="key")
-        dispatcher.run(WANTED, key_id="key")
-    assert len({job.id for job in hosts.jobs}) == 2
+def test_no_reply_is_none_after_wait_and_grace(sqs, job_queue_url, dispatcher):
+    started, told = time.monotonic(), []
+    _, reply = run(dispatcher, wait_s=0.1, if_late=lambda: told.append(time.monotonic() - started))
+    assert reply is None
+    assert 0.1 + dispatch.REPLY_GRACE_S <= told[0] < 1 + dispatch.REPLY_GRACE_S
 
 
-def test_job_answered_twice_returns_one_result(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job), result_of(job)]) as hosts:
-        answers = [dispatcher.run(WANTED, key_id="key") for _ in range(3)]
-    assert answers == [result_of(job) for job in hosts.jobs]
+def test_wait_is_measured_and_its_end_without_a_reply_counted(sqs, job_queue_url, dispatcher, monkeypatch):
+    monkeypatch.setattr(dispatch, "REPLY_GRACE_S", 0.0)
+    metrics.begin()
+    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+        run(dispatcher)
+    in_time = metrics.of_request(None)
+    run(dispatcher, wait_s=0.1)
+    late = metrics.of_request(None)
+    assert "LateReplies" not in in_time
+    assert (late["LateReplies"], in_time["ReplyWaitMs"] < 100 <= late["ReplyWaitMs"]) == (1, True)
 
 
-@pytest.mark.parametrize(("reason", "status"), [(FailureReason.EXPIRED, 504), (FailureReason.SANDBOX, 502)], ids=str)
-def test_failure_is_raised_with_job_id(sqs, job_queue_url, dispatcher, reason, status):
-    with (
-        Hosts(sqs, job_queue_url, lambda job: [Failure(id=job.id, reason=reason)]) as hosts,
-        pytest.raises(JobFailedError) as caught,
-    ):
-        dispatcher.run(WANTED, key_id="key")
-    assert (caught.value.problem.status, caught.value.problem.job_id) == (status, hosts.jobs[0].id)
+def test_reply_that_comes_while_lateness_is_written_down_is_returned(sqs, dispatcher, replies, monkeypatch):
+    monkeypatch.setattr(dispatch, "REPLY_GRACE_S", 0.0)
+
+    def if_late():
+        for job_id in (*replies._expected, "other"):
+            sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(result_of(job_id)))
+        with replies.expecting("other"):
+            replies.wait("other", deadline=time.monotonic() + 5)
+
+    sent, reply = run(dispatcher, wait_s=0.1, if_late=if_late)
+    assert reply == result_of(sent.id)
 
 
-def test_no_reply_raises_with_job_id_after_wait_and_grace(sqs, job_queue_url, replies):
-    dispatcher = Dispatcher(sqs, job_queue_url=job_queue_url, replies=replies, reply_wait_s=0.1)
-    started = time.monotonic()
-    with Hosts(sqs, job_queue_url, lambda _: []) as hosts, pytest.raises(NoReplyError) as caught:
-        dispatcher.run(WANTED, key_id="key")
-    assert 0.1 + dispatch.REPLY_GRACE_S <= time.monotonic() - started < 1 + dispatch.REPLY_GRACE_S
-    assert (caught.value.problem.status, caught.value.problem.job_id) == (504, hosts.jobs[0].id)
+def test_reply_that_comes_later_is_a_late_one(sqs, job_queue_url, dispatcher, late, monkeypatch):
+    monkeypatch.setattr(dispatch, "REPLY_GRACE_S", 0.0)
+    sent, reply = run(dispatcher, wait_s=0.1)
+    sqs.send_message(QueueUrl=sent.reply_to, MessageBody=encode(result_of(sent.id)))
+    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+        run(dispatcher)
+    assert (reply, late[0]) == (None, result_of(sent.id))
 
 
 @pytest.mark.parametrize("operation", ["create_queue", "send_message"])
@@ -142,19 +137,19 @@ def test_no_reply_raises_with_job_id_after_wait_and_grace(sqs, job_queue_url, re
 def test_queue_failing_is_unavailable_with_retry_after(sqs, dispatcher, operation, error):
     sqs.failures[operation].append(error)
     with pytest.raises(QueueUnavailableError) as caught:
-        dispatcher.run(WANTED, key_id="key")
+        run(dispatcher)
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
 
 
 def test_job_that_was_not_sent_is_not_waited_for(sqs, dispatcher, replies):
     sqs.failures["send_message"].append(client_error("AccessDenied"))
     with pytest.raises(QueueUnavailableError):
-        dispatcher.run(WANTED, key_id="key")
+        run(dispatcher)
     assert (replies._expected, sqs.calls["receive_message"]) == (set(), 0)
 
 
 def test_200_requests_of_16_threads_each_gets_its_own_result(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job)]), ThreadPoolExecutor(16) as pool:
-        wanted = [RunRequest(code=f"c{n}", input=f"i{n}") for n in range(200)]
-        answers = pool.map(lambda one: dispatcher.run(one, key_id="key"), wanted)
-        assert [answer.stdout for answer in answers] == [f"c{n}i{n}" for n in range(200)]
+    echo = Hosts(sqs, job_queue_url, lambda job: [result_of(job.id, stdout=job.code)])
+    with echo, ThreadPoolExecutor(16) as pool:
+        answers = pool.map(lambda n: run(dispatcher, code=f"c{n}")[1], range(200))
+        assert [answer.stdout for answer in answers] == [f"c{n}" for n in range(200)]

@@ -10,9 +10,26 @@ import msgspec
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from chalicelib import admission, contract, dispatch, limits, overload, problems, settings, validation
+from chalicelib import (
+    admission,
+    contract,
+    dispatch,
+    health,
+    job_answers,
+    job_problems,
+    jobs,
+    limits,
+    overload,
+    preferences,
+    problems,
+    settings,
+    validation,
+    waiting,
+    webhooks,
+)
+from chalicelib import metrics as api_metrics
 from chalicelib.plans import PLANS
-from executor_host import hardening, metrics, supervisor
+from executor_host import emf, hardening, metrics, supervisor
 from executor_host import settings as agent_settings
 from infra import local
 from infra.keys import cli
@@ -22,7 +39,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 THREAT_MODEL = (ROOT / "docs/threat-model.md").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -57,6 +74,17 @@ def code_blocks(text, language):
 
 def test_request_table_lists_every_field():
     assert tuple(column(table(README, "Field", "Type", "Rule"))) == validation.FIELDS
+
+
+def test_request_headers_and_lives_of_jobs_are_those_of_the_code():
+    shown = dict(table(README, "Header", "Meaning"))
+    assert list(shown) == ["Prefer: wait=5", "Prefer: respond-async", "Idempotency-Key"]
+    assert f"{preferences.MIN_WAIT_S} to {preferences.MAX_WAIT_S};" in shown["Prefer: wait=5"]
+    assert f"1 to {job_problems.MAX_IDEMPOTENCY_KEY_CHARS} characters" in shown["Idempotency-Key"]
+    assert (jobs.SYNC_LIFE_S, jobs.ASYNC_LIFE_S) == (2 * 60, 60 * 60)
+    assert "may begin for 2 minutes, an asynchronous one for an hour" in README
+    for status in (job_answers.PENDING, job_answers.FAILED):
+        assert f'"status": "{status}"' in README
 
 
 def test_answer_table_lists_every_member():
@@ -113,11 +141,19 @@ def all_problems():
         *(admission.KeyRefusedError(kind, "", headers={}) for kind in admission.Refusal),
         *(admission.LimitedError(standing) for standing in standings),
         overload.OverloadedError(),
+        health.HealthUnknownError(),
         validation.NotInPlanError(PLANS["free"], "input", "", limit_bytes=1),
+        webhooks.NoSigningSecretError(),
         problems.LengthRequiredError(),
         dispatch.QueueUnavailableError(),
-        dispatch.NoReplyError("0"),
-        *(dispatch.JobFailedError("0", reason) for reason in contract.FailureReason),
+        job_problems.NoReplyError("0"),
+        job_problems.UnknownJobError(),
+        job_problems.JobGoneError(),
+        job_problems.InvalidIdempotencyKeyError(),
+        job_problems.IdempotencyKeyReusedError(),
+        job_problems.JobsUnavailableError(),
+        *(job_problems.JobFailedError("0", reason) for reason in contract.FailureReason),
+        waiting.TooManyWaitingError(PLANS["free"]),
         validation.InvalidRequestError(validation.Rule.JSON, ""),
         validation.TooLargeError(actual_bytes=2, limit_bytes=1),
         validation.UnsupportedMediaTypeError(),
@@ -163,7 +199,7 @@ def test_rate_limit_fields_are_as_shown():
 
 def test_commands_for_keys_are_those_of_the_code():
     assert column(table(README, "python -m infra.keys …", "What it does")) == sorted(
-        cli.commands, key=["create", "list", "show", "revoke", "rotate", "set-plan"].index
+        cli.commands, key=["create", "list", "show", "revoke", "rotate", "rotate-signing-secret", "set-plan"].index
     )
 
 
@@ -178,10 +214,17 @@ def test_api_settings_are_those_of_the_code():
         "JOB_QUEUE_URL": "required",
         "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}",
         "KEYS_TABLE": "required",
+        "JOBS_TABLE": "required",
+        "RESULT_KEPT_S": str(settings.DEFAULT_RESULT_KEPT_S),
+        "REPLY_QUEUE_PREFIX": settings.DEFAULT_REPLY_QUEUE_PREFIX,
         "MAX_QUEUE_DEPTH": str(settings.DEFAULT_MAX_QUEUE_DEPTH),
+        "WEBHOOK_QUEUE_URL": "required",
+        "LOCAL_WEBHOOKS": "off",
     }
     assert set(shown) == {field.name.upper() for field in msgspec.structs.fields(settings.Settings)}
-    given = settings.load({"JOB_QUEUE_URL": "http://q", "KEYS_TABLE": "keys"})
+    given = settings.load(
+        {"JOB_QUEUE_URL": "http://q", "KEYS_TABLE": "keys", "JOBS_TABLE": "jobs", "WEBHOOK_QUEUE_URL": "http://w"}
+    )
     assert (given.reply_wait_s, given.max_queue_depth) == (float(shown["REPLY_WAIT_S"]), int(shown["MAX_QUEUE_DEPTH"]))
 
 
@@ -204,7 +247,7 @@ def test_agent_settings_are_those_of_the_code():
 
 
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
-    given = agent_settings.read({"JOB_QUEUE_URL": "q", "SANDBOX_IMAGE": "i"})
+    given = agent_settings.read({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
     cores = agent_settings.os.cpu_count()
     assert (given.concurrency, given.pool_size) == (2 * cores, 2 * cores)
     assert (given.agent_name, given.sandbox_runtime) == (agent_settings.socket.gethostname(), "")
@@ -215,6 +258,16 @@ def test_metrics_are_those_of_the_agent():
     ours = {value for value in vars(metrics).values() if type(value) in kinds}
     names = {(metric.describe()[0].name + "_total" * (type(metric) is Counter), kinds[type(metric)]) for metric in ours}
     assert {(row[0], row[1]) for row in table(README, "Metric", "Kind", "Meaning")} == names
+
+
+def test_cloudwatch_metrics_are_those_of_both_sides():
+    shown = {(row[0], row[1]) for row in table(README, "CloudWatch metric", "From", "Dimension", "Meaning")}
+    of_host = {*emf.GAUGES, *emf.COUNTERS, "Jobs", "QueuedMs", "EngineGone", "HostUp"}
+    assert shown == {(name, "API") for name in api_metrics.UNITS} | {(name, "host") for name in of_host}
+
+
+def test_refusals_are_problems_that_there_are():
+    assert {slug for slug, _ in all_problems()} >= api_metrics.REFUSALS
 
 
 def threat_rows():
@@ -261,7 +314,7 @@ def test_links_lead_somewhere(path):
 @each_document
 def test_make_targets_exist(path):
     text = path.read_text()
-    named = re.findall(r"`make ([a-z]+)", text) + re.findall(r"^make ([a-z]+)", text, re.MULTILINE)
+    named = re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
     assert set(named) - TARGETS == set()
 
 

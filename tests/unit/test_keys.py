@@ -51,6 +51,22 @@ def test_hash_is_sha256_of_the_secret():
     assert ApiKey(ID, SECRET).sha256 == hashlib.sha256(SECRET.encode()).hexdigest()
 
 
+def test_new_signing_secrets_are_well_formed_and_differ():
+    made = {keys.new_signing_secret() for _ in range(100)}
+    assert len(made) == 100
+    assert all(map(keys.is_signing_secret, made))
+
+
+@pytest.mark.parametrize("text", ["", "whsec_", f"whsec_{SECRET}b", f"whsec_{SECRET}\n", f"pk_{ID}_{SECRET}"])
+def test_anything_else_is_no_signing_secret(text):
+    assert not keys.is_signing_secret(text)
+
+
+def test_shown_record_does_not_show_its_signing_secret():
+    secret = keys.new_signing_secret()
+    assert secret not in repr(record_of(new_key(), signing_secret=secret))
+
+
 def test_record_holds_nothing_of_the_secret():
     key = new_key()
     assert key.secret not in str(record_of(key))

@@ -16,9 +16,13 @@ def environment(tmp_path, monkeypatch):
     return tmp_path / "env"
 
 
+SIGNING_SECRET = "whsec_" + "a" * 32
+
+
 def write(api_key=KEY):
     settings = {"KEYS_TABLE": "python-exec-keys"}
-    stack = Stack("http://u", "http://m", str(api_key), settings, emulator=None, agent=None, api=None)
+    processes = dict.fromkeys(("emulator", "agent", "api", "triggers"))
+    stack = Stack("http://u", "http://m", str(api_key), SIGNING_SECRET, settings, **processes)
     local._write_environment(stack)
 
 
@@ -28,15 +32,15 @@ def test_there_is_no_key_before_the_first_start(environment):
 
 def test_key_is_kept_for_the_next_start(environment):
     write()
-    assert local._kept_key() == KEY
+    assert (local._kept_key(), local._kept_signing_secret()) == (KEY, SIGNING_SECRET)
     write(local._kept_key())
     assert local._kept_key() == KEY
 
 
-@pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\n", "URL=x\n"])
+@pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", "URL=x\n"])
 def test_file_without_a_whole_key_has_none(environment, text):
     environment.write_text(text)
-    assert local._kept_key() is None
+    assert (local._kept_key(), local._kept_signing_secret()) == (None, None)
 
 
 def test_file_is_for_its_owner_only_even_if_it_was_not(environment):
@@ -51,5 +55,6 @@ def test_file_can_be_sourced_by_a_shell(environment):
         "URL=http://u",
         "METRICS_URL=http://m",
         f"API_KEY={KEY}",
+        f"SIGNING_SECRET={SIGNING_SECRET}",
         "KEYS_TABLE=python-exec-keys",
     ]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from chalicelib import admission, dispatch, limits, overload, problems, validation
+from chalicelib import admission, dispatch, job_problems, limits, overload, problems, validation
 from chalicelib.contract import FailureReason
 from chalicelib.keys import new_key
 from chalicelib.plans import PLANS
@@ -29,9 +29,9 @@ ERRORS = {
     "too_large": validation.TooLargeError(field="code", limit_bytes=1, actual_bytes=2),
     "media_type": validation.UnsupportedMediaTypeError(),
     "unavailable": dispatch.QueueUnavailableError(),
-    "no_reply": dispatch.NoReplyError("0" * 32),
-    "expired": dispatch.JobFailedError("0" * 32, FailureReason.EXPIRED),
-    "sandbox": dispatch.JobFailedError("0" * 32, FailureReason.SANDBOX),
+    "no_reply": job_problems.NoReplyError("0" * 32),
+    "expired": job_problems.JobFailedError("0" * 32, FailureReason.EXPIRED),
+    "sandbox": job_problems.JobFailedError("0" * 32, FailureReason.SANDBOX),
 }
 
 

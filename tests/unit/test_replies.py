@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from chalicelib import replies
+from chalicelib import housekeeping, replies
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.replies import ReplyQueue, ReplyQueueError
 from tests.fakes import FakeSqs, client_error
@@ -27,8 +27,17 @@ def sqs():
 
 
 @pytest.fixture
-def queue(sqs):
-    return ReplyQueue(sqs)
+def late():
+    return []
+
+
+@pytest.fixture
+def queue(sqs, late):
+    return reply_queue(sqs, late.append)
+
+
+def reply_queue(sqs, settle_late=lambda _: None, **options):
+    return ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=settle_late, **options)
 
 
 def reply_to(job_id):
@@ -53,7 +62,7 @@ def in_thread(function, *args):
 
 
 def test_url_not_asked_for_creates_no_queue(sqs):
-    ReplyQueue(sqs)
+    reply_queue(sqs)
     assert sqs.calls == Counter()
 
 
@@ -66,7 +75,7 @@ def test_url_asked_for_by_two_threads_creates_one_queue():
                 both_create.wait(0.2)
             return super().create_queue(**arguments)
 
-    queue = ReplyQueue(MeetingSqs())
+    queue = reply_queue(MeetingSqs())
     with ThreadPoolExecutor(2) as pool:
         urls = set(pool.map(lambda _: queue.url(), range(2)))
     assert (len(urls), both_create.broken) == (1, True)
@@ -78,8 +87,37 @@ def test_queue_creation_sets_name_and_attributes(sqs, queue):
     assert sqs.queues[url].attributes == replies.ATTRIBUTES
 
 
-def test_received_message_never_becomes_visible_again():
-    assert int(replies.ATTRIBUTES["VisibilityTimeout"]) > int(replies.ATTRIBUTES["MessageRetentionPeriod"])
+def test_reply_that_comes_again_since_nobody_deleted_it_is_ignored(sqs, queue, late):
+    for job_id in ("a", "b"):
+        with queue.expecting(job_id):
+            send(sqs, queue, job_id)
+            assert queue.wait(job_id, deadline=time.monotonic() + 5) == reply_to(job_id)
+        for message in sqs.queues[queue.url()].messages:
+            message.visible_at = 0.0
+    with queue.expecting("a"), pytest.raises(TimeoutError):
+        queue.wait("a", deadline=time.monotonic() + 0.3)
+    assert late == []
+
+
+def test_look_for_an_overdue_reply_settles_it(sqs, queue, late):
+    with pytest.raises(TimeoutError):
+        wait(queue, "a", 0.1)
+    send(sqs, queue, "a")
+    queue.look_for("b")
+    assert late == []
+    queue.look_for("a")
+    assert late == [reply_to("a")]
+    calls = sqs.calls["receive_message"]
+    queue.look_for("a")
+    assert sqs.calls["receive_message"] == calls
+
+
+def test_reply_that_came_at_the_very_end_is_a_late_one(sqs, queue, late):
+    with queue.expecting("a"):
+        send(sqs, queue, "a")
+        send(sqs, queue, "b")
+        wait(queue, "b")
+    assert late == [reply_to("a")]
 
 
 def test_queue_creation_failing_raises_reply_queue_error_and_next_call_tries_again(sqs, queue):
@@ -181,7 +219,7 @@ def test_poll_failing_until_the_deadline_times_out(sqs, queue):
     assert sqs.calls["receive_message"] <= 7
 
 
-def test_second_reply_to_a_job_is_dropped(sqs, queue):
+def test_second_reply_to_a_job_is_ignored(sqs, queue, late):
     with queue.expecting("a"):
         send(sqs, queue, "a")
         send(sqs, queue, "a")
@@ -190,7 +228,54 @@ def test_second_reply_to_a_job_is_dropped(sqs, queue):
     with queue.expecting("b"):
         send(sqs, queue, "b")
         assert queue.wait("b", deadline=time.monotonic() + 5) == reply_to("b")
-    assert queue.dropped == Counter(unexpected=1)
+    assert (late, queue.dropped) == ([], Counter())
+
+
+def test_late_reply_that_cannot_be_stored_comes_again(sqs, late, monkeypatch):
+    monkeypatch.setattr(replies, "LATE_AGAIN_S", 0)
+
+    def settle(reply):
+        late.append(reply)
+        if len(late) == 1:
+            raise RuntimeError
+
+    queue = reply_queue(sqs, settle)
+    send(sqs, queue, "a")
+    for job_id in ("b", "c"):
+        with queue.expecting(job_id):
+            send(sqs, queue, job_id)
+            assert queue.wait(job_id, deadline=time.monotonic() + 5) == reply_to(job_id)
+    assert late == [reply_to("a")] * 2
+
+
+def test_reply_that_came_after_the_wait_is_still_there(sqs, queue):
+    with queue.expecting("a"):
+        send(sqs, queue, "a")
+        send(sqs, queue, "b")
+        wait(queue, "b")
+        assert queue.arrived("a") == reply_to("a")
+        assert queue.arrived("a") is None
+
+
+def test_reply_that_comes_after_it_was_last_looked_for_is_late_and_comes_again_if_it_cannot_be_stored(
+    sqs, late, monkeypatch
+):
+    monkeypatch.setattr(replies, "LATE_AGAIN_S", 0)
+
+    def settle(reply):
+        late.append(reply)
+        if len(late) == 1:
+            raise RuntimeError
+
+    queue = reply_queue(sqs, settle)
+    with queue.expecting("a"):
+        assert queue.arrived("a") is None
+        send(sqs, queue, "a")
+        send(sqs, queue, "b")
+        wait(queue, "b")
+    send(sqs, queue, "c")
+    wait(queue, "c")
+    assert late == [reply_to("a")] * 2
 
 
 @pytest.mark.parametrize("body", ["", "{", '{"kind":"job"}', "AAAA", '{"kind":' + "[" * 100_000], ids=len)
@@ -246,7 +331,7 @@ def test_delete_failing_does_not_fail_the_wait(sqs, queue):
 
 def test_queue_deleted_is_replaced(sqs):
     clock = ShiftedClock()
-    queue = ReplyQueue(sqs, clock=clock)
+    queue = reply_queue(sqs, clock=clock)
     gone = queue.url()
     sqs.delete_queue(QueueUrl=gone)
     clock.shift_s = replies.NEW_QUEUE_S + 1
@@ -255,6 +340,17 @@ def test_queue_deleted_is_replaced(sqs):
         wait_until(lambda: queue.url() != gone)
         send(sqs, queue, "a")
         assert waiter() == reply_to("a")
+
+
+def test_old_queue_is_left_to_housekeeping_once_nobody_waits_on_it(sqs):
+    clock = ShiftedClock()
+    queue = reply_queue(sqs, clock=clock)
+    old = queue.url()
+    clock.shift_s = replies.RETIRED_S + 1
+    with queue.expecting("a"):
+        assert queue.url() == old
+    assert queue.url() != old
+    assert replies.RETIRED_S + 3600 < housekeeping.ABANDONED_S
 
 
 def test_new_queue_not_yet_known_is_kept(sqs, queue):

@@ -3,12 +3,26 @@ import pytest
 from chalicelib.settings import Settings, SettingsError, load
 
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-jobs"
-REQUIRED = {"JOB_QUEUE_URL": URL, "KEYS_TABLE": "python-exec-keys"}
+WEBHOOKS = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-webhooks"
+REQUIRED = {
+    "JOB_QUEUE_URL": URL,
+    "KEYS_TABLE": "python-exec-keys",
+    "WEBHOOK_QUEUE_URL": WEBHOOKS,
+    "JOBS_TABLE": "python-exec-jobs",
+}
 
 
 def test_queue_and_table_alone_get_the_defaults():
     assert load(REQUIRED) == Settings(
-        job_queue_url=URL, reply_wait_s=20.0, keys_table="python-exec-keys", max_queue_depth=200
+        job_queue_url=URL,
+        reply_wait_s=20.0,
+        keys_table="python-exec-keys",
+        jobs_table="python-exec-jobs",
+        result_kept_s=86_400,
+        reply_queue_prefix="python-exec-reply-",
+        max_queue_depth=200,
+        webhook_queue_url=WEBHOOKS,
+        local_webhooks=False,
     )
 
 
@@ -45,6 +59,23 @@ def test_queue_depth_that_is_no_count_is_refused(text):
         load(REQUIRED | {"MAX_QUEUE_DEPTH": text})
 
 
+def test_local_webhooks_are_taken_where_there_is_no_lambda():
+    assert load(REQUIRED | {"LOCAL_WEBHOOKS": "true"}).local_webhooks
+
+
+def test_local_webhooks_are_refused_on_lambda():
+    with pytest.raises(SettingsError, match="LOCAL_WEBHOOKS must be absent on Lambda"):
+        load(REQUIRED | {"LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
+
+
+@pytest.mark.parametrize("text", ["false", "1", "True", " true"])
+def test_local_webhooks_are_true_or_absent(text):
+    with pytest.raises(SettingsError, match="LOCAL_WEBHOOKS must be true or absent"):
+        load(REQUIRED | {"LOCAL_WEBHOOKS": text})
+
+
 def test_several_wrong_settings_are_all_named():
-    with pytest.raises(SettingsError, match=r"JOB_QUEUE_URL.*REPLY_WAIT_S.*KEYS_TABLE.*MAX_QUEUE_DEPTH"):
+    with pytest.raises(
+        SettingsError, match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*MAX_QUEUE_DEPTH.*REPLY_WAIT_S"
+    ):
         load({"REPLY_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})

@@ -22,7 +22,9 @@ def problem_of(*args):
     return caught.value.problem
 
 
+HOOK = "https://receiver.example/results?of=me"
 GOOD = {
+    "callback_url": ({"code": "1", "callback_url": HOOK}, RunRequest(code="1", callback_url=HOOK)),
     "code_only": ({"code": "1"}, RunRequest(code="1", input="", timeout_s=3.0)),
     "all": ({"code": "1", "input": "a", "timeout_s": 2.5}, RunRequest(code="1", input="a", timeout_s=2.5)),
     "nulls": ({"code": "1", "input": None, "timeout_s": None}, RunRequest(code="1")),
@@ -46,6 +48,10 @@ def test_good_body_becomes_a_request(body, expected):
 
 
 BAD = {  # body: field, rule
+    "callback_url_type": ({"code": "1", "callback_url": 1}, "callback_url", "type"),
+    "callback_url_http": ({"code": "1", "callback_url": "http://receiver.example"}, "callback_url", "url"),
+    "callback_url_empty": ({"code": "1", "callback_url": ""}, "callback_url", "url"),
+    "callback_url_private": ({"code": "1", "callback_url": "https://10.0.0.1"}, "callback_url", "url"),
     "empty": (b"", None, "json"),
     "space": (b" ", None, "json"),
     "text": (b"print(1)", None, "json"),
@@ -118,7 +124,7 @@ def test_problem_is_short_whatever_was_sent(body):
 
 
 def test_every_rule_has_a_bad_body():
-    tested = {rule for _, _, rule in BAD.values()} | {"content_type", "max_bytes"}
+    tested = {rule for _, _, rule in BAD.values()} | {"content_type", "max_bytes", "async_only"}
     assert tested == set(validation.Rule)
 
 
@@ -154,6 +160,31 @@ def test_accepted_request_makes_a_valid_job():
         expires_at=0,
     )
     assert contract.decode_job(contract.encode(job)) == job
+
+
+def test_long_callback_url_is_a_413():
+    url = "https://receiver.example/" + "x" * 2023
+    assert parse({"code": "1", "callback_url": url}).callback_url == url
+    problem = problem_of({"code": "1", "callback_url": url + "x"})
+    assert (problem.status, problem.field, problem.limit_bytes) == (413, "callback_url", 2048)
+
+
+def test_local_stack_may_call_back_to_itself():
+    body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
+    wanted = parse_run_request(body, content_type="application/json", local_webhooks=True)
+    assert wanted.callback_url == "http://127.0.0.1:9000/"
+
+
+def test_callback_url_of_a_request_that_waits_is_refused():
+    with pytest.raises(ProblemError) as caught:
+        validation.require_async(RunRequest(code="1", callback_url=HOOK), respond_async=False)
+    problem = caught.value.problem
+    assert (problem.status, problem.field, problem.rule) == (400, "callback_url", "async_only")
+
+
+@pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
+def test_other_requests_are_not(url, respond_async):
+    validation.require_async(RunRequest(code="1", callback_url=url), respond_async=respond_async)
 
 
 def test_body_above_the_cap_is_not_parsed():

@@ -1,0 +1,95 @@
+"""What the agent's log tells CloudWatch each minute: what changed in its Prometheus metrics since the last time.
+
+Each metric is counted once, in metrics.py; here is only how CloudWatch calls it.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
+
+from executor_host import metrics
+
+NAMESPACE: Final = "PythonExec"
+MAX_VALUES: Final = 100  # of one metric in one line
+GAUGES: Final[Mapping[str, Gauge]] = {"PoolReady": metrics.POOL_READY, "JobsRunning": metrics.RUNNING}
+COUNTERS: Final[Mapping[str, Counter]] = {
+    "SandboxErrors": metrics.SANDBOX_ERRORS,
+    "Undecodable": metrics.UNDECODABLE,
+    "MissedBeats": metrics.MISSED_BEATS,
+}
+
+Fields = dict[str, Any]
+
+
+class Changes:
+    """What the metrics of this process gained since it was last asked."""
+
+    def __init__(self) -> None:
+        self._before: dict[object, float] = {}
+        self.lines()
+
+    def lines(self, *, is_up: bool = True) -> list[Fields]:
+        """`extra` of the log lines of this minute; the sum of HostUp is the number of hosts."""
+        values: dict[str, float | list[float]] = {name: value_of(gauge) for name, gauge in GAUGES.items()}
+        values |= {name: self._gained(_total(counter)) for name, counter in COUNTERS.items()}
+        values["HostUp"] = int(is_up)
+        values["EngineGone"] = 1 - value_of(metrics.ENGINE_UP)
+        if queued := quantiles(self._buckets(metrics.QUEUED_SECONDS)):
+            values["QueuedMs"] = [round(seconds * 1000, 1) for seconds in queued]
+        return [_line(values), *self._jobs()]
+
+    def _jobs(self) -> Iterator[Fields]:
+        for sample in _samples(metrics.JOBS, "_total"):
+            if gained := self._gained(sample):
+                yield {"Status": sample.labels["status"], **_line({"Jobs": gained}, ["Status"])}
+
+    def _gained(self, sample: Sample) -> float:
+        key = sample.name, tuple(sample.labels.items())
+        gained = sample.value - self._before.get(key, 0.0)
+        self._before[key] = sample.value
+        return gained
+
+    def _buckets(self, histogram: Histogram) -> list[tuple[float, float]]:
+        """Upper bound and gain of each bucket; the samples count all that is below their bound."""
+        totals = [(float(sample.labels["le"]), self._gained(sample)) for sample in _samples(histogram, "_bucket")]
+        return [(bound, gained - below) for (_, below), (bound, gained) in pairwise([(0.0, 0.0), *totals])]
+
+
+def value_of(gauge: Gauge) -> float:
+    """What a gauge shows now."""
+    return next(iter(gauge.collect())).samples[0].value
+
+
+def quantiles(buckets: Sequence[tuple[float, float]]) -> list[float]:
+    """At most MAX_VALUES values that are spread as those in the buckets, evenly within each of them."""
+    total = sum(count for _, count in buckets)
+    wanted = [(number + 0.5) / MAX_VALUES * total for number in range(MAX_VALUES)]
+    if total <= MAX_VALUES:
+        wanted = [number + 0.5 for number in range(round(total))]
+    found: list[float] = []
+    low = below = 0.0
+    for bound, count in buckets:
+        high = low if bound == float("inf") else bound
+        here = [rank for rank in wanted if below <= rank < below + count]
+        found += [low + (high - low) * (rank - below) / count for rank in here]
+        low, below = high, below + count
+    return found
+
+
+def _line(values: Mapping[str, float | list[float]], dimensions: Sequence[str] = ()) -> Fields:
+    metrics_of_line = [{"Name": name, "Unit": "Milliseconds" if name.endswith("Ms") else "Count"} for name in values]
+    directive = {"Namespace": NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": metrics_of_line}
+    return {**values, "emf": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
+
+
+def _samples(metric: Counter | Histogram, suffix: str) -> list[Sample]:
+    return [sample for family in metric.collect() for sample in family.samples if sample.name.endswith(suffix)]
+
+
+def _total(counter: Counter) -> Sample:
+    return _samples(counter, "_total")[0]

@@ -1,0 +1,88 @@
+"""Everything that the routes and handlers work with, made of the settings. For app.py."""
+
+from typing import Final
+
+import boto3
+from botocore.config import Config
+from msgspec import Struct
+
+from chalicelib.admission import Admission
+from chalicelib.callback import Callback
+from chalicelib.dispatch import Dispatcher
+from chalicelib.health import Health
+from chalicelib.hosts import Hosts
+from chalicelib.housekeeping import Housekeeping
+from chalicelib.job_answers import webhook_body
+from chalicelib.job_table import JobTable
+from chalicelib.jobs import Jobs
+from chalicelib.key_table import KeyTable
+from chalicelib.overload import Overload
+from chalicelib.replies import LONG_POLL_S, ReplyQueue
+from chalicelib.results import Results
+from chalicelib.settings import Settings
+from chalicelib.waiting import WaitingJobs
+from chalicelib.webhooks import Webhooks
+
+SQS_CONFIG: Final = Config(
+    connect_timeout=2,
+    read_timeout=LONG_POLL_S + 5,
+    retries={"mode": "standard", "total_max_attempts": 2},  # the gateway gives up after 29 s
+    max_pool_connections=128,  # chalice local answers each connection in a thread of its own
+    tcp_keepalive=True,
+)
+DYNAMODB_CONFIG: Final = Config(
+    connect_timeout=1,
+    read_timeout=2,  # of the time in which somebody waits for a result
+    retries={"mode": "standard", "total_max_attempts": 2},
+    max_pool_connections=128,
+    tcp_keepalive=True,
+)
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """One of each in a process."""
+
+    admission: Admission
+    overload: Overload
+    jobs: Jobs
+    results: Results
+    replies: ReplyQueue
+    webhooks: Webhooks
+    housekeeping: Housekeeping
+    hosts: Hosts
+    health: Health
+    reply_wait_s: float
+    local_webhooks: bool
+
+
+def service(told: Settings) -> Service:
+    """Makes no call yet."""
+    sqs = boto3.client("sqs", config=SQS_CONFIG)
+    dynamodb = boto3.client("dynamodb", config=DYNAMODB_CONFIG)
+    keys, table = KeyTable(dynamodb, name=told.keys_table), JobTable(dynamodb, name=told.jobs_table)
+    waiting = WaitingJobs(dynamodb, name=told.jobs_table)
+    webhooks = Webhooks(
+        sqs,
+        queue_url=told.webhook_queue_url,
+        jobs=table,
+        keys=keys,
+        receiver=Callback(local=told.local_webhooks),
+        body_of=webhook_body,
+    )
+    results = Results(table, waiting=waiting, webhooks=webhooks, kept_s=told.result_kept_s)
+    replies = ReplyQueue(sqs, prefix=told.reply_queue_prefix, settle_late=results.settle)
+    dispatcher = Dispatcher(sqs, job_queue_url=told.job_queue_url, replies=replies)
+    hosts = Hosts(dynamodb, table=told.jobs_table)
+    return Service(
+        admission=Admission(keys),
+        overload=Overload(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
+        jobs=Jobs(table, hosts=dispatcher, waiting=waiting, results=results, result_kept_s=told.result_kept_s),
+        results=results,
+        replies=replies,
+        webhooks=webhooks,
+        housekeeping=Housekeeping(sqs, prefix=told.reply_queue_prefix, settle=results.settle),
+        hosts=hosts,
+        health=Health(sqs, job_queue_url=told.job_queue_url, hosts=hosts),
+        reply_wait_s=told.reply_wait_s,
+        local_webhooks=told.local_webhooks,
+    )

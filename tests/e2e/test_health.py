@@ -1,0 +1,25 @@
+"""GET /health of the local stack, whose agent reports as a host does."""
+
+import json
+import urllib.request
+
+from executor_host import __version__
+from tests.waiting import eventually
+
+
+def health(stack, key=None):
+    request = urllib.request.Request(f"{stack.url}/health", headers={"X-Api-Key": key} if key else {})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def test_health_is_public_and_says_no_more(stack):
+    assert health(stack) == {"status": "ok"}
+
+
+def test_operator_sees_the_host_that_reports(stack):
+    eventually(lambda: health(stack, stack.api_key)["hosts"], timeout_s=30)
+    told = health(stack, stack.api_key)
+    (host,) = told["hosts"]
+    assert (told["status"], host["version"]) == ("ok", __version__)
+    assert set(told["jobs"]) == {"waiting", "running"}

@@ -1,0 +1,30 @@
+"""Reads log lines as CloudWatch does: the metrics that they hold."""
+
+import json
+import time
+
+MAX_VALUES = 100
+
+
+def metrics_of(line):
+    """Name, dimensions and value of each metric in a log line, after what the specification demands of it.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    root = json.loads(line)
+    assert abs(root["_aws"]["Timestamp"] / 1000 - time.time()) < 60
+    found = []
+    for directive in root["_aws"]["CloudWatchMetrics"]:
+        assert set(directive) == {"Namespace", "Dimensions", "Metrics"}
+        assert directive["Namespace"] == "PythonExec"
+        for metric in directive["Metrics"]:
+            assert set(metric) == {"Name", "Unit"}
+            assert metric["Unit"] in {"Count", "Milliseconds"}
+            value = root[metric["Name"]]
+            numbers = value if isinstance(value, list) else [value]
+            assert 0 < len(numbers) <= MAX_VALUES
+            assert all(isinstance(number, int | float) for number in numbers)
+            for names in directive["Dimensions"]:
+                found.append((metric["Name"], {name: root[name] for name in names}, value))
+                assert all(isinstance(root[name], str) for name in names)
+    return found

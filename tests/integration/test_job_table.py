@@ -1,0 +1,260 @@
+"""What is written of a job, in DynamoDB and in the fakes: same answers to the same questions."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.job_table import TOMBSTONE_S, TTL_ATTRIBUTE, JobRecord, JobTable, JobTableError, from_item, to_item
+from chalicelib.plans import PLANS
+from chalicelib.waiting import TooManyWaitingError, WaitingJobs
+from infra.aws import client, create_platform
+from tests.fakes import FakeJobTable, FakeWaitingJobs
+
+NOW_S = 1_794_000_000
+PLAN = replace(PLANS["free"], waiting_jobs=3)
+
+
+@pytest.fixture(scope="module")
+def dynamodb(aws):
+    return client("dynamodb", aws.environment)
+
+
+@pytest.fixture(scope="module")
+def table_name(aws):
+    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
+
+
+@pytest.fixture(params=["dynamodb", "fake"])
+def table(request, dynamodb, table_name):
+    return JobTable(dynamodb, name=table_name) if request.param == "dynamodb" else FakeJobTable()
+
+
+@pytest.fixture(params=["dynamodb", "fake"])
+def waiting(request, dynamodb, table_name):
+    return WaitingJobs(dynamodb, name=table_name) if request.param == "dynamodb" else FakeWaitingJobs()
+
+
+def record(**changes):
+    members = {
+        "job_id": uuid.uuid4().hex,
+        "key_id": "key",
+        "fingerprint": "f" * 64,
+        "is_async": 1,
+        "retry_at": NOW_S + 60,
+        "expires_at": NOW_S + 3600,
+        "kept_until": NOW_S + 90_000,
+        "webhook_url": "https://receiver.example/1",
+    }
+    return JobRecord(**members | changes)
+
+
+def claimed(table, **changes):
+    return table.claim(record(**changes), now_s=NOW_S)
+
+
+def unlike(text):
+    """A text that looks like something else to whoever guesses types."""
+    return pytest.param(text, id=repr(text))
+
+
+def test_job_that_is_not_there_is_none(table):
+    assert table.read(uuid.uuid4().hex) is None
+    assert table.settle(uuid.uuid4().hex, "{}") is None
+    assert table.forget(uuid.uuid4().hex, key_id="key") is None
+
+
+def test_claimed_job_comes_back_as_it_was(table):
+    for changes in ({}, {"is_async": 0, "webhook_url": None, "fingerprint": "", "retry_at": 0}):
+        written = record(**changes)
+        assert table.claim(written, now_s=NOW_S) is written
+        assert table.read(written.job_id) == written
+
+
+@pytest.mark.parametrize(
+    "reply", [unlike(text) for text in ("null", "12", "true", "1e5", "", " ", "{}", "A" * 250_000)]
+)
+def test_reply_comes_back_as_it_was(table, reply):
+    job = claimed(table)
+    assert table.settle(job.job_id, reply) == table.read(job.job_id) == replace(job, reply=reply)
+
+
+def test_second_claim_gets_what_the_first_wrote(table):
+    first = claimed(table)
+    assert table.claim(record(job_id=first.job_id, key_id="other"), now_s=NOW_S) == first
+    assert table.read(first.job_id) == first
+
+
+@pytest.mark.parametrize(("now_s", "is_new"), [(NOW_S + 89_999, False), (NOW_S + 90_000, True)])
+def test_job_may_be_claimed_anew_when_it_is_no_longer_kept(table, now_s, is_new):
+    first = claimed(table)
+    table.settle(first.job_id, "{}")
+    second = record(job_id=first.job_id, kept_until=NOW_S + 200_000)
+    assert (table.claim(second, now_s=now_s) is second) == is_new
+    assert (table.read(first.job_id) == second) == is_new
+
+
+def test_one_of_16_claims_wins_and_the_others_see_it(table):
+    job_id = uuid.uuid4().hex
+    with ThreadPoolExecutor(16) as threads:
+        tried = [record(job_id=job_id, fingerprint=f"{n}") for n in range(16)]
+        found = list(threads.map(lambda one: table.claim(one, now_s=NOW_S), tried))
+    assert sum(one is other for one, other in zip(tried, found, strict=True)) == 1
+    assert len({one.fingerprint for one in found}) == 1
+
+
+def test_first_reply_stays(table):
+    job = claimed(table)
+    first = table.settle(job.job_id, "first")
+    assert table.settle(job.job_id, "second") == first == replace(job, reply="first")
+
+
+def test_job_is_replaced_as_long_as_it_is_as_seen(table):
+    seen = claimed(table)
+    again = replace(seen, retry_at=NOW_S + 120)
+    assert table.replace(seen, again) is again
+    assert table.replace(seen, replace(seen, retry_at=NOW_S + 180)) == again
+    assert table.read(seen.job_id) == again
+
+
+def test_job_with_a_reply_or_forgotten_is_not_replaced(table):
+    answered, forgotten = claimed(table), claimed(table)
+    expected = [table.settle(answered.job_id, "{}"), table.forget(forgotten.job_id, key_id="key")]
+    assert [table.replace(seen, replace(seen, expires_at=1)) for seen in (answered, forgotten)] == expected
+    assert [table.read(seen.job_id) for seen in (answered, forgotten)] == expected
+
+
+def test_job_that_is_gone_is_not_replaced(table):
+    seen = record()
+    with pytest.raises(JobTableError):
+        table.replace(seen, seen)
+    assert table.read(seen.job_id) is None
+
+
+def test_claim_is_taken_back_as_if_it_had_never_been(table):
+    job = claimed(table)
+    table.unclaim(job)
+    table.unclaim(job)
+    assert table.read(job.job_id) is None
+
+
+def test_claim_of_a_job_that_went_on_is_not_taken_back(table):
+    answered, sent_again = claimed(table), claimed(table)
+    table.settle(answered.job_id, "{}")
+    table.replace(sent_again, replace(sent_again, retry_at=NOW_S + 120))
+    for job in (answered, sent_again):
+        table.unclaim(job)
+        assert table.read(job.job_id) is not None
+
+
+def test_forgotten_job_has_nothing_left_of_what_was_sent_and_got_and_takes_no_reply(table):
+    job = claimed(table)
+    table.settle(job.job_id, "{}")
+    empty = replace(job, reply=None, webhook_url=None, forgotten=1)
+    assert table.forget(job.job_id, key_id="key") == empty
+    assert table.forget(job.job_id, key_id="key") == empty
+    assert table.settle(job.job_id, "{}") == empty
+    assert table.read(job.job_id) == empty
+
+
+def test_job_of_another_key_is_not_forgotten(table):
+    job = claimed(table)
+    assert table.forget(job.job_id, key_id="other") == job
+    assert table.read(job.job_id) == job
+
+
+def test_item_is_removed_a_day_after_its_reply_is_no_longer_kept():
+    job = record()
+    assert to_item(job)[TTL_ATTRIBUTE] == {"N": str(job.kept_until + TOMBSTONE_S)}
+    assert from_item(to_item(job)) == job
+
+
+def test_table_that_is_not_there_is_an_error(dynamodb):
+    table, waiting, job = JobTable(dynamodb, name="nowhere"), WaitingJobs(dynamodb, name="nowhere"), record()
+    calls = [
+        lambda: table.read(job.job_id),
+        lambda: table.claim(job, now_s=NOW_S),
+        lambda: table.replace(job, job),
+        lambda: table.unclaim(job),
+        lambda: table.settle(job.job_id, "{}"),
+        lambda: table.forget(job.job_id, key_id="key"),
+        lambda: waiting.add("a", key_id="key", plan=PLAN, until=1, now_s=0),
+        lambda: waiting.remove("a", key_id="key", until=1),
+    ]
+    for call in calls:
+        with pytest.raises(JobTableError):
+            call()
+
+
+def test_item_that_is_no_job_is_an_error():
+    for item in ({"job_id": {"S": "x"}}, to_item(record()) | {"expires_at": {"S": "soon"}}):
+        with pytest.raises(JobTableError):
+            from_item(item)
+
+
+def add(waiting, job_id, *, key_id, until=NOW_S + 60, now_s=NOW_S):
+    waiting.add(job_id, key_id=key_id, plan=PLAN, until=until, now_s=now_s)
+
+
+@pytest.fixture
+def key_id():
+    return uuid.uuid4().hex
+
+
+def full(waiting, key_id, **changes):
+    for n in range(PLAN.waiting_jobs):
+        add(waiting, f"{n}", key_id=key_id, **changes)
+
+
+def test_jobs_up_to_the_plan_may_wait(waiting, key_id):
+    full(waiting, key_id)
+    with pytest.raises(TooManyWaitingError):
+        add(waiting, "one more", key_id=key_id)
+    add(waiting, "one", key_id=f"other than {key_id}")
+
+
+def test_job_that_waits_may_be_added_again_and_counts_once(waiting, key_id):
+    full(waiting, key_id)
+    full(waiting, key_id)
+    waiting.remove("0", key_id=key_id, until=NOW_S + 60)
+    add(waiting, "one more", key_id=key_id)
+
+
+def test_removing_frees_one_place_however_often_it_is_done(waiting, key_id):
+    waiting.remove("0", key_id=key_id, until=NOW_S + 60)
+    full(waiting, key_id)
+    for _ in range(2):
+        waiting.remove("0", key_id=key_id, until=NOW_S + 60)
+    add(waiting, "one more", key_id=key_id)
+    with pytest.raises(TooManyWaitingError):
+        add(waiting, "two more", key_id=key_id)
+
+
+def test_entry_whose_time_is_over_makes_room(waiting, key_id):
+    add(waiting, "over", key_id=key_id, until=NOW_S + 10)
+    for n in range(PLAN.waiting_jobs - 1):
+        add(waiting, f"{n}", key_id=key_id)
+    with pytest.raises(TooManyWaitingError):
+        add(waiting, "early", key_id=key_id, now_s=NOW_S + 9)
+    add(waiting, "later", key_id=key_id, now_s=NOW_S + 10)
+    with pytest.raises(TooManyWaitingError):
+        add(waiting, "one more", key_id=key_id, now_s=NOW_S + 10)
+
+
+def test_last_one_removed_leaves_room_for_all(waiting, key_id):
+    add(waiting, "a", key_id=key_id)
+    waiting.remove("a", key_id=key_id, until=NOW_S + 60)
+    full(waiting, key_id)
+
+
+def test_16_at_once_are_as_many_as_the_plan_allows(waiting, key_id):
+    def try_(n):
+        try:
+            add(waiting, f"{n}", key_id=key_id)
+        except TooManyWaitingError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as threads:
+        assert sum(threads.map(try_, range(16))) == PLAN.waiting_jobs
