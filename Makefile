@@ -8,7 +8,7 @@ WITH_ENGINE := $(BIN)/python -m infra.engine --
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench soak faults image lock clean
+.PHONY: help run test lint format bench soak faults image hostimage package lint-infra deploy destroy lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,21 @@ faults: $(STAMP) ## every part of the stack dies, three times each, under a stre
 
 image: $(STAMP) ## build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m executor_host.image.build
+
+hostimage: $(STAMP) ## the agent's image, and both images as .local/host-….tar.gz for hosts; needs PyPI
+	@$(WITH_ENGINE) $(BIN)/python -m executor_host.host_image
+
+package: $(STAMP) ## the API as zips for both architectures, and the whole stack's templates; needs PyPI, no account
+	$(BIN)/python -m infra.package
+
+lint-infra: package ## cfn-lint on the packaged templates, before and after SAM's transform
+	$(BIN)/python -m infra.lint
+
+deploy: package ## create or update the stack STAGE=… on AWS; PARAMETERS="VpcId=… SubnetIds=…"
+	@$(BIN)/python -m infra.deploy deploy "$(STAGE)" $(PARAMETERS)
+
+destroy: $(STAMP) ## delete the stack STAGE=… on AWS; its tables stay
+	@$(BIN)/python -m infra.deploy destroy "$(STAGE)"
 
 lock: $(STAMP) ## compile the .in files into hashed requirements; needs the network
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \

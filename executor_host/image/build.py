@@ -36,16 +36,17 @@ def image_tag() -> str:
 def ensure_image(client: DockerClient) -> str:
     """The tag of the image, built unless the engine has it. Raises ImageBuildError or PackagesError."""
     tag = image_tag()
-    if _exists(client, tag):
+    if exists(client, tag):
         return tag
     with (_HERE / "Dockerfile").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start together one builds
-        if not _exists(client, tag):
-            _build(client, tag, base=_base(client))
+        if not exists(client, tag):
+            build(client, tag, context=_context(), arguments={"BASE": base(client)})
     return tag
 
 
-def _exists(client: DockerClient, tag: str) -> bool:
+def exists(client: DockerClient, tag: str) -> bool:
+    """Whether the engine has an image of this name."""
     try:
         client.images.get(tag)
     except ImageNotFound:
@@ -53,9 +54,10 @@ def _exists(client: DockerClient, tag: str) -> bool:
     return True
 
 
-def _base(client: DockerClient) -> str:
+def base(client: DockerClient) -> str:
+    """The image with Python to build on, fetched or made unless the engine has one."""
     for tag in (REGISTRY_BASE, debian.BASE_TAG):
-        if _exists(client, tag):
+        if exists(client, tag):
             return tag
     try:
         client.images.pull(REGISTRY_BASE)
@@ -64,18 +66,23 @@ def _base(client: DockerClient) -> str:
     return REGISTRY_BASE
 
 
-def _build(client: DockerClient, tag: str, *, base: str) -> None:
+def _context() -> io.BytesIO:
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
         for path in _CONTEXT:
             archive.add(path, path.name)
     context.seek(0)
+    return context
+
+
+def build(client: DockerClient, tag: str, *, context: io.BytesIO, arguments: dict[str, str]) -> None:
+    """Builds a tar of a Dockerfile and its files, without a network. Raises ImageBuildError."""
     printed = ""
     for event in client.api.build(
         fileobj=context,
         custom_context=True,
         tag=tag,
-        buildargs={"BASE": base},
+        buildargs=arguments,
         network_mode="none",
         rm=True,
         forcerm=True,

@@ -1,0 +1,162 @@
+"""`make hostimage`: the agent's image, and with the sandbox's the archive that a host gives to `docker load`.
+
+pip fetches the wheels beforehand, each checked by its hash; the build itself has no network.
+"""
+
+import gzip
+import hashlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import docker
+from docker import DockerClient
+
+from executor_host.image import build
+
+REPOSITORY: Final = "python-exec-agent"
+PYTHON_VERSION: Final = "3.13"  # of both bases
+WHEELS: Final = (
+    *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
+    *("docker", "requests", "certifi", "charset-normalizer", "idna"),
+    *("msgspec", "prometheus-client", "python-json-logger"),
+)
+BOTOCORE_MODELS: Final = ("autoscaling", "sqs")  # all of them are 25 MB
+MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}  # Docker's name: that of wheels
+
+_HERE: Final = Path(__file__).parent
+_ROOT: Final = _HERE.parent
+_DOCKERFILE: Final = _HERE / "Dockerfile"
+_REQUIREMENTS: Final = _ROOT / "requirements.txt"
+_NOT_IN_THE_IMAGE: Final = (_HERE / "image", Path(__file__))
+
+
+class SaveError(Exception):
+    """The engine's command line could not save the images."""
+
+
+class WheelsError(Exception):
+    """A wheel of the agent's is not to be had; the message ends with what pip printed."""
+
+
+def requirements() -> str:
+    """The lines of requirements.txt about WHEELS, with their hashes. Raises WheelsError."""
+    pinned = re.findall(r"^([a-z0-9-]+)(==\S+(?: \\\n +--hash=\S+)+)", _REQUIREMENTS.read_text(), re.MULTILINE)
+    found = {name: rest for name, rest in pinned if name in WHEELS}
+    if set(found) != set(WHEELS):
+        raise WheelsError(f"requirements.txt lacks {', '.join(sorted(set(WHEELS) - set(found)))}")
+    return "".join(f"{name}{rest}\n" for name, rest in found.items())
+
+
+def image_tag() -> str:
+    """The name of the image that these sources make."""
+    inputs = hashlib.sha256(f"{requirements()}{build.image_tag()}".encode())
+    for path in (_DOCKERFILE, Path(__file__), *_sources()):
+        inputs.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
+
+
+def ensure_image(client: DockerClient) -> str:
+    """The tag of the agent's image, built unless the engine has it. Raises WheelsError or what build.py raises."""
+    sandbox, tag = build.ensure_image(client), image_tag()
+    if not build.exists(client, tag):
+        with tempfile.TemporaryDirectory() as scratch:
+            wheels = Path(scratch)
+            _fetch(wheels, machine=MACHINES[client.version()["Arch"]])
+            context = _context(wheels)
+        arguments = {"BASE": build.base(client), "SANDBOX_IMAGE": sandbox}
+        build.build(client, tag, context=context, arguments=arguments)
+    return tag
+
+
+def save(client: DockerClient, directory: Path) -> Path:
+    """Writes both images to host-….tar.gz, the agent's also as `latest`; its path.
+
+    Raises SaveError and what ensure_image does.
+    """
+    tag = ensure_image(client)
+    client.images.get(tag).tag(REPOSITORY, "latest")
+    archive = directory / f"host-{tag.partition(':')[2]}.tar.gz"
+    directory.mkdir(exist_ok=True)
+    if not archive.exists():
+        names = [f"{REPOSITORY}:latest", tag, build.image_tag()]  # docker-py saves one at a time
+        with tempfile.TemporaryDirectory(dir=directory) as scratch:
+            saved, packed = Path(scratch, "host.tar"), Path(scratch, "host.tar.gz")
+            done = subprocess.run(["docker", "save", f"--output={saved}", *names], check=False)
+            if done.returncode != 0:
+                raise SaveError(f"docker save ended with {done.returncode}")
+            with saved.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as written:
+                shutil.copyfileobj(plain, written)
+            packed.rename(archive)
+    return archive
+
+
+def _sources() -> list[Path]:
+    contract = [_ROOT / "lambda_app/chalicelib/__init__.py", _ROOT / "lambda_app/chalicelib/contract.py"]
+    ours = [path for path in _HERE.rglob("*") if path.suffix in {".py", ".json"}]
+    return contract + sorted(
+        path for path in ours if not any(path.is_relative_to(other) for other in _NOT_IN_THE_IMAGE)
+    )
+
+
+def _fetch(target: Path, *, machine: str) -> None:
+    wanted = target.with_suffix(".txt")
+    wanted.write_text(requirements())
+    platforms = [f"--platform={kind}_{machine}" for kind in ("manylinux2014", "manylinux_2_28")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
+    checked = [
+        f"--python-version={PYTHON_VERSION}",
+        "--require-hashes",
+        f"--requirement={wanted}",
+        f"--target={target}",
+    ]
+    try:
+        done = subprocess.run([*command, *platforms, *checked], capture_output=True, text=True, check=False)
+    finally:
+        wanted.unlink()
+    if done.returncode != 0:
+        raise WheelsError(f"pip could not fetch the agent's wheels:\n{done.stderr[-2000:]}")
+
+
+def _context(wheels: Path) -> io.BytesIO:
+    """The build's directory: the Dockerfile and agent/, in which everything can be read by all."""
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        _add(archive, [(_DOCKERFILE, "Dockerfile")])
+        _add(archive, [(path, f"agent/{_module_path(path)}") for path in _sources()])
+        files = [(path, path.relative_to(wheels)) for path in sorted(wheels.rglob("*")) if path.is_file()]
+        _add(archive, [(path, f"agent/{name}") for path, name in files if _is_needed(name)])
+    context.seek(0)
+    return context
+
+
+def _add(archive: tarfile.TarFile, files: Iterable[tuple[Path, str]]) -> None:
+    for path, name in files:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = path.stat().st_size, 0o644
+        with path.open("rb") as content:
+            archive.addfile(info, content)
+
+
+def _module_path(path: Path) -> Path:
+    root = _ROOT if path.is_relative_to(_HERE) else _ROOT / "lambda_app"
+    return path.relative_to(root)
+
+
+def _is_needed(name: Path) -> bool:
+    if name.parts[0] == "bin":
+        return False
+    in_models = name.parts[:2] == ("botocore", "data") and len(name.parts) > 3  # noqa: PLR2004 - below a service
+    return not in_models or name.parts[2] in BOTOCORE_MODELS
+
+
+if __name__ == "__main__":
+    archive = save(docker.from_env(), _ROOT / ".local")
+    sys.stdout.write(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB\n")

@@ -1,0 +1,71 @@
+#!/bin/bash
+# Sets up a host on Amazon Linux 2023. CloudFormation fills in what is in braces; there is no secret in here.
+set -euo pipefail
+
+export AWS_DEFAULT_REGION="${AWS::Region}"
+runtime="${SandboxRuntime}"
+
+dnf install -y -q docker awscli-2
+
+mkdir -p /etc/docker /etc/systemd/system/docker.service.d
+cat >/etc/docker/daemon.json <<'json'
+{
+  "live-restore": true,
+  "log-driver": "local",
+  "log-opts": {"max-size": "10m", "max-file": "3"}
+}
+json
+# A container with an address of its own never asks for this host's credentials; sandboxes have no network at all.
+cat >/etc/systemd/system/docker.service.d/no-metadata.conf <<'unit'
+[Service]
+ExecStartPost=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || iptables -I DOCKER-USER -d 169.254.169.254 -j DROP'
+unit
+
+if [ "$runtime" = runsc ]; then
+  release="https://storage.googleapis.com/gvisor/releases/release/latest/$(uname -m)"
+  cd "$(mktemp -d)"
+  curl -fsS --retry 5 -O "$release/runsc" -O "$release/runsc.sha512"
+  sha512sum --check --strict runsc.sha512
+  install -m 0755 runsc /usr/local/bin/runsc
+  /usr/local/bin/runsc install
+fi
+
+systemctl daemon-reload
+systemctl enable docker
+systemctl restart docker
+
+aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostBundle}" - | docker load
+
+# The agent's user is nobody of this host but for the socket's group. Who has the socket is root: no sandbox sees it.
+socket=/var/run/docker.sock
+confined=(--network host --volume "$socket:$socket" --user "900:$(stat -c %g "$socket")"
+  --read-only --cap-drop ALL --security-opt no-new-privileges --env "AWS_DEFAULT_REGION=${AWS::Region}"
+  --log-driver awslogs --log-opt "awslogs-group=${HostLogs}" --log-opt "awslogs-region=${AWS::Region}"
+  --log-opt mode=non-blocking)
+
+docker run --detach --name python-exec-agent --restart unless-stopped --stop-timeout 20 "${!confined[@]}" \
+  --log-opt "awslogs-stream=$HOSTNAME/agent" \
+  --env "JOB_QUEUE_URL=${JobQueue}" \
+  --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
+  --env "SANDBOX_RUNTIME=$runtime" \
+  python-exec-agent
+
+cat >/etc/systemd/system/python-exec-notices.service <<unit
+[Unit]
+Description=python-exec: drains this host when EC2 takes it away
+Requires=docker.service
+After=docker.service
+
+[Service]
+ExecStart=/usr/bin/docker run --rm --name python-exec-notices ${!confined[*]} \\
+  --log-opt awslogs-stream=$HOSTNAME/notices --env HOST_GROUP=${AWS::StackName}-hosts \\
+  python-exec-agent python3 -m executor_host.notices
+ExecStop=/usr/bin/docker stop --time 5 python-exec-notices
+Restart=on-failure
+RestartSec=5
+
+[Install]
+WantedBy=multi-user.target
+unit
+systemctl daemon-reload
+systemctl enable --now python-exec-notices
