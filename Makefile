@@ -8,7 +8,7 @@ WITH_ENGINE := $(BIN)/python -m infra.engine --
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench soak faults image hostimage package lint-infra deploy destroy lock clean
+.PHONY: help run test lint format bench simulate soak faults image hostimage package lint-infra deploy destroy lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
 	$(WITH_ENGINE) $(BIN)/python -m tests.bench
+
+simulate: $(STAMP) ## the fleet under a day's load with bursts: a table here, a plot in .local/; SEED=… RUNS=… an hour
+	@$(BIN)/python -m infra.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
 
 soak: $(STAMP) ## some six minutes of hostile customers; exit code 1 if an answer was wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.soak
