@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from chalicelib.jobs import SYNC_LIFE_S
+from chalicelib.orders import SYNC_LIFE_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_REPLY_WAIT_S
 from infra import template
 from infra.costs import CPU_S_PER_JOB, VCPUS

@@ -12,13 +12,14 @@ from typing import Any, Final, cast
 
 import msgspec
 from chalice.app import Chalice, CloudWatchEvent, CORSConfig, Request, Response, SQSEvent
+from msgspec.structs import replace
 
 from chalicelib import handlers, health, job_answers, logs, metrics, preferences, problems, settings, wiring
 from chalicelib.admission import Caller, credentials, require_usable
 from chalicelib.contract import Failure, Result
 from chalicelib.job_problems import InvalidIdempotencyKeyError, JobFailedError, UnknownJobError
 from chalicelib.job_table import JobRecord
-from chalicelib.jobs import Order
+from chalicelib.orders import Order
 from chalicelib.validation import RunRequest, parse_run_request, require_async, require_in_plan
 from chalicelib.webhooks import require_signing_secret
 from chalicelib.wiring import Service
@@ -83,6 +84,7 @@ def run() -> Response:
     request = cast("Request", app.current_request)
     caller = service().admission.identify(_credentials(request))
     _see(caller)
+    is_filling = service().overload.check()
     preference = preferences.parse(_values(request, "prefer"))
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
     try:
@@ -91,19 +93,23 @@ def run() -> Response:
     except problems.ProblemError:
         _admit(caller)  # what is refused has been paid for (docs/decisions/007)
         raise
+    if preference.respond_async and wanted.callback_url is not None:
+        preference = replace(preference, wait_s=None)  # whoever is called back does not wait
     order = Order(
         request=wanted,
         key_id=caller.record.key_id,
         plan=caller.plan,
         wait_s=preference.wait_s or service().reply_wait_s,
-        is_async=preference.respond_async,
+        is_async=preference.respond_async and preference.wait_s is None,
+        is_counted=is_filling,
         idempotency_key=idempotency_key,
         body=body,
     )
-    reply = service().jobs.submit(order, admit=lambda: _admit(caller))
+    reply = service().jobs.submit(order, admit=lambda runs: _admit(caller, runs=runs))
     if isinstance(reply, JobRecord):
         if reply.reply is None or order.is_async:
-            return _pending(reply, {"Location": f"/jobs/{reply.job_id}", **preference.applied()})
+            here = str(request.context.get("path", "/")).rstrip("/")  # of the gateway: with its stage
+            return _pending(reply, {"Location": f"{here}/jobs/{reply.job_id}", **preference.applied()})
         reply = job_answers.reply_of(reply)
     if isinstance(reply, Failure):
         raise JobFailedError(reply.id, reply.reason)
@@ -193,10 +199,9 @@ def _service() -> Service:
     return made
 
 
-def _admit(caller: Caller) -> None:
+def _admit(caller: Caller, *, runs: int = 1) -> None:
     """Whether the caller may have a program run now."""
-    service().overload.check()
-    _see(service().admission.admit(caller))
+    _see(service().admission.admit(caller, runs=runs))
 
 
 def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) -> RunRequest:

@@ -19,7 +19,7 @@ from chalicelib.key_table import ChangedError, KeyTableError
 from chalicelib.keys import KeyRecord, KeyStatus, new_key
 from chalicelib.waiting import TooManyWaitingError
 from executor_host.channel import SandboxError
-from executor_host.job_queue import Delivery
+from executor_host.job_queue import BATCH, Delivery
 from executor_host.sandbox import Outcome
 
 
@@ -208,7 +208,7 @@ class FakeJobs:
         self.promised = None
 
     def submit(self, order, *, admit):
-        admit()
+        admit(runs=1)
         self.orders.append(order)
         if self.error:
             raise self.error
@@ -265,6 +265,7 @@ class FakeJobQueue:
         self._sent[queue_url].put(body)
 
     def hold(self, deliveries, *, for_s):
+        assert len(deliveries) <= BATCH
         self.held += [(delivery.body, for_s) for delivery in deliveries]
         self._fail("hold")
         return 0
@@ -274,6 +275,7 @@ class FakeJobQueue:
         self.deleted.append(delivery)
 
     def give_back(self, delivery):
+        self._fail("give_back")
         self.given_back.append(delivery)
         self._waiting.put((delivery.body, delivery.group))
 
@@ -384,22 +386,22 @@ class FakeKeyTable:
             self._begin("read")
             return self.records.get(key_id)
 
-    def spend(self, seen, plan, *, opened_by, now_us):
+    def spend(self, seen, plan, *, opened_by, now_us, runs):
         with self._lock:
             self._begin("spend")
             held = self.records.get(seen.key_id)
-            if held is None or not self._is_as_seen(held, seen, plan, opened_by, now_us):
+            if held is None or not self._is_as_seen(held, seen, plan, opened_by, now_us, runs):
                 raise ChangedError(held)
             month = limits.current_month(seen, now_us)
             tat_us = max(held.tat_us, now_us) + limits.interval_us(plan)
-            runs = held.runs + 1 if held.month == month else 1
+            runs += held.runs if held.month == month else 0
             self.records[seen.key_id] = replace(held, tat_us=tat_us, month=month, runs=runs)
             return replace(seen, tat_us=tat_us, month=month, runs=runs)
 
-    def _is_as_seen(self, held, seen, plan, opened_by, now_us):
+    def _is_as_seen(self, held, seen, plan, opened_by, now_us, runs):
         now_s = now_us // limits.SECOND_US
         month = limits.current_month(seen, now_us)
-        same_month = held.month == month and held.runs < plan.runs_per_month
+        same_month = held.month == month and (not runs or held.runs + runs <= plan.runs_per_month)
         return (
             held.status is KeyStatus.ACTIVE
             and held.plan == plan.name
@@ -439,12 +441,12 @@ class FakeJobTable:
             held = self._held(seen.job_id)
             if held is None:
                 raise JobTableError("no such job")
-            return self._put(record) if self._is_open(held) and held.retry_at == seen.retry_at else held
+            return self._put(record) if self._is_open(held) and held.nonce == seen.nonce else held
 
     def unclaim(self, record):
         with self._lock:
             held = self._held(record.job_id)
-            if held is not None and self._is_open(held) and held.retry_at == record.retry_at:
+            if held is not None and self._is_open(held) and held.nonce == record.nonce:
                 del self.records[record.job_id]
 
     def settle(self, job_id, reply):
@@ -452,7 +454,7 @@ class FakeJobTable:
 
     def forget(self, job_id, *, key_id):
         nothing = {"reply": None, "webhook_url": None, "webhook_error": None}
-        return self._change(job_id, lambda held: held.key_id == key_id, forgotten=1, **nothing)
+        return self._change(job_id, lambda held: held.key_id == key_id and held.is_asked_for, forgotten=1, **nothing)
 
     def note_webhook(self, seen, state, *, attempts, error=None):
         as_seen = (seen.webhook_state, seen.webhook_attempts)

@@ -72,9 +72,9 @@ class KeyRefusedError(ProblemError):
 class LimitedError(ProblemError):
     """Rate or quota are used up. Retry-After is true, unless others use the same key meanwhile."""
 
-    def __init__(self, standing: Standing) -> None:
-        plan, wait_s = standing.plan, standing.retry_after_s
-        if standing.month_left:
+    def __init__(self, standing: Standing, *, runs: int = 1) -> None:
+        plan, wait_s = standing.plan, standing.retry_after_s(runs=runs)
+        if standing.month_left >= runs:
             slug, detail = (
                 "rate-limited",
                 f"The limit of the plan {plan.name} is {plan.requests_per_second} a second, {plan.burst} at once",
@@ -114,7 +114,7 @@ class Table(Protocol):
     def read(self, key_id: str) -> KeyRecord | None:
         """Raises KeyTableError."""
 
-    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int) -> KeyRecord:
+    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int) -> KeyRecord:
         """Raises ChangedError or KeyTableError."""
 
 
@@ -203,8 +203,8 @@ class Admission:
         self._known.remember(record)
         return self._caller(record, sha256, now_us)
 
-    def admit(self, caller: Caller) -> Caller:
-        """Takes one request from the caller's rate and quota.
+    def admit(self, caller: Caller, *, runs: int = 1) -> Caller:
+        """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
 
         Costs one write, none if the refusal is known. Raises KeyRefusedError, LimitedError,
         AdmissionUnavailableError, or UnauthorizedError if the secret was replaced since it was identified.
@@ -216,10 +216,10 @@ class Admission:
                 raise UnauthorizedError
             standing = limits.standing(record, self._plans[record.plan], now_us=now_us)
             _require_usable(record, standing)
-            if standing.retry_after_s:
-                raise LimitedError(standing)
+            if standing.retry_after_s(runs=runs):
+                raise LimitedError(standing, runs=runs)
             try:
-                record = self._table.spend(record, standing.plan, opened_by=opened_by, now_us=now_us)
+                record = self._table.spend(record, standing.plan, opened_by=opened_by, now_us=now_us, runs=runs)
             except ChangedError as changed:
                 if changed.record is None:
                     self._known.forget(record.key_id)

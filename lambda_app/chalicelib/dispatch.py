@@ -82,6 +82,10 @@ class Dispatcher:
             finally:
                 metrics.put("ReplyWaitMs", round((time.monotonic() - began) * 1000))
 
+    def put_back(self, job_id: str) -> None:
+        """Has a reply that `run` returned come once more, since it could not be taken care of."""
+        self._replies.put_back(job_id)
+
     def send(self, job: Job, *, key_id: str) -> None:
         """Raises QueueUnavailableError."""
         try:

@@ -36,14 +36,17 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the table holds of a job. Times are whole seconds since the epoch.
 
     `reply` is written once, as contract.encode writes it: large ones are compressed and fit into an item.
-    `fingerprint` is the SHA-256 of the body of a request that had an Idempotency-Key.
+    `fingerprint` is the SHA-256 of the body of a request that had an Idempotency-Key. `nonce` is new with each
+    writer, who so knows its own item again when a write whose answer was lost is tried twice.
     """
 
     job_id: str
     key_id: str
     fingerprint: str = ""
-    is_async: int = 0  # nobody waits for its reply
-    retry_at: int  # from then on the same request sends the job again if there is no reply
+    nonce: str = ""
+    counted: int = 0  # among the waiting jobs of its key, until it has its reply
+    promised: int = 0  # it was sent, and its customer told to ask for it
+    retry_at: int  # unless it is promised: from then on the same request sends it again
     expires_at: int  # from then on no host begins it
     kept_until: int  # its customer may ask until then
     reply: str | None = None
@@ -52,6 +55,11 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     webhook_state: WebhookState = WebhookState.WAITING
     webhook_attempts: int = 0
     webhook_error: str | None = None  # of the last attempt
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether its customer knows of it. A result for nobody has an item too, for who is about to be promised it."""
+        return bool(self.promised or self.fingerprint)
 
 
 class DynamoDb(Protocol):
@@ -91,14 +99,12 @@ class JobTable:
         return self._put(record, condition, {":now": now_s})
 
     def replace(self, seen: JobRecord, record: JobRecord) -> JobRecord:
-        """Stores `record` if the job has no reply and is otherwise still as `seen`; what is there then."""
-        return self._put(record, f"retry_at = :retry_at AND {_IS_OPEN}", {":retry_at": seen.retry_at})
+        """Stores `record` if the job has no reply and is of the same writer as `seen`; what is there then."""
+        return self._put(record, f"nonce = :nonce AND {_IS_OPEN}", {":nonce": seen.nonce})
 
     def unclaim(self, record: JobRecord) -> None:
         """Removes what `claim` stored, as if it had never been, unless it went on meanwhile."""
-        self._change(
-            "delete_item", record.job_id, f"retry_at = :retry_at AND {_IS_OPEN}", {":retry_at": record.retry_at}
-        )
+        self._change("delete_item", record.job_id, f"nonce = :nonce AND {_IS_OPEN}", {":nonce": record.nonce})
 
     def settle(self, job_id: str, reply: str) -> JobRecord | None:
         """Gives a job its reply, unless it has one or is forgotten; how it is then, None if there is no such job."""
@@ -109,8 +115,8 @@ class JobTable:
         return self._change(
             "update_item",
             job_id,
-            "key_id = :key_id",
-            {":key_id": key_id, ":one": 1},
+            "key_id = :key_id AND (promised = :one OR fingerprint <> :none)",
+            {":key_id": key_id, ":one": 1, ":none": ""},
             UpdateExpression="SET forgotten = :one REMOVE reply, webhook_url, webhook_error",
         )
 

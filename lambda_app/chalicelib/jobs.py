@@ -1,18 +1,16 @@
 """From a request to its job, to the reply if it comes in time, else to the promise of one. For `POST /`.
 
 A job that its customer may ask for later has an item in the jobs table: at once if it is asynchronous or has an
-Idempotency-Key, otherwise when the wait is over. A program has no effects, so to send a job twice harms nobody.
+Idempotency-Key, otherwise when the wait is over. Nothing is promised that was not sent before (docs/decisions/009).
+A program has no effects, so to send a job twice harms nobody.
 """
 
-import hashlib
 import logging
-import math
 import time
 import uuid
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import logs
@@ -24,19 +22,17 @@ from chalicelib.job_problems import (
     NoReplyError,
 )
 from chalicelib.job_table import JobRecord, JobTableError
+from chalicelib.orders import Order, idempotent_id, job_of, record_of
 from chalicelib.plans import Plan
 from chalicelib.problems import ProblemError
 from chalicelib.results import waits_until
-from chalicelib.validation import RunRequest
 
 log = logging.getLogger(__name__)
 
-SYNC_LIFE_S: Final = 120  # from its submission a job may begin; beyond the wait, since a late result is kept
-ASYNC_LIFE_S: Final = 3600
-RESEND_AFTER_S: Final = 60  # an asynchronous job that was claimed, but perhaps never sent
 NOT_SENT: Final = 0  # `retry_at` of a job that its queue did not take: the next request sends it
-TURN_S: Final = 1.0  # on top of its wait, a repeated request sees the turn of `retry_at`, which is in whole seconds
+PATIENCE_S: Final = 2.5  # of a repeated request, on top of its wait, for whoever is about to promise the job
 READ_EVERY_S: Final = 0.5  # while another process waits for the same job
+MIN_WAIT_S: Final = 1.0  # less is not worth to be waited for anew
 
 
 class Table(Protocol):
@@ -64,6 +60,9 @@ class Hosts(Protocol):
     def run(self, job: Job, *, key_id: str, if_late: Callable[[], object]) -> Reply | None:
         """Sends a job and waits for its reply."""
 
+    def put_back(self, job_id: str) -> None:
+        """Has a reply that `run` returned come once more."""
+
     def send(self, job: Job, *, key_id: str) -> None:
         """Sends a job."""
 
@@ -85,16 +84,10 @@ class Results(Protocol):
         """Stores the reply to a job that is in the table."""
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """A request to run code, and how its sender wants to hear of it."""
+class Admit(Protocol):
+    """Takes a request from the customer's rate, and `runs` of them from the quota. Refuses by raising ProblemError."""
 
-    request: RunRequest
-    key_id: str
-    plan: Plan
-    wait_s: float
-    is_async: bool = False
-    idempotency_key: str | None = None
-    body: bytes = b""  # as it was sent, for the fingerprint
+    def __call__(self, *, runs: int) -> object: ...
 
 
 class Jobs:
@@ -119,134 +112,158 @@ class Jobs:
         self._clock = clock
         self._sleep = sleep
 
-    def submit(self, order: Order, *, admit: Callable[[], object]) -> Reply | JobRecord:
+    def submit(self, order: Order, *, admit: Admit) -> Reply | JobRecord:
         """Has a program run: its reply, or the job if that is to come later.
 
-        `admit` is called, and may refuse by raising, unless the same was asked before under an Idempotency-Key.
-        Raises ProblemError.
+        What was asked before under an Idempotency-Key costs no run. Raises ProblemError.
         """
         try:
-            if order.idempotency_key is None:
-                admit()
-                return self._begin(order, self._record(order, uuid.uuid4().hex), is_stored=False)
-            return self._submit_once(order, admit)
+            if order.idempotency_key is not None:
+                return self._submit_once(order, admit)
+            record = self._record(order, uuid.uuid4().hex)
+            self._enter(order, record, admit)
+            return self._begin(order, record, is_stored=False)
         except JobTableError as error:
             log.exception("jobs_table_failed")
             raise JobsUnavailableError from error
 
-    def _submit_once(self, order: Order, admit: Callable[[], object]) -> Reply | JobRecord:
-        job_id, until = _idempotent_id(order), self._clock() + order.wait_s + TURN_S
-        logs.add(job_id=job_id)
-        while True:
-            mine = self._record(order, job_id)
-            record = self._table.claim(mine, now_s=int(self._clock()))
-            if record is mine:
-                break
+    def _submit_once(self, order: Order, admit: Admit) -> Reply | JobRecord:
+        mine = self._record(order, idempotent_id(order))
+        logs.add(job_id=mine.job_id)
+        record = self._table.claim(mine, now_s=int(self._clock()))
+        if record.nonce != mine.nonce:
             _require_same(record, mine)
-            left_s = until - self._clock()
-            if record.reply is None and (again := self._again(order, record)):
-                return self._begin_stored(replace(order, wait_s=max(left_s - TURN_S, 0.0)), again)
-            if record.reply is not None or order.is_async or left_s <= 0:
-                return record
-            self._sleep(min(READ_EVERY_S, left_s))
+            admit(runs=0)
+            return self._again(order, record)
         try:
-            admit()
+            self._enter(order, mine, admit)
         except Exception:
             self._table.unclaim(mine)
             raise
         return self._begin_stored(order, mine)
 
-    def _begin_stored(self, order: Order, record: JobRecord) -> Reply | JobRecord:
+    def _again(self, order: Order, record: JobRecord) -> Reply | JobRecord:
+        """The answer to a request that was made before."""
+        until = self._clock() + (0.0 if order.is_async else order.wait_s)
+        while record.reply is None:
+            left_s = until - self._clock()
+            if record.promised and left_s <= 0:
+                return record
+            if not record.promised and (self._clock() >= record.retry_at or left_s <= -PATIENCE_S):
+                # Who has it seems to have died, or waits for longer than we do: then it may run twice.
+                mine = self._record(replace(order, wait_s=max(left_s, 0.0)), record.job_id, before=record)
+                held = self._table.replace(record, mine)
+                if held.nonce == mine.nonce:
+                    return self._take_over(order, record, mine, left_s=left_s)
+                record = held
+                continue
+            self._sleep(READ_EVERY_S)
+            found = self._table.read(record.job_id)
+            if found is None:  # the first request was refused
+                raise JobsUnavailableError
+            if found.forgotten:
+                raise JobGoneError
+            record = found
+        return record
+
+    def _take_over(self, order: Order, before: JobRecord, record: JobRecord, *, left_s: float) -> Reply | JobRecord:
+        self._uncount(before)
+        is_waited_for = not order.is_async and left_s >= MIN_WAIT_S
+        order = replace(order, wait_s=max(left_s, 0.0))
+        return self._begin_stored(order, record, is_again=True, is_waited_for=is_waited_for)
+
+    def _enter(self, order: Order, record: JobRecord, admit: Admit) -> None:
+        """Counted before it is paid for, since what has no place costs nothing."""
+        self._count(order, record)
         try:
-            return self._begin(order, record, is_stored=True)
+            admit(runs=1)
+        except Exception:
+            self._uncount(record)
+            raise
+
+    def _begin_stored(
+        self, order: Order, record: JobRecord, *, is_again: bool = False, is_waited_for: bool = True
+    ) -> Reply | JobRecord:
+        try:
+            if is_again:
+                self._count(order, record)
+            if is_waited_for:
+                return self._begin(order, record, is_stored=True)
+            return self._send(order, record, is_stored=True)
         except NoReplyError:
             raise
         except ProblemError:  # it was not sent; it is paid for, so its sender need only ask again
-            self._table.replace(record, replace(record, retry_at=NOT_SENT))
+            self._table.replace(record, replace(record, retry_at=NOT_SENT, counted=0))
             raise
-
-    def _again(self, order: Order, seen: JobRecord) -> JobRecord | None:
-        """The job to be sent once more, because who sent it before seems to have died; None if that is not so."""
-        if self._clock() < seen.retry_at or order.is_async != bool(seen.is_async):
-            return None
-        record = self._record(order, seen.job_id)
-        if order.is_async and seen.retry_at != NOT_SENT:  # until then it counts as waiting
-            record = replace(record, expires_at=seen.expires_at, kept_until=seen.kept_until)
-        return record if self._table.replace(seen, record) is record else None
 
     def _begin(self, order: Order, record: JobRecord, *, is_stored: bool) -> Reply | JobRecord:
         """What comes of a job: its reply, or how it is stored."""
         logs.add(job_id=record.job_id)
         if order.is_async:
             return self._send(order, record, is_stored=is_stored)
-        job = replace(self._job(order, record), reply_to=self._hosts.reply_to())
         promised: list[JobRecord] = []
         try:
+            job = replace(job_of(order, record, now=self._clock()), reply_to=self._hosts.reply_to())
             reply = self._hosts.run(
                 job, key_id=order.key_id, if_late=lambda: promised.append(self._promise(record, is_stored=is_stored))
             )
         except JobTableError as error:
             log.exception("jobs_table_failed")
-            raise NoReplyError(job.id) from error
+            raise NoReplyError(record.job_id) from error
+        except ProblemError:
+            self._uncount(record)
+            raise
         if reply is None:
             return promised[0]
-        if is_stored or promised:
+        if not is_stored and not promised:
+            self._uncount(record)
+            return reply
+        try:
             return self._results.settle(reply) or reply
-        return reply
+        except Exception:
+            self._hosts.put_back(record.job_id)
+            raise
 
     def _send(self, order: Order, record: JobRecord, *, is_stored: bool) -> JobRecord:
-        job, until, now_s = self._job(order, record), waits_until(record), int(self._clock())
-        self._waiting.add(job.id, key_id=order.key_id, plan=order.plan, until=until, now_s=now_s)
+        """For nobody to wait for."""
+        logs.add(job_id=record.job_id)
         try:
             if not is_stored:
-                self._table.claim(record, now_s=now_s)
-            self._hosts.send(job, key_id=order.key_id)
+                record = self._promise(record, is_stored=False)
+            self._hosts.send(job_of(order, record, now=self._clock()), key_id=order.key_id)
         except Exception:
-            self._waiting.remove(job.id, key_id=order.key_id, until=until)
+            self._uncount(record)
             if not is_stored:
                 self._table.unclaim(record)
             raise
         return self._promise(record, is_stored=True) if is_stored else record
 
     def _promise(self, record: JobRecord, *, is_stored: bool) -> JobRecord:
-        """From now on the customer may ask for a job that was sent, and it is not sent again."""
-        later = replace(record, retry_at=record.expires_at)
-        return self._table.replace(record, later) if is_stored else self._table.claim(later, now_s=int(self._clock()))
+        """From now on the customer may ask for it, and it is not sent again."""
+        promised = replace(record, promised=1)
+        if is_stored:
+            return self._table.replace(record, promised)
+        return self._table.claim(promised, now_s=int(self._clock()))
 
-    def _record(self, order: Order, job_id: str) -> JobRecord:
-        now_s = int(self._clock())
-        expires_at = now_s + (ASYNC_LIFE_S if order.is_async else SYNC_LIFE_S)
-        return JobRecord(
-            job_id=job_id,
-            key_id=order.key_id,
-            fingerprint=hashlib.sha256(order.body).hexdigest() if order.idempotency_key is not None else "",
-            is_async=int(order.is_async),
-            retry_at=math.ceil(self._clock() + (RESEND_AFTER_S if order.is_async else order.wait_s)),
-            expires_at=expires_at,
-            kept_until=expires_at + self._result_kept_s,
-            webhook_url=order.request.callback_url,
-        )
+    def _record(self, order: Order, job_id: str, *, before: JobRecord | None = None) -> JobRecord:
+        return record_of(order, job_id, now=self._clock(), result_kept_s=self._result_kept_s, before=before)
 
-    def _job(self, order: Order, record: JobRecord) -> Job:
-        now = self._clock()
-        return Job(
-            id=record.job_id,
-            code=order.request.code,
-            input=order.request.input,
-            timeout_s=order.request.timeout_s,
-            reply_to=None,
-            submitted_at=now,
-            reply_by=now if order.is_async else now + order.wait_s,
-            expires_at=record.expires_at,
-        )
+    def _count(self, order: Order, record: JobRecord) -> None:
+        if record.counted:
+            now_s, until = int(self._clock()), waits_until(record)
+            self._waiting.add(record.job_id, key_id=order.key_id, plan=order.plan, until=until, now_s=now_s)
 
-
-def _idempotent_id(order: Order) -> str:
-    return hashlib.sha256(f"{order.key_id}\n{order.idempotency_key}".encode()).hexdigest()[:32]
+    def _uncount(self, record: JobRecord) -> None:
+        if not record.counted:
+            return
+        try:
+            self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
+        except JobTableError:  # it ends by itself
+            log.warning("job_still_counted", exc_info=True)
 
 
 def _require_same(record: JobRecord, mine: JobRecord) -> None:
-    if record.fingerprint not in {"", mine.fingerprint}:  # none: all that is left of it is its result
+    if record.fingerprint != mine.fingerprint:
         raise IdempotencyKeyReusedError
     if record.forgotten:
         raise JobGoneError

@@ -1,5 +1,6 @@
 """The keys in DynamoDB, as admission sees them: a consistent read, and the one write that admits a request."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -62,33 +63,37 @@ class KeyTable:
             raise KeyTableError(self._name) from error
         return from_item(answer["Item"]) if "Item" in answer else None
 
-    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int) -> KeyRecord:
-        """Takes one request from rate and quota, if the key still is what it was `seen` as; how it is then.
+    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int) -> KeyRecord:
+        """Takes a request from the rate and `runs` from the quota, if the key still is as `seen`; how it is then.
 
         What must be unchanged: that it is active and not expired, its plan, the hash in the member `opened_by`,
         and which of two writes is right: whether the rate was used up to now and whether the month is a new
-        one. The counts themselves may have moved on. Raises ChangedError or KeyTableError.
+        one. The counts themselves may have moved on. A write whose answer was lost is tried twice by boto3 and takes
+        once, by its nonce. Raises ChangedError or KeyTableError.
         """
+        nonce = secrets.token_hex(8)
         try:
             answer = self._dynamodb.update_item(
                 TableName=self._name,
                 Key=_key(seen.key_id),
-                ReturnValues="UPDATED_NEW",
+                ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **_expressions(seen, plan, opened_by=opened_by, now_us=now_us),
+                **_expressions(seen, plan, opened_by=opened_by, now_us=now_us, runs=runs, nonce=nonce),
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise KeyTableError(self._name) from error
             item = error.response.get("Item")
-            raise ChangedError(from_item(item) if item else None) from error
+            held = from_item(item) if item else None
+            if held is None or held.spent_by != nonce:
+                raise ChangedError(held) from error
+            return held
         except BotoCoreError as error:
             raise KeyTableError(self._name) from error
-        written = {name: int(value["N"]) for name, value in answer["Attributes"].items()}
-        return msgspec.structs.replace(seen, **written)
+        return from_item(answer["Attributes"])
 
 
-def _expressions(seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int) -> dict[str, Any]:
+def _expressions(seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int, nonce: str) -> dict[str, Any]:
     """DynamoDB has no max(), hence a write for each side of `tat_us <= now` and of the turn of the month."""
     month, interval_us = limits.current_month(seen, now_us), limits.interval_us(plan)
     values: dict[str, str | int] = {
@@ -98,31 +103,35 @@ def _expressions(seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int) ->
         ":now_s": now_us // limits.SECOND_US,
         ":now_us": now_us,
         ":month": month,
-        ":one": 1,
+        ":runs": runs,
+        ":nonce": nonce,
     }
     conditions = [
         "#status = :active",
         "#plan = :plan",
         f"{opened_by} = :sha256",
         "(attribute_not_exists(expires_at) OR expires_at > :now_s)",
+        "(attribute_not_exists(spent_by) OR spent_by <> :nonce)",
     ]
     if opened_by == "old_secret_sha256":
         conditions.append("old_secret_until > :now_s")
     if seen.tat_us <= now_us:
         conditions.append("tat_us <= :now_us")
-        updates = ["tat_us = :next_us"]
+        updates = ["spent_by = :nonce", "tat_us = :next_us"]
         values[":next_us"] = now_us + interval_us
     else:
         conditions.append("tat_us > :now_us AND tat_us <= :latest_us")
-        updates = ["tat_us = tat_us + :interval_us"]
+        updates = ["spent_by = :nonce", "tat_us = tat_us + :interval_us"]
         values |= {":interval_us": interval_us, ":latest_us": limits.latest_tat_us(plan, now_us)}
     if seen.month == month:
-        conditions.append("#month = :month AND runs < :quota")
-        updates.append("runs = runs + :one")
-        values[":quota"] = plan.runs_per_month
+        conditions.append("#month = :month")
+        updates.append("runs = runs + :runs")
+        if runs:
+            conditions.append("runs <= :most")
+            values[":most"] = plan.runs_per_month - runs
     else:
         conditions.append("#month < :month")
-        updates.append("#month = :month, runs = :one")
+        updates.append("#month = :month, runs = :runs")
     return {
         "UpdateExpression": f"SET {', '.join(updates)}",
         "ConditionExpression": " AND ".join(conditions),

@@ -48,8 +48,8 @@ class ApiKey(Struct, frozen=True):
 class KeyRecord(Struct, frozen=True, kw_only=True):
     """What the table holds of a key. Times are seconds since the epoch unless named otherwise.
 
-    The last three members are the limiter's and only grow: `tat_us` is GCRA's theoretical arrival time,
-    `runs` counts those of `month`, the last one in which the key was used, as 202611.
+    The last four members are the limiter's. Three only grow: `tat_us` is GCRA's theoretical arrival time,
+    `runs` counts those of `month`, the last one in which the key was used, as 202611. `spent_by` names the last write.
     """
 
     key_id: str
@@ -65,6 +65,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     tat_us: int = 0
     month: int = 0
     runs: int = 0
+    spent_by: str = ""
 
     def __repr__(self) -> str:
         """Without the secret: a record may end in a log."""

@@ -39,11 +39,10 @@ class Standing(Struct, frozen=True, kw_only=True):
         """Seconds since the epoch."""
         return _start(self.month + 89 if self.month % 100 == 12 else self.month + 1)  # noqa: PLR2004 - December
 
-    @property
-    def retry_after_s(self) -> int:
+    def retry_after_s(self, *, runs: int = 1) -> int:
         """The shortest wait, in whole seconds, after which a request is admitted; 0 if it is now."""
         wait_us = self.tat_us - latest_tat_us(self.plan, self.now_us)
-        if not self.month_left:
+        if self.month_left < runs:
             wait_us = max(wait_us, self.month_ends_at * SECOND_US - self.now_us)
         return max(0, _ceil(wait_us, SECOND_US))
 

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 ATTRIBUTE: Final = "ApproximateNumberOfMessages"  # those that no host has taken yet
 READ_EVERY_S: Final = 3.0  # the number itself is about that old
 RETRY_AFTER_S: Final = 5  # it has been read anew by then
+FILLING: Final = 0.25  # of the limit; below it nobody holds up anybody (docs/decisions/012)
 
 
 class OverloadedError(ProblemError):
@@ -54,8 +55,11 @@ class Overload:
         self._read_next_at = float("-inf")
         self._depth = 0
 
-    def check(self) -> None:
-        """Raises OverloadedError. One thread at a time reads the depth; the others go by what was read last."""
+    def check(self) -> bool:
+        """Whether the queue fills, so that each job is to be counted. Raises OverloadedError.
+
+        One thread at a time reads the depth; the others go by what was read last.
+        """
         if self._clock() >= self._read_next_at and self._reading.acquire(blocking=False):
             try:
                 self._read()
@@ -63,6 +67,7 @@ class Overload:
                 self._reading.release()
         if self._depth > self._max_depth:
             raise OverloadedError
+        return self._depth > self._max_depth * FILLING
 
     def _read(self) -> None:
         try:

@@ -9,7 +9,7 @@ from chalicelib.contract import MAX_INPUT_BYTES, MAX_TIMEOUT_S
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The limits of one plan. `waiting_jobs` are asynchronous ones that have no result yet."""
+    """The limits of one plan. `waiting_jobs` have no result yet: see docs/decisions/012."""
 
     name: str
     requests_per_second: int
@@ -49,7 +49,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=10_000_000,
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
-                waiting_jobs=1_000,
+                waiting_jobs=100,
             ),
         )
     }

@@ -17,16 +17,15 @@ _MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")*+')
 
 
 class Preference(Struct, frozen=True, kw_only=True):
-    """How long to wait for the result: `wait_s`, by default as the API likes; not at all if `respond_async`."""
+    """How long to wait for the result: `wait_s`, by default as the API likes; not at all if only `respond_async`."""
 
     respond_async: bool = False
     wait_s: int | None = None
 
     def applied(self) -> dict[str, str]:
-        """The header that tells which preferences were honoured."""
-        if self.respond_async:
-            return {"Preference-Applied": "respond-async"}
-        return {"Preference-Applied": f"wait={self.wait_s}"} if self.wait_s else {}
+        """The header that tells which preferences were honoured. Both together are one wish (RFC 7240, 4.3)."""
+        honoured = ["respond-async"] * self.respond_async + [f"wait={self.wait_s}"] * bool(self.wait_s)
+        return {"Preference-Applied": ", ".join(honoured)} if honoured else {}
 
 
 def parse(headers: Iterable[str]) -> Preference:

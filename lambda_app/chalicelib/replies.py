@@ -81,12 +81,17 @@ class ReplyQueue:
         self,
         sqs: Sqs,
         *,
+        polls: Sqs,
         prefix: str,
         settle_late: Callable[[Reply], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prefix` of the queue's name; `settle_late` takes the replies that nobody waits for any more."""
+        """`polls` is for calls that take LONG_POLL_S, `prefix` of the queue's name.
+
+        `settle_late` takes the replies that nobody waits for any more.
+        """
         self._sqs = sqs
+        self._polls = polls
         self._prefix = prefix
         self._settle_late = settle_late
         self._clock = clock
@@ -96,7 +101,7 @@ class ReplyQueue:
         self._polling = False
         self._expected: set[str] = set()
         self._arrived: dict[str, Reply] = {}
-        self._receipts: list[str] = []
+        self._receipts: list[tuple[str, str]] = []  # of messages that were taken care of, by job
         self._overdue: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were waited for in vain
         self._done: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were taken care of; they may come again
         self.dropped: Counter[str] = Counter()  # replies that nobody waited for, by reason
@@ -139,9 +144,7 @@ class ReplyQueue:
             left_s = deadline - self._clock()
         with self._changed:
             if job_id not in self._arrived:
-                self._overdue[job_id] = None
-                if len(self._overdue) > MAX_REMEMBERED:
-                    self._overdue.popitem(last=False)
+                _remember(self._overdue, job_id)
                 raise TimeoutError
             return self._arrived.pop(job_id)
 
@@ -150,6 +153,13 @@ class ReplyQueue:
         with self._changed:
             self._expected.discard(job_id)
             return self._arrived.pop(job_id, None)
+
+    def put_back(self, job_id: str) -> None:
+        """Lets a reply that was handed out come again, as a late one: who took it could not keep it."""
+        with self._changed:
+            self._done.pop(job_id, None)
+            _remember(self._overdue, job_id)
+            self._receipts = [(owner, receipt) for owner, receipt in self._receipts if owner != job_id]
 
     def look_for(self, job_id: str) -> None:
         """Takes what is in the queue, if this process waited for that reply in vain and nobody is polling."""
@@ -190,7 +200,7 @@ class ReplyQueue:
         try:
             queue = self._current()
             wait_s = min(LONG_POLL_S, max(0, int(deadline - self._clock())))
-            answer = self._sqs.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_s)
+            answer = self._polls.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_s)
         except (BotoCoreError, ClientError, ReplyQueueError) as error:
             log.warning("reply_poll_failed", exc_info=True)
             if queue and _is_gone(error) and self._clock() - queue.created_at > NEW_QUEUE_S:
@@ -212,7 +222,7 @@ class ReplyQueue:
         try:
             reply = decode_reply(message["Body"])
         except ContractError as error:
-            self._receipts.append(message["ReceiptHandle"])
+            self._receipts.append(("", message["ReceiptHandle"]))
             self.dropped["undecodable"] += 1
             log.warning("reply_dropped", extra={"message_id": message["MessageId"], "why": str(error)})
             return None
@@ -220,16 +230,11 @@ class ReplyQueue:
         is_done = reply.id in self._done
         if reply.id not in self._expected and not is_done:
             return reply
-        self._receipts.append(message["ReceiptHandle"])
+        self._receipts.append((reply.id, message["ReceiptHandle"]))
         if not is_done:
             self._arrived[reply.id] = reply
-            self._remember(reply)
+            _remember(self._done, reply.id)
         return None
-
-    def _remember(self, reply: Reply) -> None:
-        self._done[reply.id] = None
-        if len(self._done) > MAX_REMEMBERED:
-            self._done.popitem(last=False)
 
     def _settle(self, reply: Reply, message: Mapping[str, Any]) -> None:
         try:
@@ -241,8 +246,8 @@ class ReplyQueue:
         self.dropped["late"] += 1
         log.info("late_reply", extra={"late_job_id": reply.id})
         with self._changed:
-            self._receipts.append(message["ReceiptHandle"])
-            self._remember(reply)
+            self._receipts.append((reply.id, message["ReceiptHandle"]))
+            _remember(self._done, reply.id)
 
     def _receive_again(self, message: Mapping[str, Any]) -> None:
         try:
@@ -258,11 +263,17 @@ class ReplyQueue:
             if len(self._receipts) < BATCH:
                 return
             receipts, self._receipts = self._receipts[:BATCH], self._receipts[BATCH:]
-        entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, receipt in enumerate(receipts)]
+        entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, (_, receipt) in enumerate(receipts)]
         try:
             self._sqs.delete_message_batch(QueueUrl=self.url(), Entries=entries)
         except (BotoCoreError, ClientError, ReplyQueueError):
             log.warning("reply_delete_failed", exc_info=True)  # they expire
+
+
+def _remember(jobs: OrderedDict[str, None], job_id: str) -> None:
+    jobs[job_id] = None
+    if len(jobs) > MAX_REMEMBERED:
+        jobs.popitem(last=False)
 
 
 def _is_gone(error: Exception) -> bool:

@@ -11,11 +11,13 @@ from typing import Final, Protocol
 from chalicelib.contract import Failure, FailureReason, Reply, encode
 from chalicelib.job_problems import JobGoneError, JobsUnavailableError, UnknownJobError
 from chalicelib.job_table import JobRecord, JobTableError, WebhookState
+from chalicelib.webhooks import WebhookQueueError
 
 log = logging.getLogger(__name__)
 
 # After expires_at: to run, to come back from hosts that died, to be answered by the dead-letter queue's handler.
 SETTLED_AFTER_S: Final = 600
+FOUND_KEPT_S: Final = 600  # a result for nobody: well above the time in which its job may still be promised
 
 
 class Table(Protocol):
@@ -57,13 +59,11 @@ class Results:
         *,
         waiting: Waiting,
         webhooks: Webhooks,
-        kept_s: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._waiting = waiting
         self._webhooks = webhooks
-        self._kept_s = kept_s
         self._clock = clock
 
     def get(self, job_id: str, *, key_id: str) -> JobRecord:
@@ -73,7 +73,7 @@ class Results:
             if record.reply is None and self._clock() >= record.expires_at + SETTLED_AFTER_S:
                 lost = Failure(id=job_id, reason=FailureReason.EXPIRED)
                 record = self._known(self.settle(lost), key_id)
-        except JobTableError as error:
+        except (JobTableError, WebhookQueueError) as error:
             log.exception("jobs_table_failed")
             raise JobsUnavailableError from error
         return record
@@ -85,14 +85,15 @@ class Results:
         except JobTableError as error:
             log.exception("jobs_table_failed")
             raise JobsUnavailableError from error
-        if record is None or record.key_id != key_id:
+        if record is None or record.key_id != key_id or not record.is_asked_for:
             raise UnknownJobError
 
     def settle(self, reply: Reply, *, key_id: str | None = None) -> JobRecord | None:
         """Stores a reply unless its job has one: the job as it is then.
 
-        None if nobody may ask for it: there is no item, and without a `key_id` none is made. Storing twice is
-        harmless, so whoever fails tries again. Raises JobTableError, or what the webhook's queue raises.
+        None if there is no item. With a `key_id` one is made, for a request whose wait is just over: who was
+        answered already never sees it. Storing twice is harmless, so whoever fails tries again. Raises
+        JobTableError, or what the webhook's queue raises.
         """
         body = encode(reply)
         record = self._table.settle(reply.id, body)
@@ -103,7 +104,7 @@ class Results:
                 key_id=key_id,
                 retry_at=now_s,
                 expires_at=now_s,
-                kept_until=now_s + self._kept_s,
+                kept_until=now_s + FOUND_KEPT_S,
                 reply=body,
             )
             record = self._table.claim(found, now_s=now_s)
@@ -111,14 +112,14 @@ class Results:
                 record = self._table.settle(reply.id, body)
         if record is None:
             return None
-        if record.is_async:
+        if record.counted:
             self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
         if record.reply and record.webhook_url and record.webhook_state is WebhookState.WAITING:
             self._webhooks.enqueue(record)
         return record
 
     def _known(self, record: JobRecord | None, key_id: str) -> JobRecord:
-        if record is None or record.key_id != key_id:
+        if record is None or record.key_id != key_id or not record.is_asked_for:
             raise UnknownJobError
         if record.forgotten or self._clock() >= record.kept_until:
             raise JobGoneError
@@ -126,5 +127,5 @@ class Results:
 
 
 def waits_until(record: JobRecord) -> int:
-    """When an asynchronous job counts as waiting no more, even if nothing ever comes of it."""
+    """When a job counts as waiting no more, even if nothing ever comes of it."""
     return record.expires_at + SETTLED_AFTER_S

@@ -23,20 +23,14 @@ from chalicelib.settings import Settings
 from chalicelib.waiting import WaitingJobs
 from chalicelib.webhooks import Webhooks
 
-SQS_CONFIG: Final = Config(
-    connect_timeout=2,
-    read_timeout=LONG_POLL_S + 5,
+CALLS: Final = Config(
+    connect_timeout=1,
+    read_timeout=2,  # of the time in which somebody waits for a result
     retries={"mode": "standard", "total_max_attempts": 2},  # the gateway gives up after 29 s
     max_pool_connections=128,  # chalice local answers each connection in a thread of its own
     tcp_keepalive=True,
 )
-DYNAMODB_CONFIG: Final = Config(
-    connect_timeout=1,
-    read_timeout=2,  # of the time in which somebody waits for a result
-    retries={"mode": "standard", "total_max_attempts": 2},
-    max_pool_connections=128,
-    tcp_keepalive=True,
-)
+POLLS: Final = CALLS.merge(Config(read_timeout=LONG_POLL_S + 5))
 
 
 class Service(Struct, frozen=True, kw_only=True):
@@ -57,8 +51,8 @@ class Service(Struct, frozen=True, kw_only=True):
 
 def service(told: Settings) -> Service:
     """Makes no call yet."""
-    sqs = boto3.client("sqs", config=SQS_CONFIG)
-    dynamodb = boto3.client("dynamodb", config=DYNAMODB_CONFIG)
+    sqs, polls = boto3.client("sqs", config=CALLS), boto3.client("sqs", config=POLLS)
+    dynamodb = boto3.client("dynamodb", config=CALLS)
     keys, table = KeyTable(dynamodb, name=told.keys_table), JobTable(dynamodb, name=told.jobs_table)
     waiting = WaitingJobs(dynamodb, name=told.jobs_table)
     webhooks = Webhooks(
@@ -69,8 +63,8 @@ def service(told: Settings) -> Service:
         receiver=Callback(local=told.local_webhooks),
         body_of=webhook_body,
     )
-    results = Results(table, waiting=waiting, webhooks=webhooks, kept_s=told.result_kept_s)
-    replies = ReplyQueue(sqs, prefix=told.reply_queue_prefix, settle_late=results.settle)
+    results = Results(table, waiting=waiting, webhooks=webhooks)
+    replies = ReplyQueue(sqs, polls=polls, prefix=told.reply_queue_prefix, settle_late=results.settle)
     dispatcher = Dispatcher(sqs, job_queue_url=told.job_queue_url, replies=replies)
     hosts = Hosts(dynamodb, table=told.jobs_table)
     return Service(

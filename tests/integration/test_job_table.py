@@ -41,7 +41,8 @@ def record(**changes):
         "job_id": uuid.uuid4().hex,
         "key_id": "key",
         "fingerprint": "f" * 64,
-        "is_async": 1,
+        "nonce": uuid.uuid4().hex,
+        "counted": 1,
         "retry_at": NOW_S + 60,
         "expires_at": NOW_S + 3600,
         "kept_until": NOW_S + 90_000,
@@ -66,7 +67,7 @@ def test_job_that_is_not_there_is_none(table):
 
 
 def test_claimed_job_comes_back_as_it_was(table):
-    for changes in ({}, {"is_async": 0, "webhook_url": None, "fingerprint": "", "retry_at": 0}):
+    for changes in ({}, {"counted": 0, "promised": 1, "webhook_url": None, "fingerprint": "", "retry_at": 0}):
         written = record(**changes)
         assert table.claim(written, now_s=NOW_S) is written
         assert table.read(written.job_id) == written
@@ -112,10 +113,22 @@ def test_first_reply_stays(table):
 
 def test_job_is_replaced_as_long_as_it_is_as_seen(table):
     seen = claimed(table)
-    again = replace(seen, retry_at=NOW_S + 120)
+    again = replace(seen, nonce="another", retry_at=NOW_S + 120)
     assert table.replace(seen, again) is again
     assert table.replace(seen, replace(seen, retry_at=NOW_S + 180)) == again
     assert table.read(seen.job_id) == again
+
+
+def test_writer_knows_its_own_item_when_its_write_was_tried_twice(dynamodb, table_name):
+    class Deaf:
+        def put_item(self, **arguments):
+            dynamodb.put_item(**arguments)
+            return dynamodb.put_item(**arguments)
+
+    table = JobTable(Deaf(), name=table_name)
+    first, again = record(), record(nonce="another")
+    assert table.claim(first, now_s=NOW_S).nonce == first.nonce
+    assert table.replace(first, replace(again, job_id=first.job_id)).nonce == again.nonce
 
 
 def test_job_with_a_reply_or_forgotten_is_not_replaced(table):
@@ -142,7 +155,7 @@ def test_claim_is_taken_back_as_if_it_had_never_been(table):
 def test_claim_of_a_job_that_went_on_is_not_taken_back(table):
     answered, sent_again = claimed(table), claimed(table)
     table.settle(answered.job_id, "{}")
-    table.replace(sent_again, replace(sent_again, retry_at=NOW_S + 120))
+    table.replace(sent_again, replace(sent_again, nonce="another"))
     for job in (answered, sent_again):
         table.unclaim(job)
         assert table.read(job.job_id) is not None
@@ -158,10 +171,17 @@ def test_forgotten_job_has_nothing_left_of_what_was_sent_and_got_and_takes_no_re
     assert table.read(job.job_id) == empty
 
 
-def test_job_of_another_key_is_not_forgotten(table):
-    job = claimed(table)
-    assert table.forget(job.job_id, key_id="other") == job
+@pytest.mark.parametrize(
+    ("key_id", "changes"), [("other", {}), ("key", {"fingerprint": ""})], ids=["of_another_key", "not_asked_for"]
+)
+def test_job_that_the_key_does_not_know_is_not_forgotten(table, key_id, changes):
+    job = claimed(table, **changes)
+    assert table.forget(job.job_id, key_id=key_id) == job
     assert table.read(job.job_id) == job
+
+
+def test_promised_job_is_forgotten(table):
+    assert table.forget(claimed(table, fingerprint="", promised=1).job_id, key_id="key").forgotten
 
 
 def test_item_is_removed_a_day_after_its_reply_is_no_longer_kept():

@@ -43,8 +43,8 @@ def table(request, aws):
 
 
 def spend(table, seen, **changes):
-    arguments = {"plan": PLAN, "opened_by": "secret_sha256", "now_us": NOW_US} | changes
-    return table.spend(seen, arguments.pop("plan"), **arguments)
+    arguments = {"plan": PLAN, "opened_by": "secret_sha256", "now_us": NOW_US, "runs": 1} | changes
+    return replace(table.spend(seen, arguments.pop("plan"), **arguments), spent_by="")
 
 
 def test_record_comes_back_as_it_was_put(table):
@@ -71,7 +71,27 @@ def test_right_guess_is_written_and_returned(table, held, written):
     table.put(held)
     expected = replace(held, **written)
     assert spend(table, held) == expected
-    assert table.read(KEY.key_id) == expected
+    assert replace(table.read(KEY.key_id), spent_by="") == expected
+
+
+def test_request_that_was_paid_for_takes_no_run_even_if_none_is_left(table):
+    table.put(replace(USED, runs=61))
+    expected = replace(USED, tat_us=NOW_US + 2_000_000, runs=61)
+    assert spend(table, USED, runs=0) == replace(table.read(KEY.key_id), spent_by="") == expected
+
+
+def test_write_that_is_tried_again_since_its_answer_was_lost_takes_once(aws):
+    real = RealTable(aws.environment)
+    real.put(USED)
+    once = real._dynamodb.update_item
+
+    class Deaf:
+        def update_item(self, **arguments):
+            once(**arguments)
+            return once(**arguments)
+
+    real._dynamodb = Deaf()
+    assert spend(real, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
 
 
 def test_counts_may_have_moved_on_since(table):

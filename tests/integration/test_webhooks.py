@@ -52,7 +52,8 @@ def record(url):
     return JobRecord(
         job_id=uuid.uuid4().hex,
         key_id=KEY.key_id,
-        is_async=1,
+        counted=1,
+        promised=1,
         retry_at=now_s,
         expires_at=now_s,
         kept_until=now_s + 3600,

@@ -63,13 +63,13 @@ def hosts():
 @pytest.fixture
 def service(table, sqs, job_queue_url, job_table, hosts):
     """What the API of the test works with: its jobs, tables and queues are fakes."""
-    results = Results(job_table, waiting=FakeWaitingJobs(), webhooks=None, kept_s=86_400)
+    results = Results(job_table, waiting=FakeWaitingJobs(), webhooks=None)
     return api.Service(
         admission=Admission(table, sleep=lambda _: None),
         overload=Overload(sqs, job_queue_url=job_queue_url, max_depth=2),
         jobs=FakeJobs(),
         results=results,
-        replies=ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=results.settle),
+        replies=ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=results.settle),
         webhooks=None,
         housekeeping=None,
         hosts=hosts,

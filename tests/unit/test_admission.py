@@ -308,9 +308,9 @@ def test_table_that_is_gone_lets_nobody_pass(admission, table):
 
 def test_endless_change_of_the_key_ends_in_503(table, clock):
     class Restless(FakeKeyTable):
-        def spend(self, seen, plan, *, opened_by, now_us):
+        def spend(self, seen, plan, **options):
             self.change(KEY.key_id, plan="free" if plan.name == "pro" else "pro")
-            return super().spend(seen, plan, opened_by=opened_by, now_us=now_us)
+            return super().spend(seen, plan, **options)
 
     table = Restless(record_of(KEY))
     with pytest.raises(AdmissionUnavailableError):

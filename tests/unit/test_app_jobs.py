@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.job_table import JobRecord
-from chalicelib.keys import KeyStatus, new_key
+from chalicelib.keys import KeyStatus, new_key, new_signing_secret
 from tests.fakes import KEY, record_of, result_of
 
 BODY = json.dumps({"code": "1"})
@@ -37,7 +37,7 @@ def job(job_id, *, method="GET", key=str(KEY)):
 def held(job_table, **changes):
     """A job of the key in the table."""
     now_s = int(time.time())
-    members = {"job_id": uuid.uuid4().hex, "key_id": KEY.key_id, "is_async": 1}
+    members = {"job_id": uuid.uuid4().hex, "key_id": KEY.key_id, "counted": 1, "promised": 1}
     times = {"retry_at": now_s + 60, "expires_at": now_s + 3600, "kept_until": now_s + 90_000}
     return job_table.claim(JobRecord(**members | times | changes), now_s=now_s)
 
@@ -79,10 +79,37 @@ def test_order_without_headers_is_waited_for_as_set(jobs):
     assert (order.body, order.plan.name, order.key_id) == (BODY.encode(), "internal", KEY.key_id)
 
 
-def test_preferences_of_all_headers_count(jobs):
-    send(repeated={"Prefer": ["wait=3", "respond-async"]})
+def test_preferences_of_all_headers_count_and_together_mean_to_wait_first(jobs):
+    _, headers, _ = send(repeated={"Prefer": ["wait=3", "respond-async"]})
     (order,) = jobs.orders
-    assert (order.wait_s, order.is_async) == (3, True)
+    assert (order.wait_s, order.is_async) == (3, False)
+    assert headers["Preference-Applied"] == "respond-async, wait=3"
+
+
+def test_who_is_called_back_does_not_wait(jobs, table):
+    jobs.promised = PROMISED
+    table.change(KEY.key_id, signing_secret=new_signing_secret())
+    body = json.dumps({"code": "1", "callback_url": "https://receiver.example/"})
+    _, headers, _ = send({"Prefer": "respond-async, wait=3"}, body=body)
+    assert (jobs.orders[0].is_async, headers["Preference-Applied"]) == (True, "respond-async")
+
+
+@pytest.mark.parametrize(("path", "location"), [("/", "/jobs/"), ("/api/", "/api/jobs/"), ("/api", "/api/jobs/")])
+def test_promise_is_where_the_gateway_is(jobs, path, location):
+    jobs.promised = PROMISED
+    event = LocalGateway(api.app, Config.create())._generate_lambda_event(
+        "POST", "/", {"Content-Type": "application/json", "X-Api-Key": str(KEY)}, BODY.encode()
+    )
+    event["requestContext"]["path"] = path  # of a stage api, or a domain of one's own
+    assert api.app(event, LambdaContext("run", 512))["headers"]["Location"] == location + PROMISED.job_id
+
+
+@pytest.mark.parametrize(("waiting", "is_counted"), [(0, False), (1, True)])
+def test_jobs_are_counted_while_the_queue_fills(jobs, sqs, job_queue_url, waiting, is_counted):
+    for _ in range(waiting):
+        sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
+    send()
+    assert jobs.orders[0].is_counted == is_counted
 
 
 def test_stored_result_of_the_same_request_is_a_200(jobs):

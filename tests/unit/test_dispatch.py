@@ -48,7 +48,7 @@ def late():
 
 @pytest.fixture
 def replies(sqs, late):
-    return ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=late.append)
+    return ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=late.append)
 
 
 @pytest.fixture

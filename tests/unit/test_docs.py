@@ -17,8 +17,8 @@ from chalicelib import (
     health,
     job_answers,
     job_problems,
-    jobs,
     limits,
+    orders,
     overload,
     preferences,
     problems,
@@ -81,7 +81,7 @@ def test_request_headers_and_lives_of_jobs_are_those_of_the_code():
     assert list(shown) == ["Prefer: wait=5", "Prefer: respond-async", "Idempotency-Key"]
     assert f"{preferences.MIN_WAIT_S} to {preferences.MAX_WAIT_S};" in shown["Prefer: wait=5"]
     assert f"1 to {job_problems.MAX_IDEMPOTENCY_KEY_CHARS} characters" in shown["Idempotency-Key"]
-    assert (jobs.SYNC_LIFE_S, jobs.ASYNC_LIFE_S) == (2 * 60, 60 * 60)
+    assert (orders.SYNC_LIFE_S, orders.ASYNC_LIFE_S) == (2 * 60, 60 * 60)
     assert "may begin for 2 minutes, an asynchronous one for an hour" in README
     for status in (job_answers.PENDING, job_answers.FAILED):
         assert f'"status": "{status}"' in README

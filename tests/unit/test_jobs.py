@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import jobs as jobs_module
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.dispatch import QueueUnavailableError
 from chalicelib.job_answers import of_record
@@ -19,10 +18,10 @@ from chalicelib.job_problems import (
     UnknownJobError,
 )
 from chalicelib.job_table import JobRecord, JobTableError
-from chalicelib.jobs import ASYNC_LIFE_S, RESEND_AFTER_S, SYNC_LIFE_S, Jobs, Order
+from chalicelib.jobs import PATIENCE_S, Jobs
+from chalicelib.orders import ASYNC_LIFE_S, SENDING_S, SYNC_LIFE_S, WAITING_S, Order, idempotent_id
 from chalicelib.plans import PLANS
-from chalicelib.problems import ProblemError
-from chalicelib.results import SETTLED_AFTER_S, Results, waits_until
+from chalicelib.results import FOUND_KEPT_S, SETTLED_AFTER_S, Results, waits_until
 from chalicelib.validation import RunRequest
 from chalicelib.waiting import TooManyWaitingError
 from tests.fakes import FakeJobTable, FakeWaitingJobs, client_error, result_of
@@ -37,6 +36,7 @@ class FakeHosts:
 
     def __init__(self):
         self.sent = []
+        self.put_back_ids = []
         self.error = None
         self.reply = lambda job: result_of(job.id, stdout=f"run {len(self.sent)}")
 
@@ -48,6 +48,9 @@ class FakeHosts:
         if (reply := self.reply(job)) is None:
             if_late()
         return reply
+
+    def put_back(self, job_id):
+        self.put_back_ids.append(job_id)
 
     def send(self, job, *, key_id):
         if self.error:
@@ -70,11 +73,9 @@ class World:
         self.now = NOW
         self.table, self.hosts = FakeJobTable(), FakeHosts()
         self.waiting, self.webhooks = FakeWaitingJobs(), FakeWebhooks()
-        self.admitted = 0
+        self.admitted = []  # runs of each request
         self.refusal = None
-        self.results = Results(
-            self.table, waiting=self.waiting, webhooks=self.webhooks, kept_s=KEPT_S, clock=lambda: self.now
-        )
+        self.results = Results(self.table, waiting=self.waiting, webhooks=self.webhooks, clock=lambda: self.now)
         self.jobs = Jobs(
             self.table,
             hosts=self.hosts,
@@ -90,10 +91,14 @@ class World:
         self.now += seconds
         self.while_asleep()
 
-    def admit(self):
+    @property
+    def paid(self):
+        return sum(self.admitted)
+
+    def admit(self, *, runs):
         if self.refusal:
             raise self.refusal
-        self.admitted += 1
+        self.admitted.append(runs)
 
     def submit(self, **changes):
         return self.jobs.submit(order(**changes), admit=self.admit)
@@ -123,7 +128,7 @@ def world():
 def test_result_in_time_is_returned_and_nothing_is_stored(world):
     reply = world.submit()
     ((job, key_id),) = world.hosts.sent
-    assert (reply, key_id, world.admitted) == (result_of(job.id, stdout="run 1"), "key", 1)
+    assert (reply, key_id, world.admitted) == (result_of(job.id, stdout="run 1"), "key", [1])
     assert (job.code, job.input, job.timeout_s, job.reply_to) == ("c", "i", 2.5, "http://queue/reply")
     assert (job.submitted_at, job.reply_by, job.expires_at) == (NOW, NOW + 20, int(NOW) + SYNC_LIFE_S)
     assert world.table.records == {}
@@ -133,13 +138,12 @@ def test_each_job_has_an_id_of_its_own(world):
     assert world.submit().id != world.submit().id
 
 
-def test_refused_order_is_not_sent(world):
-    world.refusal = ProblemError
-    world.hosts.error = AssertionError
-    for changes in ({}, {"idempotency_key": "k"}, {"is_async": True}):
-        with pytest.raises(world.refusal):
-            world.jobs.submit(order(**changes), admit=lambda: (_ for _ in ()).throw(QueueUnavailableError()))
-    assert world.table.records == {}
+@pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}, {"is_async": True}, {"is_counted": True}], ids=str)
+def test_refused_order_is_not_sent_and_leaves_nothing(world, changes):
+    world.refusal = QueueUnavailableError()
+    with pytest.raises(QueueUnavailableError):
+        world.submit(**changes)
+    assert (world.table.records, world.hosts.sent, world.waiting.entries["key"]) == ({}, [], {})
 
 
 def test_late_result_is_promised_and_kept(world):
@@ -183,7 +187,7 @@ def test_waiting_jobs_are_as_many_as_the_plan_allows(world):
     world.submit(is_async=True)
     with pytest.raises(TooManyWaitingError):
         world.submit(is_async=True)
-    assert len(world.hosts.sent) == len(world.table.records) == PLAN.waiting_jobs
+    assert len(world.hosts.sent) == len(world.table.records) == PLAN.waiting_jobs == world.paid
     world.results.settle(result_of(first.job_id))
     world.submit(is_async=True)
 
@@ -194,12 +198,52 @@ def test_waiting_job_that_vanished_ends_by_itself(world):
     world.submit(is_async=True)
 
 
+@pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}], ids=["plain", "idempotent"])
+def test_job_that_is_waited_for_counts_while_the_queue_fills(world, changes):
+    counted = []
+    world.hosts.reply = lambda job: counted.append(len(world.waiting.entries["key"])) or result_of(job.id)
+    world.submit(**changes, is_counted=True)
+    world.submit()
+    assert (counted, world.waiting.entries["key"]) == ([1, 0], {})
+
+
+def test_counted_job_that_could_not_be_sent_counts_no_more(world):
+    world.hosts.error = QueueUnavailableError()
+    with pytest.raises(QueueUnavailableError):
+        world.submit(is_counted=True)
+    assert world.waiting.entries["key"] == {}
+
+
+def test_counted_job_that_is_late_counts_until_it_has_its_result(world):
+    world.hosts.reply = lambda _: None
+    record = world.submit(is_counted=True)
+    assert len(world.waiting.entries["key"]) == 1
+    world.results.settle(result_of(record.job_id))
+    assert world.waiting.entries["key"] == {}
+
+
+def test_result_is_answered_though_the_count_cannot_be_taken_back(world):
+    def remove(*_, **__):
+        raise JobTableError("gone")
+
+    world.waiting.remove = remove
+    assert world.submit(is_counted=True).stdout == "run 1"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_same_key_and_body_is_the_same_job_once(world, is_async):
     first = world.submit(idempotency_key="k", is_async=is_async)
     again = world.submit(idempotency_key="k", is_async=is_async)
-    assert (len(world.hosts.sent), world.admitted) == (1, 1)
+    assert (len(world.hosts.sent), world.admitted) == (1, [1, 0])
     assert (again.job_id, again.reply) == (first.job_id, first.reply)
+
+
+def test_repeated_request_is_refused_when_too_many_are_sent(world):
+    world.submit(idempotency_key="k")
+    world.refusal = QueueUnavailableError()
+    with pytest.raises(QueueUnavailableError):
+        world.submit(idempotency_key="k")
+    assert world.only.reply is not None
 
 
 def test_same_key_of_another_customer_is_another_job(world):
@@ -212,14 +256,14 @@ def test_same_key_with_another_body_is_refused(world):
     world.submit(idempotency_key="k")
     with pytest.raises(IdempotencyKeyReusedError):
         world.submit(idempotency_key="k", body=b"other")
-    assert (len(world.hosts.sent), world.admitted) == (1, 1)
+    assert (len(world.hosts.sent), world.paid) == (1, 1)
 
 
 def test_same_key_after_its_time_is_a_new_job(world):
     world.submit(idempotency_key="k")
     world.now = world.only.kept_until
     world.submit(idempotency_key="k", body=b"other")
-    assert (len(world.hosts.sent), world.admitted) == (2, 2)
+    assert (len(world.hosts.sent), world.paid) == (2, 2)
 
 
 def test_same_key_while_the_first_runs_waits_for_its_result(world):
@@ -227,15 +271,26 @@ def test_same_key_while_the_first_runs_waits_for_its_result(world):
     promised = world.submit(idempotency_key="k")
     world.while_asleep = lambda: world.now > NOW + 3 and world.results.settle(result_of(promised.job_id))
     assert world.submit(idempotency_key="k").reply == encode(result_of(promised.job_id))
-    assert (len(world.hosts.sent), world.admitted) == (1, 1)
+    assert (len(world.hosts.sent), world.paid) == (1, 1)
 
 
 def test_same_key_while_the_first_runs_on_is_promised_the_same(world):
     world.hosts.reply = lambda _: None
     promised = world.submit(idempotency_key="k")
     assert world.submit(idempotency_key="k") == promised
-    assert NOW + 20 <= world.now < NOW + 23
+    assert NOW + 20 <= world.now < NOW + 21
     assert len(world.hosts.sent) == 1
+
+
+def test_repeated_request_does_not_write_while_it_waits(world):
+    world.hosts.reply = lambda _: None
+    world.submit(idempotency_key="k")
+    writes = []
+    for name in ("claim", "replace"):
+        write = getattr(world.table, name)
+        setattr(world.table, name, lambda *a, _write=write, **k: writes.append(1) or _write(*a, **k))
+    world.submit(idempotency_key="k")
+    assert len(writes) == 1
 
 
 def test_first_of_two_results_stays(world):
@@ -244,30 +299,77 @@ def test_first_of_two_results_stays(world):
     assert of_record(reply)["stdout"] == "first"
 
 
-def test_job_whose_process_died_is_sent_again_for_nothing(world):
-    world.submit(idempotency_key="k")
-    ((job, _),) = world.hosts.sent
-    world.table.records[job.id] = replace(world.only, reply=None)  # as if the process had died while it waited
-    world.now = world.only.retry_at
+class DiedError(BaseException):
+    """The process ends here."""
+
+
+def dies(*_, **__):
+    raise DiedError
+
+
+def died(world, where, **changes):
+    """The process of a first request dies."""
+    if where == "before_it_sent":
+        world.hosts.send = dies
+    elif changes.get("is_async"):
+        world.table.replace = dies
+    else:
+        world.hosts.reply = dies
+    with pytest.raises(DiedError):
+        world.submit(idempotency_key="k", **changes)
+    for alive in (world.hosts, world.table):
+        for method in ("send", "replace"):
+            vars(alive).pop(method, None)
+    world.hosts.reply = lambda job: result_of(job.id, stdout="second")
+
+
+@pytest.mark.parametrize("where", ["before_it_sent", "before_it_answered"])
+@pytest.mark.parametrize("was_async", [False, True], ids=["waited_for", "async"])
+@pytest.mark.parametrize(
+    "again",
+    [{"is_async": True}, {}, {"wait_s": 1.0}, {"wait_s": 25.0}],
+    ids=["async_again", "waited_for_again", "short_wait", "long_wait"],
+)
+def test_job_whose_process_died_is_sent_again_before_it_is_promised_and_for_nothing(world, where, was_async, again):
+    died(world, where, is_async=was_async)
+    before = len(world.hosts.sent)
+    record = world.submit(idempotency_key="k", **again)
+    assert len(world.hosts.sent) == before + 1
+    assert (world.paid, {job.id for job, _ in world.hosts.sent}) == (1, {record.job_id})
+    assert (record.reply is not None) or record.promised
+    assert world.now - NOW <= again.get("wait_s", 0 if "is_async" in again else 20) + PATIENCE_S + 3
+    sent = len(world.hosts.sent)
+    world.submit(idempotency_key="k", is_async=True)
+    assert len(world.hosts.sent) == sent
+
+
+def test_job_whose_process_died_while_it_waited_is_waited_for_anew(world):
+    died(world, "before_it_answered")
+    world.now += 20 + WAITING_S + 1
     reply = world.submit(idempotency_key="k")
-    assert (of_record(reply)["stdout"], world.admitted) == ("run 2", 1)
-    assert {sent.id for sent, _ in world.hosts.sent} == {job.id}
+    assert (of_record(reply)["stdout"], world.now) == ("second", NOW + 20 + WAITING_S + 1)
 
 
-def test_asynchronous_job_that_was_perhaps_not_sent_is_sent_again(world):
-    first = world.submit(idempotency_key="k", is_async=True)
-    world.table.records[first.job_id] = replace(world.only, retry_at=int(NOW) + RESEND_AFTER_S)  # died before it knew
-    world.now += RESEND_AFTER_S
-    again = world.submit(idempotency_key="k", is_async=True)
-    assert (again.expires_at, world.admitted, len(world.hosts.sent)) == (first.expires_at, 1, 2)
-    assert len(world.waiting.entries["key"]) == 1
+def test_one_of_many_repeats_sends_what_died(world):
+    died(world, "before_it_sent", is_async=True)
+    world.now += SENDING_S + 1
+    begun = threading.Barrier(16)
+    world.jobs._sleep = lambda _: time.sleep(0.01)
+
+    def submit(_):
+        begun.wait()
+        return world.submit(idempotency_key="k", is_async=True)
+
+    with ThreadPoolExecutor(16) as threads:
+        assert all(record.promised for record in threads.map(submit, range(16)))
+    assert (len(world.hosts.sent), len(world.waiting.entries["key"])) == (1, 1)
 
 
 def test_asynchronous_job_that_was_sent_is_not_sent_again_however_long_it_waits(world):
     first = world.submit(idempotency_key="k", is_async=True)
     world.now = NOW + ASYNC_LIFE_S - 1
     assert world.submit(idempotency_key="k", is_async=True) == first
-    assert (world.admitted, len(world.hosts.sent)) == (1, 1)
+    assert (world.paid, len(world.hosts.sent)) == (1, 1)
 
 
 def test_asynchronous_job_that_was_sent_but_not_noted_is_kept_and_counted(world):
@@ -283,40 +385,78 @@ def test_asynchronous_job_that_was_sent_but_not_noted_is_kept_and_counted(world)
     assert len(world.table.records) == len(world.waiting.entries["key"]) == 1
 
 
-def test_asynchronous_job_that_could_not_be_sent_has_its_whole_time_when_it_is(world):
-    world.hosts.error = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+def test_job_that_could_not_be_counted_is_sent_when_it_is_asked_for_again(world):
+    add, world.waiting.add = world.waiting.add, lambda *_, **__: (_ for _ in ()).throw(JobTableError("gone"))
+    with pytest.raises(JobsUnavailableError):
         world.submit(idempotency_key="k", is_async=True)
-    world.hosts.error = None
-    world.now += ASYNC_LIFE_S
-    record = world.submit(idempotency_key="k", is_async=True)
-    ((job, _),) = world.hosts.sent
-    assert job.expires_at == record.expires_at == int(world.now) + ASYNC_LIFE_S
-
-
-@pytest.mark.parametrize("wait_s", [1.0, 2.5])
-def test_job_is_not_sent_again_while_the_first_still_waits(world, wait_s, monkeypatch):
-    monkeypatch.setattr(jobs_module, "TURN_S", 0.0)
-    again = []
-
-    def reply(job):
-        world.now = NOW + wait_s - 0.1
-        again.append(world.submit(idempotency_key="k", is_async=False, wait_s=0.0))
-        return result_of(job.id)
-
-    world.now, world.hosts.reply = NOW, reply
-    world.submit(idempotency_key="k", wait_s=wait_s)
-    assert (len(world.hosts.sent), again[0].reply) == (1, None)
+    world.waiting.add = add
+    assert world.submit(idempotency_key="k", is_async=True).promised
+    assert (world.paid, len(world.hosts.sent)) == (1, 1)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_idempotent_job_that_could_not_be_sent_is_paid_for_once(world, is_async):
+def test_job_that_could_not_be_sent_has_its_whole_time_when_it_is(world, is_async):
     world.hosts.error = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(idempotency_key="k", is_async=is_async)
     world.hosts.error = None
-    world.submit(idempotency_key="k", is_async=is_async)
-    assert (world.admitted, len(world.hosts.sent)) == (1, 1)
+    world.now += ASYNC_LIFE_S
+    world.submit(idempotency_key="k", is_async=True)
+    ((job, _),) = world.hosts.sent
+    assert job.expires_at == world.only.expires_at == int(world.now) + ASYNC_LIFE_S
+    assert list(world.waiting.entries["key"]) == [(job.id, waits_until(world.only))]
+
+
+def test_job_is_not_sent_again_while_the_first_still_waits_and_then_promises(world):
+    again = []
+
+    def reply(job):
+        world.while_asleep = lambda: world.now > NOW + 3 and world.jobs._promise(world.only, is_stored=True)
+        again.append(world.submit(idempotency_key="k", wait_s=1.0))
+        return result_of(job.id)
+
+    world.hosts.reply = reply
+    assert world.submit(idempotency_key="k", wait_s=1.0).reply is not None
+    assert (len(world.hosts.sent), again[0].promised) == (1, 1)
+
+
+def test_impatient_repeat_is_promised_a_job_that_it_sent_itself(world):
+    again = []
+
+    def reply(job):
+        if not again:
+            again.append(None)
+            again[0] = world.submit(idempotency_key="k", wait_s=1.0)
+        return result_of(job.id)
+
+    world.hosts.reply = reply
+    reply = world.submit(idempotency_key="k", wait_s=20.0)
+    assert ([job.reply_to is None for job, _ in world.hosts.sent], again[0].promised) == ([False, True], 1)
+    assert reply.reply == world.only.reply
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("again_async", [False, True])
+def test_idempotent_job_that_could_not_be_sent_is_paid_for_once(world, is_async, again_async):
+    world.hosts.error = QueueUnavailableError()
+    with pytest.raises(QueueUnavailableError):
+        world.submit(idempotency_key="k", is_async=is_async)
+    world.hosts.error = None
+    began = world.now
+    world.submit(idempotency_key="k", is_async=again_async)
+    assert (world.paid, len(world.hosts.sent), world.now) == (1, 1, began)
+
+
+def test_result_that_cannot_be_stored_comes_again(world):
+    def reply(job):
+        world.table.failing = True
+        return result_of(job.id)
+
+    world.hosts.reply = reply
+    with pytest.raises(JobsUnavailableError):
+        world.submit(idempotency_key="k")
+    ((job, _),) = world.hosts.sent
+    assert world.hosts.put_back_ids == [job.id]
 
 
 def test_refused_idempotent_order_may_be_sent_again(world):
@@ -328,20 +468,28 @@ def test_refused_idempotent_order_may_be_sent_again(world):
     world.submit(idempotency_key="k", body=b"other")
 
 
+def test_repeat_of_a_request_that_was_refused_meanwhile_is_told_to_try_again(world):
+    seen = world.jobs._record(order(idempotency_key="k"), idempotent_id(order(idempotency_key="k")))
+    world.table.claim(seen, now_s=int(NOW))
+    world.while_asleep = lambda: world.table.unclaim(seen)
+    with pytest.raises(JobsUnavailableError):
+        world.submit(idempotency_key="k")
+
+
 def test_race_of_first_requests_runs_and_costs_once(world):
     begun = threading.Barrier(32)
     admitted = []
 
     def submit(_):
         begun.wait()
-        return world.jobs.submit(order(idempotency_key="k"), admit=lambda: admitted.append(1))
+        return world.jobs.submit(order(idempotency_key="k"), admit=lambda *, runs: admitted.append(runs))
 
     world.hosts.reply = lambda job: time.sleep(0.05) or result_of(job.id)
     world.jobs._sleep = lambda _: time.sleep(0.01)
     with ThreadPoolExecutor(32) as threads:
         replies = {record.reply for record in threads.map(submit, range(32))}
     assert replies == {encode(result_of(world.only.job_id))}
-    assert (len(admitted), len(world.hosts.sent)) == (1, 1)
+    assert (sum(admitted), len(world.hosts.sent)) == (1, 1)
 
 
 def test_job_of_another_key_is_unknown(world):
@@ -380,10 +528,20 @@ def test_job_that_vanished_ends_as_expired(world):
     assert world.waiting.entries["key"] == {}
 
 
-def test_result_of_a_job_that_nobody_asked_to_keep_is_kept_for_its_key(world):
+def test_result_for_nobody_is_not_shown_and_kept_for_who_is_about_to_be_promised_it(world):
     world.results.settle(result_of("0" * 32), key_id="key")
-    assert world.results.get("0" * 32, key_id="key").kept_until == int(NOW) + KEPT_S
+    assert world.only.kept_until == int(NOW) + FOUND_KEPT_S
+    for ask in (world.results.get, world.results.forget):
+        with pytest.raises(UnknownJobError):
+            ask("0" * 32, key_id="key")
     assert world.results.settle(result_of("1" * 32)) is None
+
+
+def test_second_run_of_a_job_that_was_answered_is_never_seen(world):
+    reply = world.submit()
+    world.results.settle(result_of(reply.id, stdout="run 2"), key_id="key")
+    with pytest.raises(UnknownJobError):
+        world.results.get(reply.id, key_id="key")
 
 
 def test_result_that_comes_while_its_job_is_being_promised_is_kept(world):
@@ -420,11 +578,11 @@ def test_table_that_is_gone_is_a_503(world):
 
 
 def test_wait_of_a_job_that_is_sent_again_fits_what_is_left(world):
-    first = world.jobs._record(order(idempotency_key="k"), jobs_module._idempotent_id(order(idempotency_key="k")))
+    first = world.jobs._record(order(idempotency_key="k"), idempotent_id(order(idempotency_key="k")))
     world.table.claim(replace(first, retry_at=int(NOW) + 15), now_s=int(NOW))
     world.submit(idempotency_key="k")
     ((job, _),) = world.hosts.sent
-    assert job.reply_by <= NOW + 21
+    assert job.reply_by <= NOW + 20
 
 
 def record_of_job(**changes):

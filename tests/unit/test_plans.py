@@ -2,6 +2,7 @@ import pytest
 
 from chalicelib.contract import DEFAULT_TIMEOUT_S, MAX_INPUT_BYTES, MAX_TIMEOUT_S
 from chalicelib.plans import PLANS
+from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH
 from chalicelib.validation import NotInPlanError, RunRequest, require_in_plan
 
 FREE = PLANS["free"]
@@ -16,6 +17,7 @@ def test_plan_allows_a_request_without_options_and_nothing_that_no_host_takes(pl
     assert DEFAULT_TIMEOUT_S <= plan.max_timeout_s <= MAX_TIMEOUT_S
     assert 0 < plan.max_input_bytes <= MAX_INPUT_BYTES
     assert min(plan.requests_per_second, plan.burst, plan.runs_per_month, plan.waiting_jobs) > 0
+    assert plan.waiting_jobs <= DEFAULT_MAX_QUEUE_DEPTH / 2  # no key alone is an overload (docs/decisions/012)
 
 
 def test_request_up_to_the_ceiling_is_in_plan():

@@ -67,7 +67,8 @@ def test_long_header_takes_no_longer_than_its_length_explains(text, end):
     [
         (Preference(), {}),
         (Preference(wait_s=7), {"Preference-Applied": "wait=7"}),
-        (BOTH, {"Preference-Applied": "respond-async"}),
+        (Preference(respond_async=True), {"Preference-Applied": "respond-async"}),
+        (BOTH, {"Preference-Applied": "respond-async, wait=7"}),
     ],
 )
 def test_what_was_honoured_is_told(preference, applied):

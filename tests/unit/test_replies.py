@@ -37,7 +37,7 @@ def queue(sqs, late):
 
 
 def reply_queue(sqs, settle_late=lambda _: None, **options):
-    return ReplyQueue(sqs, prefix="python-exec-reply-", settle_late=settle_late, **options)
+    return ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=settle_late, **options)
 
 
 def reply_to(job_id):
@@ -327,6 +327,17 @@ def test_delete_failing_does_not_fail_the_wait(sqs, queue):
         with queue.expecting(str(n)):
             send(sqs, queue, str(n))
             assert queue.wait(str(n), deadline=time.monotonic() + 5) == reply_to(str(n))
+
+
+def test_reply_that_is_put_back_comes_again_as_a_late_one(sqs, queue, late):
+    with queue.expecting("1"):
+        send(sqs, queue, "1")
+        queue.wait("1", deadline=time.monotonic() + 5)
+    queue.put_back("1")
+    assert queue._receipts == []
+    send(sqs, queue, "1")  # as if its visibility had ended
+    queue.look_for("1")
+    assert late == [reply_to("1")]
 
 
 def test_queue_deleted_is_replaced(sqs):
