@@ -28,6 +28,7 @@ from executor_host.pool import WarmSandbox
 from executor_host.sandbox import Outcome
 
 SANDBOXES_PER_JOB: Final = 3  # that may break under it before its sender is told so
+SANDBOX_WAIT_S: Final = 10.0  # when one broke: above a restart of Docker; without it, another host may have the job
 TAKE_WAIT_S: Final = 1.0  # how long a worker without a sandbox takes to see that the agent stops
 QUEUE_PAUSE_S: Final = 1.0  # between attempts to reach a queue service that is gone
 REPLY_ATTEMPTS: Final = 4  # a queue that was just made may be unknown for a second
@@ -128,6 +129,7 @@ class Agent:
         try:
             if reply is None:
                 self._queue.give_back(delivery)
+                logger.info("job_given_back", extra={"job_id": job.id})
                 return None
             self._reply(job, reply, group=delivery.group)
             self._queue.delete(delivery)
@@ -141,12 +143,13 @@ class Agent:
         return unused
 
     def _run(self, job: Job, sandbox: WarmSandbox | None) -> Reply | None:
-        """None if the agent stops before there was a sandbox that did not break."""
+        """None if the agent stops, or SANDBOX_WAIT_S pass, without a sandbox to go on with."""
         for _ in range(SANDBOXES_PER_JOB):
+            give_back_at = time.monotonic() + SANDBOX_WAIT_S
             while sandbox is None:
                 if self._clock() >= job.expires_at:
                     return Failure(id=job.id, reason=FailureReason.EXPIRED)
-                if self._stopping.is_set():
+                if self._stopping.is_set() or time.monotonic() >= give_back_at:
                     return None
                 sandbox = self._pool.take(TAKE_WAIT_S)
             queued_s = max(0.0, self._clock() - job.submitted_at)

@@ -5,12 +5,12 @@ The queue's own visibility timeout is short, so that the jobs of a host that die
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from threading import Event, Lock, Thread
 from typing import Final
 
 from executor_host import metrics
-from executor_host.job_queue import Delivery, JobQueue, QueueError
+from executor_host.job_queue import BATCH, Delivery, JobQueue, QueueError
 
 EVERY_S: Final = 5.0  # two beats may fail before a job comes again
 HOLD_S: Final = 15  # as the queue's own visibility timeout
@@ -53,11 +53,14 @@ class Heartbeat:
         while not self._stopping.wait(self._every_s):
             with self._lock:
                 held = list(self._held)
-            if not held:
-                continue
-            try:
-                missed = self._queue.hold(held, for_s=self._hold_s)
-            except QueueError:
-                missed = len(held)
-                logger.warning("heartbeat_failed", exc_info=True)
-            metrics.MISSED_BEATS.inc(missed)
+            for start in range(0, len(held), BATCH):
+                # Each on its own and not waited for: a call without an answer delays no other, nor the next beat.
+                Thread(target=self._hold, args=(held[start : start + BATCH],), name="beat", daemon=True).start()
+
+    def _hold(self, batch: Sequence[Delivery]) -> None:
+        try:
+            missed = self._queue.hold(batch, for_s=self._hold_s)
+        except QueueError:
+            missed = len(batch)
+            logger.warning("heartbeat_failed", exc_info=True)
+        metrics.MISSED_BEATS.inc(missed)

@@ -41,7 +41,7 @@ class JobQueue(Protocol):
         """Send to the queue of that URL. Raises QueueError, NoSuchQueueError."""
 
     def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
-        """Keep messages from coming again for so long from now; how many could not be kept. Raises QueueError."""
+        """Keep up to BATCH messages from coming again for so long; how many could not be kept. Raises QueueError."""
 
     def delete(self, delivery: Delivery) -> None:
         """Acknowledge. Raises QueueError."""
@@ -56,11 +56,12 @@ class SqsJobQueue:
     def __init__(self, url: str, *, workers: int) -> None:
         """`url` of the job queue."""
         self._url = url
+        # No call takes longer than what a heartbeat holds (heartbeat.HOLD_S): later it helps nobody.
         config = Config(
-            connect_timeout=5,
-            read_timeout=RECEIVE_WAIT_S + 10,
+            connect_timeout=2,
+            read_timeout=RECEIVE_WAIT_S + 3,
             max_pool_connections=2 * workers,
-            retries={"mode": "standard", "max_attempts": 2},
+            retries={"mode": "standard", "total_max_attempts": 2},  # max_attempts would not count the first one
             tcp_keepalive=True,
         )
         self._sqs: Any = boto3.client("sqs", config=config)
@@ -85,15 +86,12 @@ class SqsJobQueue:
 
     def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
         """As in JobQueue."""
-        failed = 0
-        for start in range(0, len(deliveries), BATCH):
-            entries = [
-                {"Id": str(number), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": for_s}
-                for number, delivery in enumerate(deliveries[start : start + BATCH])
-            ]
-            answer = self._call("change_message_visibility_batch", Entries=entries)
-            failed += len(answer.get("Failed", ()))
-        return failed
+        entries = [
+            {"Id": str(number), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": for_s}
+            for number, delivery in enumerate(deliveries)
+        ]
+        answer = self._call("change_message_visibility_batch", Entries=entries)
+        return len(answer.get("Failed", ()))
 
     def delete(self, delivery: Delivery) -> None:
         """As in JobQueue."""

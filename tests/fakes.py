@@ -390,7 +390,7 @@ class FakeKeyTable:
         with self._lock:
             self._begin("spend")
             held = self.records.get(seen.key_id)
-            if held is None or not self._is_as_seen(held, seen, plan, opened_by, now_us, runs):
+            if held is None or not self._is_as_seen(held, seen, plan, opened_by=opened_by, now_us=now_us, runs=runs):
                 raise ChangedError(held)
             month = limits.current_month(seen, now_us)
             tat_us = max(held.tat_us, now_us) + limits.interval_us(plan)
@@ -398,7 +398,7 @@ class FakeKeyTable:
             self.records[seen.key_id] = replace(held, tat_us=tat_us, month=month, runs=runs)
             return replace(seen, tat_us=tat_us, month=month, runs=runs)
 
-    def _is_as_seen(self, held, seen, plan, opened_by, now_us, runs):
+    def _is_as_seen(self, held, seen, plan, *, opened_by, now_us, runs):
         now_s = now_us // limits.SECOND_US
         month = limits.current_month(seen, now_us)
         same_month = held.month == month and (not runs or held.runs + runs <= plan.runs_per_month)

@@ -243,3 +243,44 @@ def test_stopping_agent_gives_back_a_job_without_a_sandbox(engine, queue, start)
     agent.stop(10)
     assert len(queue.given_back) == 1
     assert queue.deleted == []
+
+
+@pytest.fixture
+def start_without_docker(engine, queue, start, monkeypatch):
+    """A function that starts an agent whose engine is lost once it has two sandboxes, both of which will break."""
+    monkeypatch.setattr("executor_host.agent.TAKE_WAIT_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.SANDBOX_WAIT_S", 0.05)
+
+    def start_without_docker():
+        engine.outcomes += [SandboxError("died")] * 2
+        start(engine, size=1, workers=1)
+        eventually(lambda: len(engine.started) == 2)
+        engine.failing = True
+
+    return start_without_docker
+
+
+def test_job_that_gets_no_sandbox_is_given_back_and_not_taken_again_without_one(engine, queue, start_without_docker):
+    start_without_docker()
+    sent = job()
+    queue.put(encode(sent))
+    eventually(lambda: queue.given_back)
+    time.sleep(0.3)
+    assert (len(queue.given_back), queue.deleted) == (1, [])
+    engine.failing = False
+    assert decode_reply(queue.next_sent(REPLIES)).status is Status.OK
+
+
+def test_job_that_cannot_be_given_back_is_held_no_longer(engine, queue, start_without_docker, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    queue.failures["give_back"] += [QueueError("unreachable")]
+    start_without_docker()
+    queue.put(encode(job()))
+    eventually(lambda: not queue.failures["give_back"])
+    time.sleep(5 * ONCE_S)
+    beats = len(queue.held)
+    time.sleep(5 * ONCE_S)
+    assert len(queue.held) == beats
+    engine.failing = False
+    assert answer(queue, job()).status is Status.OK  # the worker goes on
+    assert queue.given_back == []
