@@ -115,19 +115,28 @@ class Callback:
 
 
 def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket.socket:
-    for address in addresses:
-        connecting = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004
+    """To the first that answers. Raises TimeoutError when the last was silent, CallbackError when it was not."""
+    for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+        share_s = _left_s(deadline) / (1 + others)  # so that a silent one leaves time for the others
         try:
-            connecting.settimeout(_left_s(deadline))
-            connecting.connect((str(address), port))
+            return _connect_to(address, port, timeout_s=share_s)
         except TimeoutError:
-            connecting.close()
-            raise
-        except OSError:
-            connecting.close()
+            if not others:
+                raise
+        except OSError:  # also EAFNOSUPPORT, of a host without IPv6
             continue
-        return connecting
     raise CallbackError(Reason.CONNECTION)
+
+
+def _connect_to(address: Address, port: int, *, timeout_s: float) -> socket.socket:
+    connecting = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004
+    try:
+        connecting.settimeout(timeout_s)
+        connecting.connect((str(address), port))
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
 
 
 def _exchange(

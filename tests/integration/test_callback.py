@@ -1,5 +1,7 @@
 """Calls of receivers over real sockets. Names are resolved by the test, so that they may be anybody's."""
 
+import contextlib
+import errno
 import socket
 import threading
 import time
@@ -99,6 +101,44 @@ def test_name_is_resolved_once_and_the_checked_address_connected_to(receiver, mo
 
 def test_next_address_is_tried_when_one_does_not_answer(receiver):
     assert post(receiver, resolve=lambda *_: ["::1", "127.0.0.2", "127.0.0.1"]) == 200
+
+
+@contextlib.contextmanager
+def silent(address, port):
+    """Nothing there answers an attempt to connect: no place is left in the queue of who listens."""
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(socket.socket())
+        listening.bind((address, port))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex((address, port))
+        yield address
+
+
+def test_silent_address_leaves_time_for_the_next(receiver):
+    with silent("127.0.0.2", receiver.port) as address:
+        assert post(receiver, resolve=lambda *_: [address, address, "127.0.0.1"], deadline_s=3 * DEADLINE_S) == 200
+
+
+def test_silent_addresses_are_told_at_the_deadline(receiver):
+    begun = time.monotonic()
+    with silent("127.0.0.2", receiver.port) as address:
+        found = reason_of(receiver, resolve=lambda *_: [address, address], deadline_s=DEADLINE_S)
+    assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
+
+
+def test_address_of_a_family_that_this_host_does_not_have_is_passed_over(receiver, monkeypatch):
+    class Ipv4Socket(socket.socket):
+        def __init__(self, family=-1, *arguments, **named):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *arguments, **named)
+
+    monkeypatch.setattr(socket, "socket", Ipv4Socket)
+    assert post(receiver, resolve=lambda *_: ["::1", "127.0.0.1"]) == 200
+    assert reason_of(receiver, resolve=lambda *_: ["::1"]) == Reason.CONNECTION
 
 
 def test_nobody_there_is_told(receiver):
