@@ -1,6 +1,7 @@
 """Looks after the reply queues of processes that are gone. Called on a schedule."""
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -11,7 +12,7 @@ log = logging.getLogger(__name__)
 
 ABANDONED_S: Final = 43_200  # a queue this old; a process makes another long before (replies.RETIRED_S)
 UNFETCHED_S: Final = 30  # above any wait: nobody comes for a reply this old
-RUN_S: Final = 45.0  # of one call: the next one goes on
+RUN_S: Final = 45.0  # of one call, below the time limit of its function
 BATCH: Final = 10
 MAX_PEEKS: Final = 50  # at one queue
 
@@ -34,9 +35,11 @@ class Housekeeping:
         self._clock = clock
 
     def run(self) -> None:
-        """Goes through all reply queues, until they are done or the time is up."""
+        """Goes through all reply queues, in any order, until they are done or the time is up."""
         deadline = self._clock() + RUN_S
-        for url in self._queues():
+        urls = list(self._queues())
+        random.shuffle(urls)  # each call begins anew: in SQS's order the last ones might never have a turn
+        for url in urls:
             if self._clock() >= deadline:
                 log.warning("housekeeping_unfinished")
                 return
