@@ -56,8 +56,8 @@ package: $(STAMP) ## the API as zips for both architectures, and the whole stack
 lint-infra: package ## cfn-lint on the packaged templates, before and after SAM's transform
 	$(BIN)/python -m infra.lint
 
-deploy: package ## create or update the stack STAGE=… on AWS; PARAMETERS="VpcId=… SubnetIds=…"
-	@$(BIN)/python -m infra.deploy deploy "$(STAGE)" $(PARAMETERS)
+deploy: package ## create or update the stack STAGE=… on AWS; PARAMETERS="VpcId=… SubnetIds=…", ARCHITECTURE=arm64
+	@$(BIN)/python -m infra.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
 
 destroy: $(STAMP) ## delete the stack STAGE=… on AWS; its tables stay
 	@$(BIN)/python -m infra.deploy destroy "$(STAGE)"

@@ -30,12 +30,17 @@ WHEELS: Final = (
 )
 BOTOCORE_MODELS: Final = ("autoscaling", "sqs")  # all of them are 25 MB
 MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}  # Docker's name: that of wheels
+ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # Docker's name: Lambda's
 
 _HERE: Final = Path(__file__).parent
 _ROOT: Final = _HERE.parent
 _DOCKERFILE: Final = _HERE / "Dockerfile"
 _REQUIREMENTS: Final = _ROOT / "requirements.txt"
 _NOT_IN_THE_IMAGE: Final = (_HERE / "image", Path(__file__))
+
+
+class ArchitectureError(Exception):
+    """The engine is of an architecture that hosts do not have."""
 
 
 class SaveError(Exception):
@@ -55,17 +60,28 @@ def requirements() -> str:
     return "".join(f"{name}{rest}\n" for name, rest in found.items())
 
 
-def image_tag() -> str:
+def architecture_of(client: DockerClient) -> str:
+    """That of the engine and so of what it builds, as Lambda calls it. Raises ArchitectureError."""
+    found = client.version()["Arch"]
+    if found not in ARCHITECTURES:
+        raise ArchitectureError(f"Docker's engine is {found}; hosts are {' or '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[found]
+
+
+def image_tag(architecture: str) -> str:
     """The name of the image that these sources make."""
     inputs = hashlib.sha256(f"{requirements()}{build.image_tag()}".encode())
     for path in (_DOCKERFILE, Path(__file__), *_sources()):
         inputs.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
+    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
 
 
 def ensure_image(client: DockerClient) -> str:
-    """The tag of the agent's image, built unless the engine has it. Raises WheelsError or what build.py raises."""
-    sandbox, tag = build.ensure_image(client), image_tag()
+    """The tag of the agent's image, built unless the engine has it.
+
+    Raises ArchitectureError, WheelsError or what build.py raises.
+    """
+    tag, sandbox = image_tag(architecture_of(client)), build.ensure_image(client)
     if not build.exists(client, tag):
         with tempfile.TemporaryDirectory() as scratch:
             wheels = Path(scratch)

@@ -2,39 +2,45 @@
 
 import argparse
 import contextlib
-import hashlib
 import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import boto3
 import docker
 from botocore.exceptions import BotoCoreError, ClientError
 
 from executor_host import host_image
+from executor_host.image.build import ImageBuildError
+from executor_host.image.debian import PackagesError
+from infra import account
+from infra.account import Clients, Say
 from infra.engine import EngineError, docker_engine
-from infra.package import OUTPUT
+from infra.package import HOST_DEFAULTS, OUTPUT, PLATFORMS
 from infra.processes import ProcessError
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # it is part of names of queues, roles and a bucket
 POLL_S: Final = 3.0
 CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 NOTHING_TO_DO: Final = ("didn't contain changes", "No updates are to be performed")
+NEVER_MADE: Final = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}  # such a stack can only be deleted
+STUCK: Final = {
+    "DELETE_FAILED": "its events say what held it; then `make destroy` again",
+    "UPDATE_ROLLBACK_FAILED": "its events say why; then `aws cloudformation continue-update-rollback`",
+}
+HAPPY: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
+FAILURES: Final = (
+    *(EngineError, ProcessError, BotoCoreError, ClientError, ImageBuildError, PackagesError),
+    *(host_image.ArchitectureError, host_image.SaveError, host_image.WheelsError),
+)
 
 
 class DeployError(Exception):
     """The stack is not as it was asked for; the message says why and what to do."""
-
-
-class Clients(Protocol):
-    """boto3.Session.client."""
-
-    def __call__(self, service: str) -> Any:  # noqa: ANN401 - boto3 is untyped
-        """A client of that service."""
 
 
 def deploy(
@@ -45,28 +51,20 @@ def deploy(
     package: Path,
     host_images: Path,
     architecture: str = "x86_64",
-    say: Callable[[str], object],
+    say: Say,
     poll_s: float = POLL_S,
 ) -> dict[str, str]:
     """Creates or updates the stack; its outputs. `host_images` is what `make hostimage` writes. Raises DeployError."""
-    stack = stack_name(stage)
-    bucket = _bucket(clients)
-    code = (package / f"api-{architecture}.zip").read_bytes()
-    text = (package / f"template-{architecture}.json").read_text()
-    key = _upload(clients, bucket, code, suffix="api.zip")
-    merged = json.loads(text)
-    for each in merged["Resources"].values():
-        if each["Type"] == "AWS::Serverless::Function":
-            each["Properties"]["CodeUri"] = {"Bucket": bucket, "Key": key}
+    stack, cloudformation = stack_name(stage), clients("cloudformation")
+    exists = _can_be_updated(cloudformation, stack, say=say, poll_s=poll_s)
+    account.let_gateway_log(clients, say=say, poll_s=poll_s)
+    bucket = account.bucket(clients)
+    merged = _uploaded(clients, bucket, package, architecture=architecture)
     body = json.dumps(merged, sort_keys=True).encode()
-    template_key = _upload(clients, bucket, body, suffix="template.json")
-    cloudformation = clients("cloudformation")
-    exists = _status(cloudformation, stack) not in {None, "REVIEW_IN_PROGRESS"}
-    bundle = f"hosts/{host_images.name}"
-    if not _is_there(clients, bucket, bundle):
-        clients("s3").upload_file(str(host_images), bucket, bundle)
+    template_key = account.upload(clients, bucket, body, suffix="template.json")
+    bundle = account.upload_images(clients, bucket, host_images)
     given = {"HostBundle": bundle, **parameters, "ArtifactBucket": bucket}
-    kept = [name for name in merged["Parameters"] if name not in given] if exists else []
+    kept = _kept(cloudformation, stack, set(merged["Parameters"]) - set(given), architecture) if exists else []
     name = f"deploy-{time.time_ns()}"
     cloudformation.create_change_set(
         StackName=stack,
@@ -76,7 +74,7 @@ def deploy(
         Capabilities=CAPABILITIES,
         Parameters=[
             *({"ParameterKey": key, "ParameterValue": value} for key, value in given.items()),
-            *({"ParameterKey": key, "UsePreviousValue": True} for key in _known(cloudformation, stack, kept)),
+            *({"ParameterKey": key, "UsePreviousValue": True} for key in kept),
         ],
         Tags=[{"Key": "python-exec", "Value": stage}],
     )
@@ -85,21 +83,20 @@ def deploy(
         say(f"{stack} has no changes.")
         return _outputs(cloudformation, stack)
     seen = _event_ids(cloudformation, stack)
-    cloudformation.execute_change_set(StackName=stack, ChangeSetName=name)
+    # What fails takes the tables that it made with it: they are empty, and the next attempt needs their names.
+    cloudformation.execute_change_set(StackName=stack, ChangeSetName=name, RetainExceptOnCreate=True)
     _follow(cloudformation, stack, seen=seen, say=say, poll_s=poll_s)
     return _outputs(cloudformation, stack)
 
 
-def destroy(clients: Clients, *, stage: str, say: Callable[[str], object], poll_s: float = POLL_S) -> None:
-    """Deletes the stack. Its tables stay, as the template has it. Raises DeployError."""
+def destroy(clients: Clients, *, stage: str, say: Say, poll_s: float = POLL_S) -> None:
+    """Deletes the stack and its reply queues. Its tables stay, as the template has it. Raises DeployError."""
     cloudformation, stack = clients("cloudformation"), stack_name(stage)
     if _status(cloudformation, stack) is None:
         say(f"There is no stack {stack}.")
-        return
-    stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]  # the name ends with it
-    seen = _event_ids(cloudformation, stack_id)
-    cloudformation.delete_stack(StackName=stack)
-    _follow(cloudformation, stack_id, seen=seen, say=say, poll_s=poll_s)
+    else:
+        _delete(cloudformation, stack, say=say, poll_s=poll_s)
+    account.delete_reply_queues(clients, stack)
 
 
 def stack_name(stage: str) -> str:
@@ -109,40 +106,41 @@ def stack_name(stage: str) -> str:
     return f"python-exec-{stage}"
 
 
-def _bucket(clients: Clients) -> str:
-    s3 = clients("s3")
-    region = s3.meta.region_name
-    name = f"python-exec-artifacts-{clients('sts').get_caller_identity()['Account']}-{region}"
-    try:
-        s3.head_bucket(Bucket=name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
-            raise
-        elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
-        s3.create_bucket(Bucket=name, **elsewhere)
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(blocks, True))
-    return name
-
-
-def _upload(clients: Clients, bucket: str, content: bytes, *, suffix: str) -> str:
-    """Uploads under the content's hash unless it is there; the key."""
-    key = f"{hashlib.sha256(content).hexdigest()}/{suffix}"
-    if not _is_there(clients, bucket, key):
-        clients("s3").put_object(Bucket=bucket, Key=key, Body=content)
-    return key
-
-
-def _is_there(clients: Clients, bucket: str, key: str) -> bool:
-    try:
-        clients("s3").head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "404":
-            raise
+def _can_be_updated(cloudformation: Any, stack: str, *, say: Say, poll_s: float) -> bool:  # noqa: ANN401
+    """Whether there is a stack; one whose creation failed is deleted, so that it can be created again."""
+    status = _status(cloudformation, stack)
+    if status in NEVER_MADE:
+        say(f"{stack} is {status}: it was never complete, and is deleted first.")
+        _delete(cloudformation, stack, say=say, poll_s=poll_s)
         return False
-    return True
+    if status in STUCK:
+        raise DeployError(f"{stack} is {status}: {STUCK[status]}.")
+    if status is not None and status.endswith("_IN_PROGRESS"):
+        raise DeployError(f"{stack} is {status}: wait until that has ended, and deploy again.")
+    return status is not None
+
+
+def _uploaded(clients: Clients, bucket: str, package: Path, *, architecture: str) -> dict[str, Any]:
+    """The packaged template, with functions whose code has been uploaded."""
+    code = (package / f"api-{architecture}.zip").read_bytes()
+    key = account.upload(clients, bucket, code, suffix="api.zip")
+    merged: dict[str, Any] = json.loads((package / f"template-{architecture}.json").read_text())
+    for each in merged["Resources"].values():
+        if each["Type"] == "AWS::Serverless::Function":
+            each["Properties"]["CodeUri"] = {"Bucket": bucket, "Key": key}
+    return merged
+
+
+def _kept(cloudformation: Any, stack: str, names: Iterable[str], architecture: str) -> list[str]:  # noqa: ANN401
+    """Parameters that stay as they are: not those that are another architecture's defaults."""
+    there = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Parameters", [])
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in there}
+    foreign = [defaults for other, defaults in HOST_DEFAULTS.items() if other != architecture]
+    return sorted(
+        name
+        for name in values.keys() & set(names)
+        if not any(defaults.get(name) == values[name] for defaults in foreign)
+    )
 
 
 def _status(cloudformation: Any, stack: str) -> str | None:  # noqa: ANN401
@@ -154,14 +152,8 @@ def _status(cloudformation: Any, stack: str) -> str | None:  # noqa: ANN401
         return None
 
 
-def _known(cloudformation: Any, stack: str, names: list[str]) -> list[str]:  # noqa: ANN401
-    if not names:
-        return []
-    there = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Parameters", [])
-    return sorted({each["ParameterKey"] for each in there} & set(names))
-
-
 def _has_changes(cloudformation: Any, stack: str, name: str, poll_s: float) -> bool:  # noqa: ANN401
+    """What changes nothing fails; a change of outputs alone succeeds with no resource in its list."""
     while True:
         change_set = cloudformation.describe_change_set(StackName=stack, ChangeSetName=name)
         if change_set["Status"] == "FAILED":
@@ -170,8 +162,15 @@ def _has_changes(cloudformation: Any, stack: str, name: str, poll_s: float) -> b
                 return False
             raise DeployError(f"CloudFormation refuses the change: {reason}")
         if change_set["Status"] == "CREATE_COMPLETE":
-            return bool(change_set.get("Changes"))
+            return True
         time.sleep(poll_s)
+
+
+def _delete(cloudformation: Any, stack: str, *, say: Say, poll_s: float) -> None:  # noqa: ANN401
+    stack_id = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackId"]  # the name ends with it
+    seen = _event_ids(cloudformation, stack_id)
+    cloudformation.delete_stack(StackName=stack)
+    _follow(cloudformation, stack_id, seen=seen, say=say, poll_s=poll_s)
 
 
 def _event_ids(cloudformation: Any, stack: str) -> set[str]:  # noqa: ANN401
@@ -183,18 +182,20 @@ def _events(cloudformation: Any, stack: str) -> list[dict[str, Any]]:  # noqa: A
     return [event for page in pages for event in page["StackEvents"]][::-1]
 
 
-def _follow(cloudformation: Any, stack: str, *, seen: set[str], say: Callable[[str], object], poll_s: float) -> None:  # noqa: ANN401
+def _follow(cloudformation: Any, stack: str, *, seen: set[str], say: Say, poll_s: float) -> None:  # noqa: ANN401
+    begun = False  # until something happens the status is that of before
     while True:
         status = _status(cloudformation, stack)
         for event in _events(cloudformation, stack):
             if event["EventId"] not in seen:
+                begun = True
                 seen.add(event["EventId"])
                 reason = event.get("ResourceStatusReason", "")
                 say(f"{event.get('ResourceStatus', ''):28} {event.get('LogicalResourceId', '')} {reason}".rstrip())
-        if status is not None and not status.endswith("_IN_PROGRESS"):
+        if status == "DELETE_COMPLETE" or (begun and status is not None and not status.endswith("_IN_PROGRESS")):
             break
         time.sleep(poll_s)
-    if status not in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}:
+    if status not in HAPPY:
         raise DeployError(f"The stack is {status}; the events above say why.")
 
 
@@ -203,47 +204,67 @@ def _outputs(cloudformation: Any, stack: str) -> dict[str, str]:  # noqa: ANN401
     return {each["OutputKey"]: each["OutputValue"] for each in outputs}
 
 
+def built_host_images(engine: docker.DockerClient, *, architecture: str) -> Path:
+    """What `make hostimage` writes, for hosts of that architecture. Raises DeployError or what host_image.py does."""
+    built = host_image.architecture_of(engine)
+    if built != architecture:
+        raise DeployError(
+            f"Docker's engine builds images for {built}, and hosts are to be {architecture}: "
+            f"ARCHITECTURE={built}, or a DOCKER_HOST that is {architecture}."
+        )
+    return host_image.save(engine, OUTPUT)
+
+
+def how_to_make_a_key(outputs: Mapping[str, str]) -> str:
+    """A command for the root of this checkout."""
+    settings = f"PYTHONPATH=lambda_app:. KEYS_TABLE={outputs.get('KeysTableName')}"
+    return f"{settings} .venv/bin/python -m infra.keys create --plan pro --owner somebody"
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
+    parser.add_argument("--architecture", choices=sorted(PLATFORMS), default="x86_64", help="of functions and hosts")
+    parser.add_argument("action", choices=["deploy", "destroy"])
+    parser.add_argument("stage")
+    parser.add_argument("parameters", nargs="*", metavar="Name=value", help="of the template; the others stay")
+    return parser
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
+def _run(options: argparse.Namespace) -> None:
+    stack_name(options.stage)
+    session = boto3.Session()
+    if session.region_name is None:
+        raise DeployError("No region is configured: set AWS_DEFAULT_REGION.")
+    if options.action == "destroy":
+        destroy(session.client, stage=options.stage, say=_say)
+        return
+    if not all("=" in each for each in options.parameters):
+        raise DeployError("Parameters have the form Name=value.")
+    with docker_engine() as address, contextlib.closing(docker.DockerClient(address)) as engine:
+        images = built_host_images(engine, architecture=options.architecture)
+    outputs = deploy(
+        session.client,
+        stage=options.stage,
+        parameters=dict(each.split("=", 1) for each in options.parameters),
+        package=OUTPUT,
+        host_images=images,
+        architecture=options.architecture,
+        say=_say,
+    )
+    _say(f"\nReady at {outputs.get('EndpointURL')}. Make a key:\n\n  {how_to_make_a_key(outputs)}")
+
+
 def main(arguments: list[str]) -> str | None:
     """What went wrong, if something did."""
-    parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
-    parser.add_argument("action", choices=["deploy", "destroy"])
-    parser.add_argument("stage")
-    parser.add_argument("parameters", nargs="*", metavar="Name=value", help="of the template; the others stay")
-    options = parser.parse_args(arguments)
     try:
-        if options.action == "destroy":
-            destroy(boto3.Session().client, stage=options.stage, say=_say)
-            return None
-        given = dict(each.split("=", 1) for each in options.parameters)
-        with docker_engine() as address, contextlib.closing(docker.DockerClient(address)) as engine:
-            images = host_image.save(engine, OUTPUT)
-        outputs = deploy(
-            boto3.Session().client,
-            stage=options.stage,
-            parameters=given,
-            package=OUTPUT,
-            host_images=images,
-            say=_say,
-        )
-    except ValueError:
-        return "Parameters have the form Name=value."
-    except (
-        DeployError,
-        EngineError,
-        ProcessError,
-        host_image.SaveError,
-        host_image.WheelsError,
-        BotoCoreError,
-        ClientError,
-    ) as error:
+        _run(arguments_parser().parse_args(arguments))
+    except (DeployError, *FAILURES) as error:
         return f"Error: {error}"
-    _say(f"\nReady at {outputs.get('EndpointURL')}. Make a key:\n")
-    _say(f"  KEYS_TABLE={outputs.get('KeysTableName')} python -m infra.keys create --plan pro --owner somebody")
     return None
 
 

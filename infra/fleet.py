@@ -2,8 +2,8 @@
 
 Time goes in seconds. How target tracking decides is the model's largest assumption, after
 https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-scaling-target-tracking.html: three minutes above the target
-add hosts in proportion, fifteen minutes below nine tenths of it remove one host a minute, down to what would meet the
-target, unless another policy objects.
+add hosts in proportion, fifteen minutes below seven tenths of it remove one host a minute, down to what would meet the
+target, unless another policy objects or a host is still warming up.
 """
 
 import math
@@ -18,7 +18,8 @@ from infra.costs import Host
 
 OUT_MINUTES: Final = 3
 IN_MINUTES: Final = 15
-IN_BELOW: Final = 0.9  # of the target
+IN_BELOW: Final = 0.7  # of the target: at 50 the alarm that EC2 Auto Scaling makes, AlarmLow, is at 35
+START_S: Final = 120  # from an instance's launch to its first job: an assumption
 METRIC_DELAY_MINUTES: Final = 1
 DEPTH_READ_S: Final = 3  # overload.py reads the queue's depth so often
 SPOT_LOSSES_PER_HOUR: Final = 0.01  # of each spot host: an assumption
@@ -39,7 +40,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     min_hosts: int
     max_hosts: int
     on_demand_hosts: int
-    warm_up_s: int
+    warm_up_s: int  # that a host is in service and scaling does not count on it yet
     targets: tuple[Target, ...]
     max_queue_depth: int
 
@@ -83,6 +84,7 @@ class Fleet:
         self._now_s = 0
         self._hosts = policy.min_hosts
         self._launching: list[int] = []  # when each will be ready
+        self._settled_s = 0  # when the last of them will be warm
         self._queue: deque[list[int]] = deque()  # second of arrival, jobs
         self._backlog = 0
         self._seen_depth = 0
@@ -147,16 +149,20 @@ class Fleet:
                 self._queue.popleft()
 
     def _scale(self, minute: Minute) -> None:
-        now = {"backlog": minute.deepest / self._hosts, "cpu": 100 * min(1.0, minute.done / minute.capacity)}
+        now = {"backlog": minute.backlog / self._hosts, "cpu": 100 * min(1.0, minute.done / minute.capacity)}
         for metric, values in self._history.items():
             values.append(now[metric])
         total = self._hosts + len(self._launching)
         wanted = max((self._wanted(target) for target in self._policy.targets), default=total)
         if wanted > total:
-            ready_at = self._now_s + self._policy.warm_up_s
-            self._launching += [ready_at] * (min(wanted, self._policy.max_hosts) - total)
-        elif wanted < self._hosts and not self._launching and self._hosts > self._policy.min_hosts:
+            self._launch(min(wanted, self._policy.max_hosts) - total)
+        elif wanted < self._hosts > self._policy.min_hosts and self._now_s >= self._settled_s:
             self._hosts -= 1
+
+    def _launch(self, count: int) -> None:
+        if count > 0:
+            self._launching += [self._now_s + START_S] * count
+            self._settled_s = self._now_s + START_S + self._policy.warm_up_s
 
     def _wanted(self, target: Target) -> int:
         """Hosts that one policy asks for; the highest wish of all policies counts."""
@@ -173,7 +179,7 @@ class Fleet:
         spot = max(0, self._hosts - self._policy.on_demand_hosts)
         lost = sum(self._random.random() < SPOT_LOSSES_PER_HOUR / 60 for _ in range(spot))
         self._hosts -= lost
-        self._launching += [self._now_s + self._policy.warm_up_s] * lost
+        self._launch(lost)
 
     def _usd(self) -> float:
         """Of an hour of all machines that there are."""

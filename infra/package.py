@@ -20,6 +20,16 @@ PROJECT: Final = ROOT / "lambda_app"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
 PYTHON_VERSION: Final = "3.13"
 PLATFORMS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's name: that of wheels
+# Defaults of parameters that differ from infra/template.yaml, which is for x86_64.
+HOST_DEFAULTS: Final[dict[str, dict[str, str]]] = {
+    "x86_64": {},
+    "arm64": {
+        "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64",
+        "InstanceType": "c7g.large",
+        "InstanceTypeSecond": "c6g.large",
+        "InstanceTypeThird": "m7g.large",
+    },
+}
 BOTOCORE_MODELS: Final = ("sqs", "dynamodb")  # all of them are 14 MB
 MADE_AT: Final = (1980, 1, 1, 0, 0, 0)  # equal contents make an equal zip
 
@@ -95,6 +105,8 @@ def _finished(merged: template.Template, archive: str, *, architecture: str) -> 
         if each["Type"] == "AWS::Serverless::Function":
             runs = {"Runtime": f"python{PYTHON_VERSION}", "Architectures": [architecture], "CodeUri": f"./{archive}"}
             each["Properties"] |= runs
+    for name, default in HOST_DEFAULTS[architecture].items():
+        merged["Parameters"][name]["Default"] = default
     hosts = merged["Resources"]["HostTemplate"]["Properties"]["LaunchTemplateData"]
     hosts["UserData"] = {"Fn::Base64": {"Fn::Sub": USER_DATA.read_text()}}
     return merged

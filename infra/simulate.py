@@ -14,7 +14,7 @@ from chalicelib.orders import SYNC_LIFE_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_REPLY_WAIT_S
 from infra import template
 from infra.costs import CPU_S_PER_JOB, VCPUS
-from infra.fleet import Fleet, Minute, Policy, Target, Work, percentile, together
+from infra.fleet import START_S, Fleet, Minute, Policy, Target, Work, percentile, together
 from infra.processes import LOCAL
 
 DAY_MINUTES: Final = 24 * 60
@@ -22,6 +22,9 @@ PROGRAM_CPU_S: Final = 0.05  # of an average program
 # Begin, length and factor of what comes on top of the day's curve.
 BURSTS: Final = ((9 * 60, 10, 3.0), (14 * 60, 45, 2.0), (20 * 60, 2, 6.0))
 PLOT: Final = LOCAL / "simulation.png"
+# What fleet.py models of it: SQS's sample once a minute over the hosts in service.
+BACKLOG: Final = "visible / IF(hosts > 0, hosts, 1)"
+SOURCES: Final = {"visible": "ApproximateNumberOfMessagesVisible", "hosts": "GroupInServiceInstances"}
 HEADER: Final = ("hour", "runs/s", "deepest", "p50 s", "p99 s", "late", "refused", "expired", "hosts", "USD")
 
 
@@ -53,10 +56,15 @@ def policy_of(stack: template.Template) -> Policy:
 
 
 def _metric(tracking: dict[str, Any]) -> str:
+    """What fleet.py calls it. Raises ValueError on a metric that it does not model."""
     predefined = tracking.get("PredefinedMetricSpecification")
-    if predefined is None:
+    if predefined == {"PredefinedMetricType": "ASGAverageCPUUtilization"}:
+        return "cpu"
+    metrics = tracking.get("CustomizedMetricSpecification", {}).get("Metrics", [])
+    sources = {each["Id"]: each["MetricStat"]["Metric"]["MetricName"] for each in metrics if "MetricStat" in each}
+    if [each["Expression"] for each in metrics if each.get("ReturnData")] == [BACKLOG] and sources == SOURCES:
         return "backlog"
-    return {"ASGAverageCPUUtilization": "cpu"}[predefined["PredefinedMetricType"]]
+    raise ValueError(f"no model of {predefined or metrics}")
 
 
 def load_of(runs_per_hour: float) -> Callable[[int], float]:
@@ -159,7 +167,7 @@ def main(arguments: list[str]) -> int:
     plot(day, options.plot)
     targets = ", ".join(f"{each.metric} {each.value:g}" for each in policy.targets)
     fleet = f"{policy.min_hosts} to {policy.max_hosts} {policy.instance_type}, {policy.on_demand_hosts} on demand"
-    waits = f"ready after {policy.warm_up_s} s; {policy.max_queue_depth} waiting jobs are an overload"
+    waits = f"ready after {START_S} s; {policy.max_queue_depth} waiting jobs are an overload"
     sys.stdout.write(f"{fleet}; targets: {targets}; {waits}\n\n{table(day)}\nplot: {options.plot}\n")
     return 0
 

@@ -22,7 +22,7 @@ ExecStartPost=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || 
 unit
 
 if [ "$runtime" = runsc ]; then
-  release="https://storage.googleapis.com/gvisor/releases/release/latest/$(uname -m)"
+  release="https://storage.googleapis.com/gvisor/releases/release/${GvisorRelease}/$(uname -m)"
   cd "$(mktemp -d)"
   curl -fsS --retry 5 -O "$release/runsc" -O "$release/runsc.sha512"
   sha512sum --check --strict runsc.sha512
@@ -69,3 +69,19 @@ WantedBy=multi-user.target
 unit
 systemctl daemon-reload
 systemctl enable --now python-exec-notices
+
+# Only now does the group count this host as in service. One on which anything of this fails is given up and replaced.
+has_sandboxes() { # under load all of them are in use
+  curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
+    awk '/^python_exec_(pool_ready|jobs_running) / && $2 > 0 { found = 1 } END { exit !found }'
+}
+tries=150
+until has_sandboxes; do
+  ((--tries)) || exit 1
+  sleep 2
+done
+metadata=http://169.254.169.254/latest
+token="$(curl -fsS --retry 5 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$metadata/api/token")"
+instance="$(curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$metadata/meta-data/instance-id")"
+aws autoscaling complete-lifecycle-action --lifecycle-hook-name ready --lifecycle-action-result CONTINUE \
+  --auto-scaling-group-name "${AWS::StackName}-hosts" --instance-id "$instance"

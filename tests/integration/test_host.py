@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import subprocess
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from docker.errors import ContainerError, NotFound
 from chalicelib.contract import Status
 from executor_host import host_image, notices
 from executor_host.hardening import AGENT_LABEL
+from infra.package import USER_DATA
 from infra.processes import free_port
 from tests.waiting import eventually
 
@@ -54,7 +56,7 @@ def start_container(aws, customer, agent_image, docker_client):
                 security_opt=["no-new-privileges"],
             )
             stack.callback(remove, container)
-            return SimpleNamespace(name=name, container=container)
+            return SimpleNamespace(name=name, container=container, metrics_port=environment["METRICS_PORT"])
 
         yield start
 
@@ -87,6 +89,20 @@ def test_agent_in_a_container_answers_and_leaves_nothing(start_container, custom
     assert agent.container.status == "exited"
     assert agent.container.attrs["State"]["ExitCode"] == 0
     eventually(lambda: not sandboxes_of(docker_client, agent), timeout_s=5)
+
+
+def test_user_data_sees_when_the_agent_has_sandboxes(start_container, docker_client):
+    agent = start_container()
+    begin, _, _ = USER_DATA.read_text().partition("tries=")
+    function = begin[begin.index("has_sandboxes()") :].replace("9464", agent.metrics_port)
+    script = f"set -euo pipefail\n{function}\nhas_sandboxes"
+    eventually(lambda: subprocess.run(["bash", "-c", script], check=False).returncode == 0, timeout_s=20)
+    assert sandboxes_of(docker_client, agent)
+
+
+def test_image_is_that_of_the_engine(docker_client, agent_image):
+    assert agent_image.endswith(f"-{host_image.architecture_of(docker_client)}")
+    assert docker_client.images.get(agent_image).attrs["Architecture"] == docker_client.version()["Arch"]
 
 
 def test_image_has_what_the_notices_need_and_no_more_of_aws(docker_client, agent_image):

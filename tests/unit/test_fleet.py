@@ -1,5 +1,6 @@
 """The model of the fleet, the template's policy in it, and the arithmetic of costs."""
 
+import copy
 import random
 import re
 from collections import Counter
@@ -10,14 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from infra import costs, simulate, template
-from infra.fleet import Fleet, Policy, Target, Work, percentile, poisson, together
+from infra.fleet import START_S, Fleet, Policy, Target, Work, percentile, poisson, together
 
 POLICY = Policy(
     instance_type="c7i.large",
     min_hosts=1,
     max_hosts=4,
     on_demand_hosts=1,
-    warm_up_s=120,
+    warm_up_s=60,
     targets=(Target("backlog", 4.0), Target("cpu", 50.0)),
     max_queue_depth=1_000_000,
 )
@@ -70,6 +71,29 @@ def test_hosts_go_one_by_one_when_nobody_needs_them():
     hosts = [minute.hosts for minute in run(lambda second: 60.0 if second < 600 else 0.5, minutes=60)]
     assert (max(hosts), hosts[-1]) == (4, 1)
     assert all(before - after <= 1 for before, after in pairwise(hosts))
+
+
+@pytest.mark.parametrize(("load", "left"), [(10.5, 3), (14.2, 4)], ids=["below-seven-tenths", "above"])
+def test_hosts_go_below_seven_tenths_of_the_target_only(load, left):
+    cpu = (Target("cpu", 50.0),)
+    hosts = [minute.hosts for minute in run(lambda second: 28.0 if second < 900 else load, targets=cpu, minutes=90)]
+    assert (max(hosts), hosts[-1]) == (4, left)
+
+
+def test_backlog_is_what_stands_when_the_queue_is_sampled():
+    spikes = run(lambda second: 80.0 if second % 60 < 2 else 0.0, targets=(Target("backlog", 4.0),), minutes=30)
+    assert min(minute.deepest for minute in spikes) > 40
+    assert {minute.hosts + minute.launching for minute in spikes} == {1}
+
+
+def test_no_host_goes_before_those_that_came_are_warm():
+    warm_up_s = 3600
+    hosts = [
+        minute.hosts for minute in run(lambda second: 60.0 if second < 300 else 0.5, minutes=90, warm_up_s=warm_up_s)
+    ]
+    first = hosts.index(4)
+    assert hosts[first : first + 55] == [4] * 55
+    assert hosts[-1] < 4
 
 
 def test_one_policy_that_objects_keeps_the_hosts():
@@ -143,6 +167,24 @@ def test_policy_is_that_of_the_template(stack):
     assert parameters["CpuTarget"]["Default"] == 100 * costs.UTILISATION
 
 
+CHANGES = {
+    "another-expression": lambda metrics: metrics[-1].update(Expression="visible / hosts"),
+    "another-queue-metric": lambda metrics: metrics[0]["MetricStat"]["Metric"].update(
+        MetricName="NumberOfMessagesSent"
+    ),
+    "one-more": lambda metrics: metrics.append({**metrics[-1], "Id": "other"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_metric_that_is_not_modelled_is_refused(stack, change):
+    changed = copy.deepcopy(stack)
+    policy = changed["Resources"]["ScaleOnBacklog"]["Properties"]["TargetTrackingConfiguration"]
+    change(policy["CustomizedMetricSpecification"]["Metrics"])
+    with pytest.raises(ValueError, match="no model of"):
+        simulate.policy_of(changed)
+
+
 def test_day_of_the_template_loses_nothing_but_what_bursts_overload(stack):
     day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=50_000, seed=1)
     troubled = [minute.refused + minute.expired + simulate.late(minute) for minute in day]
@@ -186,6 +228,19 @@ def test_document_tells_what_the_simulation_finds(stack):
     (lost, usd), (lost_alone, usd_alone) = told
     assert f"lose {lost} % of the day's runs to 503; hosts cost {usd} USD" in text
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
+
+
+def test_document_tells_how_long_hosts_take(stack):
+    text = OPERATIONS.read_text()
+    assert START_S == 120
+    assert "some two minutes after it was launched" in text
+    assert "two of the start" in text
+
+
+def test_alarms_cost_what_the_table_says(stack):
+    alarms = [each for each in stack["Resources"].values() if each.get("Type") == "AWS::CloudWatch::Alarm"]
+    metrics = [["MetricStat" in metric for metric in each["Properties"].get("Metrics", [])] for each in alarms]
+    assert sum(sum(each) or 1 for each in metrics) == costs.ALARM_METRICS
 
 
 def test_document_says_what_to_do_at_each_alarm(stack):
