@@ -43,7 +43,12 @@ def main() -> int:
         results_queue_url=settings.results_queue_url,
         workers=settings.concurrency,
     )
-    reporter = Reporter(queue, results_queue_url=settings.results_queue_url, host=settings.agent_name)
+    reporter = Reporter(
+        queue,
+        results_queue_url=settings.results_queue_url,
+        host=settings.agent_name,
+        metrics_namespace=settings.metrics_namespace,
+    )
     start_http_server(settings.metrics_port, addr="127.0.0.1")
     pool.open()
     agent.start()

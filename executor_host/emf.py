@@ -14,7 +14,6 @@ from prometheus_client.samples import Sample
 
 from executor_host import metrics
 
-NAMESPACE: Final = "PythonExec"
 MAX_VALUES: Final = 100  # of one metric in one line
 GAUGES: Final[Mapping[str, Gauge]] = {"PoolReady": metrics.POOL_READY, "JobsRunning": metrics.RUNNING}
 COUNTERS: Final[Mapping[str, Counter]] = {
@@ -29,7 +28,8 @@ Fields = dict[str, Any]
 class Changes:
     """What the metrics of this process gained since it was last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, namespace: str) -> None:
+        self._namespace = namespace
         self._before: dict[object, float] = {}
         self.lines()
 
@@ -41,12 +41,12 @@ class Changes:
         values["EngineGone"] = 1 - value_of(metrics.ENGINE_UP)
         if queued := quantiles(self._buckets(metrics.QUEUED_SECONDS)):
             values["QueuedMs"] = [round(seconds * 1000, 1) for seconds in queued]
-        return [_line(values), *self._jobs()]
+        return [self._line(values), *self._jobs()]
 
     def _jobs(self) -> Iterator[Fields]:
         for sample in _samples(metrics.JOBS, "_total"):
             if gained := self._gained(sample):
-                yield {"Status": sample.labels["status"], **_line({"Jobs": gained}, ["Status"])}
+                yield {"Status": sample.labels["status"], **self._line({"Jobs": gained}, ["Status"])}
 
     def _gained(self, sample: Sample) -> float:
         key = sample.name, tuple(sample.labels.items())
@@ -58,6 +58,11 @@ class Changes:
         """Upper bound and gain of each bucket; the samples count all that is below their bound."""
         totals = [(float(sample.labels["le"]), self._gained(sample)) for sample in _samples(histogram, "_bucket")]
         return [(bound, gained - below) for (_, below), (bound, gained) in pairwise([(0.0, 0.0), *totals])]
+
+    def _line(self, values: Mapping[str, float | list[float]], dimensions: Sequence[str] = ()) -> Fields:
+        named = [{"Name": name, "Unit": "Milliseconds" if name.endswith("Ms") else "Count"} for name in values]
+        directive = {"Namespace": self._namespace, "Dimensions": [list(dimensions)], "Metrics": named}
+        return {**values, "emf": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
 
 
 def value_of(gauge: Gauge) -> float:
@@ -79,12 +84,6 @@ def quantiles(buckets: Sequence[tuple[float, float]]) -> list[float]:
         found += [low + (high - low) * (rank - below) / count for rank in here]
         low, below = high, below + count
     return found
-
-
-def _line(values: Mapping[str, float | list[float]], dimensions: Sequence[str] = ()) -> Fields:
-    metrics_of_line = [{"Name": name, "Unit": "Milliseconds" if name.endswith("Ms") else "Count"} for name in values]
-    directive = {"Namespace": NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": metrics_of_line}
-    return {**values, "emf": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
 
 
 def _samples(metric: Counter | Histogram, suffix: str) -> list[Sample]:

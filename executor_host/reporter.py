@@ -24,14 +24,15 @@ class Reporter:
         *,
         results_queue_url: str,
         host: str,
+        metrics_namespace: str,
         every_s: float = EVERY_S,
     ) -> None:
-        """`host` is how this one is called."""
+        """`host` is how this one is called, `metrics_namespace` where CloudWatch keeps its metrics."""
         self._queue = queue
         self._results_queue_url = results_queue_url
         self._host = host
         self._every_s = every_s
-        self._changes = emf.Changes()
+        self._changes = emf.Changes(namespace=metrics_namespace)
         self._stopping = Event()
         self._thread = Thread(target=self._repeat, name="reporter", daemon=True)
 

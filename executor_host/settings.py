@@ -26,6 +26,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 2 * _CORES
     pool_size: Annotated[int, Meta(ge=1, le=512)] = 2 * _CORES
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9464
+    metrics_namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")] = "PythonExec"  # CloudWatch's
 
 
 def read(environment: Mapping[str, str]) -> Settings:

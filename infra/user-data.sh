@@ -48,6 +48,7 @@ docker run --detach --name python-exec-agent --restart unless-stopped --stop-tim
   --env "JOB_QUEUE_URL=${JobQueue}" \
   --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
   --env "SANDBOX_RUNTIME=$runtime" \
+  --env "METRICS_NAMESPACE=${AWS::StackName}" \
   python-exec-agent
 
 cat >/etc/systemd/system/python-exec-notices.service <<unit

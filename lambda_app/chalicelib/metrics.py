@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -10,8 +11,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.problems import TYPE_PREFIX
+from chalicelib.settings import DEFAULT_METRICS_NAMESPACE
 
-NAMESPACE: Final = "PythonExec"
 UNITS: Final = MappingProxyType(
     {
         "Requests": "Count",
@@ -73,4 +74,6 @@ def _members(values: Values, by_reason: Values = MappingProxyType({})) -> dict[s
 
 def _directive(values: Values, dimensions: Sequence[Sequence[str]]) -> dict[str, Any]:
     metrics = [{"Name": name, "Unit": UNITS[name]} for name in values]
-    return {"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": metrics}
+    # Not of the Settings: the first line may come before anything needs them.
+    namespace = os.environ.get("METRICS_NAMESPACE", DEFAULT_METRICS_NAMESPACE)
+    return {"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics}

@@ -12,11 +12,14 @@ MAX_REPLY_WAIT_S: Final = 25.0  # API Gateway gives up after 29 s
 DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
 DEFAULT_RESULT_KEPT_S: Final = 86_400
 DEFAULT_REPLY_QUEUE_PREFIX: Final = "python-exec-reply-"
+DEFAULT_METRICS_NAMESPACE: Final = "PythonExec"
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html; a UUID follows
 _QUEUE_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,48}")
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CreateTable.html
 _TABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9._/#:-]{1,255}")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
 _URL: Final = re.compile(r"https?://.+")
 
@@ -26,6 +29,7 @@ _TEXTS: Final = (
     ("KEYS_TABLE", "", _TABLE_NAME, "the name of the table of customer keys"),
     ("JOBS_TABLE", "", _TABLE_NAME, "the name of the table of jobs"),
     ("REPLY_QUEUE_PREFIX", DEFAULT_REPLY_QUEUE_PREFIX, _QUEUE_PREFIX, "1 to 48 letters, digits, - and _"),
+    ("METRICS_NAMESPACE", DEFAULT_METRICS_NAMESPACE, _NAMESPACE, "1 to 255 letters, digits and . _ / # : -"),
     ("RESULT_KEPT_S", str(DEFAULT_RESULT_KEPT_S), _COUNT, "a whole number above 0"),
     ("MAX_QUEUE_DEPTH", str(DEFAULT_MAX_QUEUE_DEPTH), _COUNT, "a whole number above 0"),
     ("LOCAL_WEBHOOKS", "", re.compile("(true)?"), "true or absent"),
@@ -43,6 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     reply_wait_s: float
     keys_table: str
     jobs_table: str
+    metrics_namespace: str
     result_kept_s: int
     reply_queue_prefix: str
     max_queue_depth: int
@@ -67,6 +72,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         webhook_queue_url=values["WEBHOOK_QUEUE_URL"],
         keys_table=values["KEYS_TABLE"],
         jobs_table=values["JOBS_TABLE"],
+        metrics_namespace=values["METRICS_NAMESPACE"],
         reply_queue_prefix=values["REPLY_QUEUE_PREFIX"],
         reply_wait_s=reply_wait_s,
         result_kept_s=int(values["RESULT_KEPT_S"]),

@@ -15,9 +15,10 @@ import pytest
 from moto import mock_aws
 
 from chalicelib.housekeeping import RUN_S
-from executor_host import emf, notices
+from executor_host import notices
 from infra import lint, package, template
 
+STACK_NAME = {"Ref": "AWS::StackName"}
 ROOT = Path(__file__).parent.parent.parent
 POLICIES = ROOT / "tests/golden/policies.json"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
@@ -155,6 +156,7 @@ def test_functions_are_told_names_and_numbers_only(expanded):
             "KEYS_TABLE": {"Ref": "KeysTable"},
             "JOBS_TABLE": {"Ref": "JobsTable"},
             "REPLY_QUEUE_PREFIX": {"Fn::Sub": "${AWS::StackName}-reply-"},
+            "METRICS_NAMESPACE": STACK_NAME,
         }
 
 
@@ -285,9 +287,24 @@ def test_results_that_are_not_stored_are_seen(merged):
 
 def test_hosts_without_an_agent_are_no_hosts(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["NoHostAlarm"]
-    assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == (emf.NAMESPACE, "HostUp", "Sum")
+    assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == (STACK_NAME, "HostUp", "Sum")
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
     assert alarm["TreatMissingData"] == "breaching"
+
+
+def test_stages_do_not_hear_each_others_alarms(expanded):
+    for alarm in of_type(expanded, "AWS::CloudWatch::Alarm").values():
+        named = [alarm] if "Namespace" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"][1:]]
+        for metric in named:
+            values = [each["Value"] for each in metric.get("Dimensions", [])]
+            assert metric["Namespace"] == STACK_NAME or any(not isinstance(value, str) for value in values)
+    (api,) = of_type(expanded, "AWS::ApiGateway::RestApi").values()
+    assert api["Body"]["info"]["title"] == STACK_NAME
+    (dashboard,) = of_type(expanded, "AWS::CloudWatch::Dashboard").values()
+    filled = dashboard["DashboardBody"]["Fn::Sub"].replace("${AWS::StackName}", "python-exec-test")
+    assert '"PythonExec"' not in filled
+    (search,) = re.findall(r"SEARCH\([^)]*\)", json.dumps(json.loads(filled)))
+    assert json.loads(f'"{search}"') == """SEARCH('{"python-exec-test",Status} MetricName="Jobs"', 'Sum', 60)"""
 
 
 def test_results_are_tried_for_as_long_as_sqs_allows(merged):

@@ -215,6 +215,7 @@ def test_api_settings_are_those_of_the_code():
         "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}",
         "KEYS_TABLE": "required",
         "JOBS_TABLE": "required",
+        "METRICS_NAMESPACE": settings.DEFAULT_METRICS_NAMESPACE,
         "RESULT_KEPT_S": str(settings.DEFAULT_RESULT_KEPT_S),
         "REPLY_QUEUE_PREFIX": settings.DEFAULT_REPLY_QUEUE_PREFIX,
         "MAX_QUEUE_DEPTH": str(settings.DEFAULT_MAX_QUEUE_DEPTH),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from executor_host import host_image, notices, settings
@@ -53,7 +54,14 @@ def test_user_data_refers_only_to_what_the_template_has():
 def test_user_data_gives_the_agent_names_only():
     script = package.USER_DATA.read_text()
     assert set(re.findall(r"--env \"?([A-Z_]+)=", script)) == {
-        *("AWS_DEFAULT_REGION", "JOB_QUEUE_URL", "RESULTS_QUEUE_URL", "SANDBOX_RUNTIME", "HOST_GROUP"),
+        *(
+            "AWS_DEFAULT_REGION",
+            "JOB_QUEUE_URL",
+            "RESULTS_QUEUE_URL",
+            "SANDBOX_RUNTIME",
+            "METRICS_NAMESPACE",
+            "HOST_GROUP",
+        ),
     }
     assert re.findall(r"^export ([A-Z_]+)=", script, re.MULTILINE) == ["AWS_DEFAULT_REGION"]
     assert "--env-file" not in script
@@ -128,7 +136,8 @@ def test_user_data_names_what_the_code_does():
     assert "-m executor_host.notices" in script
     assert f"LifecycleHookName: {notices.HOOK}\n" in template.PATH.read_text()
     assert "LifecycleHookName: ready\n" in template.PATH.read_text()
-    assert f":{settings.Settings.__struct_defaults__[-1]}/metrics" in script
+    defaults = {field.name: field.default for field in msgspec.structs.fields(settings.Settings)}
+    assert f":{defaults['metrics_port']}/metrics" in script
     assert f"  {host_image.REPOSITORY}\n" in script
 
 

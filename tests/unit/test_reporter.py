@@ -31,7 +31,7 @@ def told(changes, **how):
 
 def test_minute_in_which_nothing_happened_says_that_the_host_is_up():
     metrics.ENGINE_UP.set(1)
-    rows = told(emf.Changes())
+    rows = told(emf.Changes(namespace="PythonExec"))
     assert {name for name, *_ in rows} == {
         *emf.GAUGES, *emf.COUNTERS, "HostUp", "EngineGone",
     }  # fmt: skip
@@ -39,7 +39,7 @@ def test_minute_in_which_nothing_happened_says_that_the_host_is_up():
 
 
 def test_what_was_counted_is_told_once():
-    changes = emf.Changes()
+    changes = emf.Changes(namespace="PythonExec")
     metrics.JOBS.labels("ok").inc(3)
     metrics.JOBS.labels("timeout").inc()
     metrics.SANDBOX_ERRORS.inc(2)
@@ -52,11 +52,11 @@ def test_what_was_counted_is_told_once():
 
 def test_what_was_before_the_agent_began_to_tell_is_not_told():
     metrics.JOBS.labels("error").inc(5)
-    assert ("Jobs", "error") not in told(emf.Changes())
+    assert ("Jobs", "error") not in told(emf.Changes(namespace="PythonExec"))
 
 
 def test_waits_are_told_as_milliseconds_within_their_bucket():
-    changes = emf.Changes()
+    changes = emf.Changes(namespace="PythonExec")
     for seconds in (0.004, 0.004, 0.2, 700):
         metrics.QUEUED_SECONDS.observe(seconds)
     waits = told(changes)["QueuedMs",]
@@ -73,7 +73,7 @@ def test_many_waits_are_a_hundred_quantiles():
 
 def test_engine_that_is_gone_and_an_agent_that_stops_are_told():
     metrics.ENGINE_UP.set(0)
-    rows = told(emf.Changes(), is_up=False)
+    rows = told(emf.Changes(namespace="PythonExec"), is_up=False)
     assert (rows["EngineGone",], rows["HostUp",]) == (1, 0)
 
 
@@ -99,7 +99,7 @@ def lines(monkeypatch):
 
 
 def test_host_reports_at_once_and_again(queue, lines):
-    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", every_s=0.02)
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
     reporter.start()
     first, second = [decode_from_host(queue.next_sent(RESULTS)) for _ in range(2)]
     eventually(lambda: len(lines()) >= 1, timeout_s=5)
@@ -110,14 +110,14 @@ def test_host_reports_at_once_and_again(queue, lines):
 
 def test_report_that_cannot_be_sent_is_followed_by_another(queue):
     queue.failures[f"send to {RESULTS}"] = [QueueError("down")]
-    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", every_s=0.02)
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
     reporter.start()
     assert decode_from_host(queue.next_sent(RESULTS)).host == "h1"
     reporter.stop()
 
 
 def test_agent_that_stops_tells_what_it_did_since_the_last_line(queue, lines):
-    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", every_s=60)
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=60)
     reporter.start()
     queue.next_sent(RESULTS)
     metrics.JOBS.labels("ok").inc(7)

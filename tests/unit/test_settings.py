@@ -18,6 +18,7 @@ def test_queue_and_table_alone_get_the_defaults():
         reply_wait_s=20.0,
         keys_table="python-exec-keys",
         jobs_table="python-exec-jobs",
+        metrics_namespace="PythonExec",
         result_kept_s=86_400,
         reply_queue_prefix="python-exec-reply-",
         max_queue_depth=200,
