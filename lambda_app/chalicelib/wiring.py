@@ -25,7 +25,7 @@ from chalicelib.webhooks import Webhooks
 
 CALLS: Final = Config(
     connect_timeout=1,
-    read_timeout=2,  # of the time in which somebody waits for a result
+    read_timeout=3,  # of the time in which somebody waits for a result
     retries={"mode": "standard", "total_max_attempts": 2},  # the gateway gives up after 29 s
     max_pool_connections=128,  # chalice local answers each connection in a thread of its own
     tcp_keepalive=True,

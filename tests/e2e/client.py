@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import time
 import urllib.request
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,6 +34,15 @@ class Client:
 
     def post(self, **fields):
         return self.send(json.dumps(fields))
+
+    def result(self, **fields):
+        """The answer that has the result, however late it is."""
+        answer = self.post(**fields)
+        deadline = time.monotonic() + PATIENCE_S
+        while answer.status == HTTPStatus.ACCEPTED and time.monotonic() < deadline:
+            time.sleep(int(answer.headers["Retry-After"]))
+            answer = self.send(method="GET", path=f"/jobs/{answer.body['id']}", headers={})
+        return answer
 
     def run(self, code, text="", timeout_s=10):
         """The result of a program that must have run."""

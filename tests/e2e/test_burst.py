@@ -1,4 +1,4 @@
-"""Many customers at once: nobody's answer is lost, late or somebody else's."""
+"""Many customers at once: nobody's answer is lost or somebody else's."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ def test_500_jobs_of_16_clients_each_get_their_own_answer(stack):
     def one_client(number):
         client = Client(stack.url, stack.api_key)
         answers = {
-            token: client.post(code=CODE.format(token=token), input=token[::-1]) for token in tokens[number::CLIENTS]
+            token: client.result(code=CODE.format(token=token), input=token[::-1]) for token in tokens[number::CLIENTS]
         }
         client.close()
         return answers
