@@ -2,14 +2,14 @@
 
 import os
 import signal
-import subprocess
 import uuid
 
 import docker
 import pytest
 
 from chalicelib.contract import Status
-from infra.engine import Daemon, started
+from infra.engine import started
+from tests.daemons import daemon_in
 from tests.waiting import eventually
 
 
@@ -135,11 +135,8 @@ def test_missing_settings_are_all_named(start_agent):
 @pytest.fixture
 def own_daemon(tmp_path_factory, docker_client, image):
     """A Docker Engine that a test may end, with the sandbox image in it."""
-    directory = tmp_path_factory.mktemp("d")
-    daemon = Daemon(run=directory / "run", data=directory / "data")
-    yield daemon
-    # What a killed dockerd leaves mounted there could not be removed. Nothing is left of one that was told to stop.
-    subprocess.run(["umount", "--recursive", "--lazy", daemon.data], stderr=subprocess.DEVNULL, check=False)
+    with daemon_in(tmp_path_factory.mktemp("d")) as daemon:
+        yield daemon
 
 
 def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, own_daemon, docker_client, image):

@@ -12,6 +12,7 @@ import pytest
 from infra import engine
 from infra.engine import Daemon
 from infra.processes import ProcessError
+from tests.daemons import daemon_in
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="starting dockerd takes root on Linux"
@@ -20,9 +21,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def daemon(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("d")
-    yield Daemon(run=directory / "run", data=directory / "data")
-    subprocess.run(["umount", directory / "data"], stderr=subprocess.DEVNULL, check=False)  # a killed dockerd's
+    with daemon_in(tmp_path_factory.mktemp("d")) as daemon:
+        yield daemon
 
 
 def processes_of(daemon: Daemon) -> list[str]:
