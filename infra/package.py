@@ -20,9 +20,14 @@ PROJECT: Final = ROOT / "lambda_app"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
 PYTHON_VERSION: Final = "3.13"
 PLATFORMS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's name: that of wheels
-# Defaults of parameters that differ from infra/template.yaml, which is for x86_64.
-HOST_DEFAULTS: Final[dict[str, dict[str, str]]] = {
-    "x86_64": {},
+# Defaults of parameters; a test compares those for x86_64 with infra/template.yaml.
+HOST_DEFAULTS: Final = {
+    "x86_64": {
+        "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
+        "InstanceType": "c7i.large",
+        "InstanceTypeSecond": "c6i.large",
+        "InstanceTypeThird": "m7i.large",
+    },
     "arm64": {
         "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64",
         "InstanceType": "c7g.large",

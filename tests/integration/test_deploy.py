@@ -126,17 +126,17 @@ def test_changed_parameter_leaves_the_others_as_they_are(operator):
     }
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        pytest.param(HOST_DEFAULTS["arm64"]["InstanceType"], "c7i.large", id="default"),
-        pytest.param("c7i.4xlarge", "c7i.4xlarge", id="chosen"),
-    ],
-)
+@pytest.mark.parametrize(("before", "after"), [("arm64", "x86_64"), ("x86_64", "arm64")])
 def test_default_of_another_architecture_gives_way_to_that_of_this_one(operator, before, after):
-    operator.deploy(architecture="arm64", defaults={**DEFAULTS, "InstanceType": before})
+    operator.deploy(architecture=before, defaults={**DEFAULTS, **HOST_DEFAULTS[before]})
+    operator.deploy(architecture=after, defaults={**DEFAULTS, **HOST_DEFAULTS[after]})
+    assert operator.parameters().items() >= HOST_DEFAULTS[after].items()
+
+
+def test_instance_type_that_was_chosen_stays(operator):
+    operator.deploy(architecture="arm64", InstanceType="c7g.4xlarge")
     operator.deploy()
-    assert operator.parameters()["InstanceType"] == after
+    assert operator.parameters()["InstanceType"] == "c7g.4xlarge"
 
 
 def test_change_of_outputs_alone_is_made(operator, clients):

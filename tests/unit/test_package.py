@@ -22,6 +22,13 @@ def test_hosts_are_of_the_architecture_of_the_functions(architecture):
     assert set(types.values()) == LARGE[architecture]
 
 
+def test_template_is_for_x86_64():
+    parameters = template.load(template.PATH.read_text())["Parameters"]
+    shown = {name: parameters[name]["Default"] for name in package.HOST_DEFAULTS["x86_64"]}
+    assert shown == package.HOST_DEFAULTS["x86_64"]
+    assert package.HOST_DEFAULTS["arm64"].keys() == shown.keys()
+
+
 def test_what_chalice_does_not_make_is_refused():
     with pytest.raises(package.PackageError, match="Renamed"):
         package._finished({"Resources": {"Renamed": {"Properties": {}}}}, "api.zip", architecture="x86_64")
