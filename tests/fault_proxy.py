@@ -11,18 +11,27 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+SQS, DYNAMODB = "AmazonSQS", "DynamoDB_20120810"  # how their X-Amz-Target begins
 REPLY_QUEUE = "python-exec-reply-"
 DELAY_S = 4.0  # of replies: above the wait of the suite's clients and the API's grace
 
 
 class FaultProxy:
-    """`down` refuses everything, `twice` sends each message twice, `late` holds replies back."""
+    """`down` is a service that it refuses, `twice` sends each message twice, `late` holds replies back.
+
+    `struck` counts the requests that met one of these, and polls of a reply queue that is gone.
+    """
 
     def __init__(self, upstream):
         self.upstream = urlsplit(upstream)
-        self.down = self.twice = self.late = False
-        self.on_received = lambda _: None  # told each message body that a host received
-        self._connections = set()
+        self.down = None
+        self.twice = self.late = False
+        self.struck = 0
+        self.on_received = lambda _queue, _body: None  # told each message that somebody received
+        self.on_sent = lambda _queue, _body: None  # told each message that a queue took
+        self.reply_polls = set()  # under way
+        self.services = {}  # of connections
+        self._lock = threading.Lock()
         proxy = self
 
         class Handler(_Handler):
@@ -43,15 +52,18 @@ class FaultProxy:
             thread.join()
             self._server.server_close()
 
-    @contextlib.contextmanager
-    def outage(self, seconds):
-        self.down = True
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+    def strike(self, count=1):
+        with self._lock:
+            self.struck += count
+
+    def outage(self, service, seconds):
+        self.down = service
+        for connection, its in list(self.services.items()):
+            if its == service:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         time.sleep(seconds)
-        self.down = False
-        yield
+        self.down = None
 
 
 class _Server(ThreadingHTTPServer):
@@ -69,41 +81,62 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self):
         super().setup()
-        self.proxy._connections.add(self.connection)
         self.upstream = http.client.HTTPConnection(self.proxy.upstream.netloc, timeout=60)
 
     def finish(self):
-        self.proxy._connections.discard(self.connection)
+        self.proxy.services.pop(self.connection, None)
         self.upstream.close()
         with contextlib.suppress(OSError):
             super().finish()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.proxy.down:
+        service, _, operation = self.headers.get("X-Amz-Target", "").partition(".")
+        self.proxy.services[self.connection] = service
+        if service == self.proxy.down:
+            self.proxy.strike()
             self.close_connection = True
+        elif operation == "SendMessage":
+            self._send(body, json.loads(body))
+        elif operation == "ReceiveMessage":
+            self._receive(body, json.loads(body)["QueueUrl"])
+        else:
+            self._answer(*self._forward(body))
+
+    def _send(self, body, request):
+        if self.proxy.late and REPLY_QUEUE in request["QueueUrl"]:
+            self.proxy.strike()
+            alone = ("POST", self.path, body, dict(self.headers.items()))  # the connection goes on meanwhile
+            threading.Timer(DELAY_S, _send_alone, (self.proxy.upstream.netloc, alone)).start()
+            queued = json.dumps({"MessageId": "0" * 36, "MD5OfMessageBody": _md5(request["MessageBody"])})
+            self._answer(200, [("Content-Type", "application/x-amz-json-1.0")], queued.encode())
             return
-        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        send = operation == "SendMessage"
-        if send and self.proxy.late and REPLY_QUEUE in json.loads(body)["QueueUrl"]:
-            request = ("POST", self.path, body, dict(self.headers.items()))  # the connection goes on meanwhile
-            threading.Timer(DELAY_S, _send_alone, (self.proxy.upstream.netloc, request)).start()
-            queue = json.dumps({"MessageId": "0" * 36, "MD5OfMessageBody": _md5(json.loads(body)["MessageBody"])})
-            self._answer(200, [("Content-Type", "application/x-amz-json-1.0")], queue.encode())
-            return
-        status, headers, answer = self._forward(body, self.upstream)
-        if send and self.proxy.twice:
-            self._forward(body, self.upstream)
-        if operation == "ReceiveMessage" and status == 200:
+        answer = self._forward(body)
+        if answer[0] == 200:
+            self.proxy.on_sent(request["QueueUrl"], request["MessageBody"])
+            if self.proxy.twice and self._forward(body)[0] == 200:
+                self.proxy.strike()
+        self._answer(*answer)
+
+    def _receive(self, body, queue):
+        is_reply = REPLY_QUEUE in queue
+        if is_reply:
+            self.proxy.reply_polls.add(self)
+        try:
+            status, headers, answer = self._forward(body)
+        finally:
+            self.proxy.reply_polls.discard(self)
+        if status == 200:
             for message in json.loads(answer).get("Messages", ()):
-                self.proxy.on_received(message["Body"])
+                self.proxy.on_received(queue, message["Body"])
+        elif is_reply:
+            self.proxy.strike()
         self._answer(status, headers, answer)
 
-    def _forward(self, body, upstream):
-        upstream.request("POST", self.path, body=body, headers=dict(self.headers.items()))
-        if upstream is self.upstream:
-            self._wait_for_either(upstream.sock)
-        response = upstream.getresponse()
+    def _forward(self, body):
+        self.upstream.request("POST", self.path, body=body, headers=dict(self.headers.items()))
+        self._wait_for_either(self.upstream.sock)
+        response = self.upstream.getresponse()
         return response.status, response.getheaders(), response.read()
 
     def _wait_for_either(self, answer):

@@ -1,239 +1,174 @@
 """`make faults`: numbered jobs of several clients while parts of the stack die; exit code 1 if one was lost or wrong.
 
-A job is accepted when its client was answered 200 or 202; without an answer the client repeats the request under the
-same Idempotency-Key, as a customer would. Each must end in one result, the same whoever asks for it again.
-FAULTS_TIMES says how often each fault happens.
+Each job must end in one result, the same whoever asks for it again. A fault counts only if it struck: jobs were in
+hand, requests waited, messages were held back. FAULTS_TIMES says how often each fault happens.
 """
 
 import contextlib
-import http.client
-import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from executor_host import heartbeat
+from infra import template
 from infra.processes import LOCAL
-from tests.fault_proxy import DELAY_S
-from tests.fault_world import POOL, SETTINGS, WORKERS, World
+from tests.fault_customers import JOB_S, KEYED, KINDS, Customer, Job, Stream
+from tests.fault_proxy import DELAY_S, DYNAMODB, SQS
+from tests.fault_world import DEAD_JOBS, JOBS, SETTINGS, World
+from tests.waiting import eventually
 
 TIMES = int(os.environ.get("FAULTS_TIMES", "3"))
-CLIENTS = 4
-PATIENCE_S = 90.0  # of a client, from its first request to the result
 RECOVERY_S = 35.0
 OUTAGE_S = 5.0
-JOB_S = 0.3  # of sleep in each program, so that many are under way when something dies
 AFTER_S = 3.0  # of stream once it has recovered
-AGAIN = {429, 500, 502, 503, 504}
-
-
 POISON = "a job that kills its agent"
-
-
-@dataclass
-class Job:
-    number: str
-    sent_at: float
-    wait_s: int | None = None
-    status: str = "lost"
-    stdout: str | None = None
-    is_late: bool = False
-    is_wrong: bool = False
-    answered_at: float = float("inf")
+KILLS = 3  # then the job is a dead letter
+SHOWN = 20  # jobs that are lost or wrong
 
 
 @dataclass
 class Row:
     fault: str
     jobs: list[Job] = field(default_factory=list)
+    struck: list[int] = field(default_factory=list)  # how much of the fault there was, each time
     recovery_s: list[float] = field(default_factory=list)
+    dead_letters: int = 0
+    left_over: dict[str, int] = field(default_factory=dict)
 
     @property
     def counts(self):
         found = Counter(job.status for job in self.jobs)
+        ok, lost = found.pop("ok", 0), found.pop("lost", 0)
+        late = sum(job.status == "ok" and job.is_late for job in self.jobs)
         return {
+            "times": len(self.recovery_s),
+            "struck, least": min(self.struck, default=0),
             "jobs": len(self.jobs),
-            "ok": found["ok"],
-            "at once": sum(job.status == "ok" and not job.is_late for job in self.jobs),
-            "late": sum(job.status == "ok" and job.is_late for job in self.jobs),
-            "dead-lettered": found["dead_letter"],
-            "lost": found["lost"],
+            "at once": ok - late,
+            "late": late,
+            "dead-lettered": ", ".join(f"{count} {reason}" for reason, count in found.items()) or "0",
+            "lost": lost,
             "wrong": sum(job.is_wrong for job in self.jobs),
+            "recovery s, worst": round(max(self.recovery_s, default=float("inf")), 1),
         }
 
     @property
     def is_good(self):
-        counts = self.counts
-        ended = counts["dead-lettered" if self.fault == POISON else "ok"]
-        return (
-            counts["jobs"] == ended > 0
-            and not counts["wrong"]
-            and len(self.recovery_s) > 0
-            and max(self.recovery_s) <= RECOVERY_S
-        )
+        return not self.complaints
 
-
-class Customer:
-    """Sends one job and wants its result, whatever happens on the way."""
-
-    def __init__(self, world):
-        self._world = world
-
-    def run(self, job, *, sleep_s=JOB_S, timeout_s=3.0):
-        code = f"import time; time.sleep({sleep_s}); print({job.number!r})"
-        body = json.dumps({"code": code, "timeout_s": timeout_s})
-        prefer = {"Prefer": f"wait={job.wait_s}"} if job.wait_s else {}
-        headers = {"Idempotency-Key": job.number, "Content-Type": "application/json", **prefer}
-        status, answer = self._until_answered("POST", "/", body, headers, job)
-        job.is_late = status == 202
-        path = f"/jobs/{answer['id']}"
-        while status == 202:
-            time.sleep(0.2)
-            status, answer = self._until_answered("GET", path, None, {}, job)
-        self._judge(job, answer)
-        job.answered_at = time.monotonic()
-        _, again = self._until_answered("GET", path, None, {}, job)
-        job.is_wrong |= again != answer
-        return job
-
-    def _judge(self, job, answer):
-        job.status, job.stdout = answer["status"], answer.get("stdout")
-        if answer["status"] == "failed":
-            job.status = answer["problem"]["type"].rpartition(":")[2]
-        elif job.stdout != f"{job.number}\n":
-            job.is_wrong = True
-
-    def _until_answered(self, method, path, body, headers, job):
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self._world.port, timeout=40)
-                with contextlib.closing(connection):
-                    connection.request(method, path, body=body, headers={"X-Api-Key": self._world.api_key, **headers})
-                    response = connection.getresponse()
-                    answer = json.loads(response.read())
-                if response.status not in AGAIN:
-                    if response.status not in {200, 202}:
-                        raise AssertionError(f"{response.status}: {answer}")
-                    return response.status, answer
-                if str(answer.get("type")).rpartition(":")[0].endswith("job-failed"):
-                    return 200, {"id": answer["job_id"], "status": "failed", "problem": answer}
-            if time.monotonic() > job.sent_at + PATIENCE_S:
-                raise TimeoutError(job.number)
-            time.sleep(0.2)
-
-
-class Stream:
-    """Clients that send one job after the other."""
-
-    def __init__(self, world, row, *, wait_s=None):
-        self._world, self._row, self._wait_s = world, row, wait_s
-        self._stop = threading.Event()
-        self._numbers = itertools.count()
-        self._name = uuid.uuid4().hex[:8]
-
-    def __enter__(self):
-        self._threads = ThreadPoolExecutor(CLIENTS)
-        self._clients = [self._threads.submit(self._send) for _ in range(CLIENTS)]
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._threads.shutdown()
-        for client in self._clients:
-            client.result()
-
-    def _send(self):
-        customer = Customer(self._world)
-        while not self._stop.is_set():
-            job = Job(f"{self._name}-{next(self._numbers)}", time.monotonic(), self._wait_s)
-            self._row.jobs.append(job)
-            with contextlib.suppress(TimeoutError):
-                customer.run(job)
-
-    def recovery_s(self, since):
-        """How long until each job that was under way then is answered, and as many new ones as there are clients."""
-        under_way = [job for job in list(self._row.jobs) if job.sent_at <= since < job.answered_at]
-        anew_s = self.wait_for(CLIENTS, since, RECOVERY_S + 5)
-        deadline = since + RECOVERY_S + 5
-        while any(job.status == "lost" for job in under_way) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return max([anew_s, *(job.answered_at - since for job in under_way)])
-
-    def wait_for(self, count, since, timeout_s):
-        """How long it took until so many jobs that were sent since then were answered right."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            good = [
-                job for job in list(self._row.jobs) if job.sent_at >= since and job.status == "ok" and not job.is_wrong
-            ]
-            if len(good) >= count:
-                return sorted(job.answered_at for job in good)[count - 1] - since
-            time.sleep(0.05)
-        return float("inf")
+    @property
+    def complaints(self):
+        """What must not be, a line each."""
+        is_poison, counts = self.fault == POISON, self.counts
+        bad = [job for job in self.jobs if job.is_wrong or job.status not in {"ok", "dead_letter"}]
+        lines = [f"{job.kind.name} {job.number} {job.id} {job.status}: {job.why}" for job in bad[:SHOWN]]
+        told = sum(job.status == "dead_letter" for job in self.jobs)
+        if not told == self.dead_letters == is_poison:
+            lines.append(f"{self.dead_letters} dead letters, {told} customers were told")
+        if counts["struck, least"] < (KILLS if is_poison else 1):
+            lines.append(f"struck {self.struck}")
+        if not self.recovery_s or not all(0 <= each <= RECOVERY_S for each in self.recovery_s):
+            lines.append(f"recovered after {self.recovery_s} s")
+        if self.left_over:
+            lines.append(f"left over: {self.left_over}")
+        return lines
 
 
 def agent_killed(world):
+    world.proxy.strike(world.jobs_in_hand("one"))
+    at = time.monotonic()
     world.agents["one"].end(signal.SIGKILL)
     world.agents["one"].restart()
+    return at
 
 
 def agent_stopped(world):
+    world.proxy.strike(world.jobs_in_hand("one"))
+    at = time.monotonic()
     world.agents["one"].end(signal.SIGTERM)
     world.agents["one"].restart()
+    return at
 
 
 def one_of_two_agents_killed(world):
     world.start_agent("two")
     world.agents["two"].wait()
-    time.sleep(1)
+    world.proxy.strike(world.jobs_in_hand("two"))
     at = time.monotonic()
     world.end_agent("two", signal.SIGKILL)
     return at
 
 
 def engine_killed(world):
+    before = world.broken_sandboxes()
+    world.jobs_in_hand("one")
+    at = time.monotonic()
     world.kill_engine()
     time.sleep(2)
+    world.proxy.strike(world.broken_sandboxes() - before)
     world.restart_engine()
+    return at
 
 
 def containers_removed(world):
+    before = world.broken_sandboxes()
+    world.jobs_in_hand("one")
+    at = time.monotonic()
     world.remove_containers()
+    world.proxy.strike(world.broken_sandboxes() - before)
+    return at
 
 
 def api_killed(world):
+    world.proxy.strike(world.requests_waiting())
+    at = time.monotonic()
     world.api.end(signal.SIGKILL)
     world.api.restart()
     world.api.wait()
+    return at
 
 
 def queues_unreachable(world):
-    with world.proxy.outage(OUTAGE_S):
-        pass
+    at = time.monotonic()
+    world.proxy.outage(SQS, OUTAGE_S)
+    return at
+
+
+def tables_unreachable(world):
+    at = time.monotonic()
+    world.proxy.outage(DYNAMODB, OUTAGE_S)
+    return at
 
 
 def everything_delivered_twice(world):
-    world.proxy.twice = True
+    at, world.proxy.twice = time.monotonic(), True
     time.sleep(3)
     world.proxy.twice = False
+    return at
 
 
 def replies_delayed(world):
-    world.proxy.late = True
+    at, world.proxy.late = time.monotonic(), True
     time.sleep(DELAY_S)
     world.proxy.late = False
+    return at
 
 
 def reply_queue_deleted(world):
+    world.requests_waiting()
+    at = time.monotonic()
     for url in world.reply_queues():
         world.sqs.delete_queue(QueueUrl=url)
+    return at
 
 
 FAULTS = {
@@ -244,6 +179,7 @@ FAULTS = {
     "containers removed mid-run": containers_removed,
     "API killed": api_killed,
     "queues unreachable for 5 s": queues_unreachable,
+    "DynamoDB unreachable for 5 s": tables_unreachable,
     "every message twice": everything_delivered_twice,
     "replies delayed": replies_delayed,
     "reply queue deleted": reply_queue_deleted,
@@ -253,75 +189,100 @@ IMPATIENT = {"replies delayed": 1}  # seconds that clients wait for a result
 
 def suffer(world, fault, times):
     """A stream of jobs while a fault happens; its row of the table."""
-    row = Row(fault)
-    with Stream(world, row, wait_s=IMPATIENT.get(fault)) as stream:
-        stream.wait_for(CLIENTS, time.monotonic(), RECOVERY_S)
+    row, dead_letters = Row(fault), world.received(DEAD_JOBS)
+    with Stream(world, row.jobs, wait_s=IMPATIENT.get(fault)) as stream:
+        stream.recovery_s(time.monotonic(), RECOVERY_S)
         for _ in range(times):
-            at = time.monotonic()
-            at = FAULTS[fault](world) or at  # a fault that takes preparation says when it came
-            row.recovery_s.append(stream.recovery_s(at))
+            before = world.proxy.struck
+            at = FAULTS[fault](world)
+            row.recovery_s.append(stream.recovery_s(at, RECOVERY_S + 5))
             time.sleep(AFTER_S)
-    world.wait_until_nothing_is_left_over()
+            row.struck.append(world.proxy.struck - before)
+    row.left_over = world.left_over()
+    row.dead_letters = world.received(DEAD_JOBS) - dead_letters
+    ask_again(world, row)
     return row
 
 
-def poison(world):
-    """The row of a job that kills its agent each time. Its end is a dead letter."""
-    number = f"poison-{uuid.uuid4().hex[:8]}"
-    row, bad = Row(POISON), Job(number, time.monotonic())
+def poison(world, *, pauses_s=(1.0, 2.5, 4.0), is_alone=False):
+    """The row of a job that kills its agent each time, `pauses_s` after it was received. Its end is a dead letter.
+
+    The pauses differ: otherwise the jobs that the agent had in hand with it would come again with it each time.
+    """
+    row, dead_letters = Row(POISON), world.received(DEAD_JOBS)
+    bad = Job(f"poison-{uuid.uuid4().hex[:8]}", KEYED, time.monotonic(), sleep_s=6)
     row.jobs.append(bad)
-    begun, killed_at = threading.Event(), 0.0
-    world.proxy.on_received = lambda body: begun.set() if f"print('{number}')" in body and '"code"' in body else None
-    with ThreadPoolExecutor(1) as threads:
-        customer = threads.submit(Customer(world).run, bad, sleep_s=5, timeout_s=8)
-        while not customer.done():
-            if begun.wait(0.1):
-                time.sleep(3 * JOB_S)
-                begun.clear()
-                agent_killed(world)  # by this thread: a process ends with the thread that started it
-                killed_at = time.monotonic()
-        customer.result()
-    world.proxy.on_received = lambda _: None
+    kills, killed_at = 0, float("inf")
+    stream = contextlib.nullcontext() if is_alone else Stream(world, row.jobs)
+    with stream, ThreadPoolExecutor(1) as threads:
+        threads.submit(Customer(world).run, bad)
+        for pause_s in pauses_s:
+            eventually(lambda kills=kills: world.received(JOBS, bad.number) > kills, timeout_s=RECOVERY_S)
+            time.sleep(pause_s)
+            killed_at = agent_killed(world)  # by this thread: a process ends with the thread that started it
+            kills += 1
+    row.struck.append(kills)
     row.recovery_s.append(bad.answered_at - killed_at)
-    world.agents["one"].wait()
+    row.left_over = world.left_over()
+    row.dead_letters = world.received(DEAD_JOBS) - dead_letters
+    ask_again(world, row)
+    if (received := world.received(JOBS, bad.number)) != kills:
+        bad.is_wrong, bad.why = True, f"received {received} times"
     return row
 
 
-COLUMNS = ("jobs", "at once", "late", "dead-lettered", "lost", "wrong")
+def ask_again(world, *rows):
+    """Whether each answer is still the first one."""
+    delivered, customer = world.delivered(), Customer(world)
+    for job in (job for row in rows for job in row.jobs if job.answer):
+        customer.ask_again(job, delivered)
 
 
 def table(rows):
-    lines = [["fault", "times", *COLUMNS, "recovery s, worst"]]
-    for row in rows:
-        counts = row.counts
-        lines.append(
-            [
-                row.fault,
-                str(len(row.recovery_s)),
-                *(str(counts[name]) for name in COLUMNS),
-                f"{max(row.recovery_s):.1f}",
-            ]
-        )
+    lines = [["fault", *rows[0].counts], *([row.fault, *map(str, row.counts.values())] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
 
+def settings():
+    queues = template.platform()["Resources"]
+    return {
+        "clients": [kind.name for kind in KINDS],
+        "job_s": JOB_S,
+        **SETTINGS,
+        "heartbeat_s": heartbeat.EVERY_S,
+        "visibility_s": {
+            name: queues[name]["Properties"]["VisibilityTimeout"]
+            for name in ("JobQueue", "ResultsQueue", "WebhookQueue")
+        },
+        "maxReceiveCount": queues["JobQueue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"],
+    }
+
+
 def main():
-    settings = f"{CLIENTS} clients, {WORKERS} workers, {POOL} warm besides, {SETTINGS}, visibility 15 s, heartbeat 5 s"
-    print(settings)
+    print(json.dumps(settings()))
+    rows = []
     with contextlib.ExitStack() as resources:
         logs = resources.enter_context(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True))
         world = World(resources, logs)
-        rows = []
-        for fault in FAULTS:
-            rows.append(suffer(world, fault, TIMES))
-            print(table(rows)[-1], flush=True)
-        rows.append(poison(world))
-    print("\n".join(table(rows)))
+        for fault in (*FAULTS, POISON):
+            rows.append(poison(world) if fault == POISON else suffer(world, fault, TIMES))
+            print("\n".join([table(rows)[-1], *rows[-1].complaints]), flush=True)
+        ask_again(world, *rows)  # meanwhile housekeeping has gone through the reply queues of processes that died
+        is_good = all(row.is_good for row in rows)
+        if not is_good:
+            keep(logs)
+    print("\n".join([*table(rows), *(line for row in rows for line in row.complaints)]))
     LOCAL.mkdir(exist_ok=True)
-    measured = [{"fault": row.fault, **row.counts, "recovery_s": row.recovery_s} for row in rows]
-    (LOCAL / "faults.json").write_text(json.dumps({"settings": settings, "faults": measured}, indent=1))
-    return 0 if all(row.is_good for row in rows) else 1
+    measured = [{"fault": row.fault, **row.counts, "recovery_s": row.recovery_s, "struck": row.struck} for row in rows]
+    (LOCAL / "faults.json").write_text(json.dumps({"settings": settings(), "faults": measured}, indent=1))
+    return 0 if is_good else 1
+
+
+def keep(logs):
+    (LOCAL / "faults").mkdir(parents=True, exist_ok=True)
+    for log in Path(logs).glob("*.log"):
+        shutil.copy(log, LOCAL / "faults")
 
 
 if __name__ == "__main__":

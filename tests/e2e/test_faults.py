@@ -7,22 +7,27 @@ import pytest
 from tests import faults
 from tests.fault_world import World
 
+# make faults waits as long as messages are really hidden; here just longer than the heartbeat.
+HIDDEN_S = 6
+POISON_HIDDEN_S = 2
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     with contextlib.ExitStack() as resources:
-        yield World(resources, tmp_path_factory.mktemp("f"))
+        world = World(resources, tmp_path_factory.mktemp("f"))
+        world.hide_messages_for(HIDDEN_S, "JOB_QUEUE_URL", "RESULTS_QUEUE_URL", "WEBHOOK_QUEUE_URL")
+        yield world
 
 
 @pytest.mark.parametrize("fault", faults.FAULTS)
 def test_every_job_has_one_result_whatever_dies(world, fault, monkeypatch):
     monkeypatch.setattr(faults, "AFTER_S", 0.5)
     row = faults.suffer(world, fault, 1)
-    assert row.is_good, faults.table([row])
+    assert row.is_good, "\n".join([*faults.table([row]), *row.complaints])
 
 
 def test_job_that_kills_its_agents_is_answered_as_a_dead_letter(world):
-    at_once = {"VisibilityTimeout": "2"}  # make faults waits the 15 s that it really takes, three times
-    world.sqs.set_queue_attributes(QueueUrl=world.settings["JOB_QUEUE_URL"], Attributes=at_once)
-    row = faults.poison(world)
-    assert row.is_good, faults.table([row])
+    world.hide_messages_for(POISON_HIDDEN_S, "JOB_QUEUE_URL")
+    row = faults.poison(world, pauses_s=[0] * faults.KILLS, is_alone=True)
+    assert row.is_good, "\n".join([*faults.table([row]), *row.complaints])
