@@ -441,7 +441,7 @@ class FakeJobTable:
             held = self._held(seen.job_id)
             if held is None:
                 raise JobTableError("no such job")
-            return self._put(record) if self._is_open(held) and held.nonce == seen.nonce else held
+            return self._put(record) if self._is_open(held) and not held.promised and held.nonce == seen.nonce else held
 
     def unclaim(self, record):
         with self._lock:

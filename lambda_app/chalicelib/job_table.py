@@ -45,7 +45,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str = ""
     nonce: str = ""
     counted: int = 0  # among the waiting jobs of its key, until it has its reply
-    promised: int = 0  # it was sent, and its customer told to ask for it
+    promised: int = 0  # its customer is told to ask for it, and it is not sent again
     retry_at: int  # unless it is promised: from then on the same request sends it again
     expires_at: int  # from then on no host begins it
     kept_until: int  # its customer may ask until then
@@ -99,8 +99,9 @@ class JobTable:
         return self._put(record, condition, {":now": now_s})
 
     def replace(self, seen: JobRecord, record: JobRecord) -> JobRecord:
-        """Stores `record` if the job has no reply and is of the same writer as `seen`; what is there then."""
-        return self._put(record, f"nonce = :nonce AND {_IS_OPEN}", {":nonce": seen.nonce})
+        """Stores `record` if the job is of the same writer as `seen` and neither promised nor done; what is there."""
+        condition = f"nonce = :nonce AND promised = :no AND {_IS_OPEN}"
+        return self._put(record, condition, {":nonce": seen.nonce, ":no": 0})
 
     def unclaim(self, record: JobRecord) -> None:
         """Removes what `claim` stored, as if it had never been, unless it went on meanwhile."""

@@ -118,21 +118,27 @@ class Jobs:
         What was asked before under an Idempotency-Key costs no run. Raises ProblemError.
         """
         try:
-            if order.idempotency_key is not None:
-                return self._submit_once(order, admit)
-            record = self._record(order, uuid.uuid4().hex)
-            self._enter(order, record, admit)
-            return self._begin(order, record, is_stored=False)
+            submit = self._submit_anew if order.idempotency_key is None else self._submit_once
+            answer = submit(order, admit)
         except JobTableError as error:
             log.exception("jobs_table_failed")
             raise JobsUnavailableError from error
+        if isinstance(answer, JobRecord) and answer.forgotten:
+            raise JobGoneError
+        return answer
+
+    def _submit_anew(self, order: Order, admit: Admit) -> Reply | JobRecord:
+        record = self._record(order, uuid.uuid4().hex)
+        self._enter(order, record, admit)
+        return self._begin(order, record, is_stored=False)
 
     def _submit_once(self, order: Order, admit: Admit) -> Reply | JobRecord:
         mine = self._record(order, idempotent_id(order))
         logs.add(job_id=mine.job_id)
         record = self._table.claim(mine, now_s=int(self._clock()))
         if record.nonce != mine.nonce:
-            _require_same(record, mine)
+            if record.fingerprint != mine.fingerprint:
+                raise IdempotencyKeyReusedError
             admit(runs=0)
             return self._again(order, record)
         try:
@@ -145,7 +151,10 @@ class Jobs:
     def _again(self, order: Order, record: JobRecord) -> Reply | JobRecord:
         """The answer to a request that was made before."""
         until = self._clock() + (0.0 if order.is_async else order.wait_s)
-        while record.reply is None:
+        holder = record.nonce
+        while record.reply is None and not record.forgotten:
+            if record.nonce != holder:  # another repeat was faster; it is about to promise the job
+                holder, until = record.nonce, max(until, self._clock())
             left_s = until - self._clock()
             if record.promised and left_s <= 0:
                 return record
@@ -161,8 +170,6 @@ class Jobs:
             found = self._table.read(record.job_id)
             if found is None:  # the first request was refused
                 raise JobsUnavailableError
-            if found.forgotten:
-                raise JobGoneError
             record = found
         return record
 
@@ -193,7 +200,7 @@ class Jobs:
         except NoReplyError:
             raise
         except ProblemError:  # it was not sent; it is paid for, so its sender need only ask again
-            self._table.replace(record, replace(record, retry_at=NOT_SENT, counted=0))
+            self._table.replace(record, replace(record, retry_at=NOT_SENT))
             raise
 
     def _begin(self, order: Order, record: JobRecord, *, is_stored: bool) -> Reply | JobRecord:
@@ -210,7 +217,7 @@ class Jobs:
         except JobTableError as error:
             log.exception("jobs_table_failed")
             raise NoReplyError(record.job_id) from error
-        except ProblemError:
+        except Exception:
             self._uncount(record)
             raise
         if reply is None:
@@ -226,9 +233,8 @@ class Jobs:
 
     def _send(self, order: Order, record: JobRecord, *, is_stored: bool) -> JobRecord:
         """For nobody to wait for."""
-        logs.add(job_id=record.job_id)
         try:
-            if not is_stored:
+            if not is_stored:  # its result and its webhook need the item; its customer hears of it once it is sent
                 record = self._promise(record, is_stored=False)
             self._hosts.send(job_of(order, record, now=self._clock()), key_id=order.key_id)
         except Exception:
@@ -243,7 +249,10 @@ class Jobs:
         promised = replace(record, promised=1)
         if is_stored:
             return self._table.replace(record, promised)
-        return self._table.claim(promised, now_s=int(self._clock()))
+        held = self._table.claim(promised, now_s=int(self._clock()))
+        if held.nonce != promised.nonce:  # its result came first, stored by who did not know that it counts
+            self._uncount(record)
+        return held
 
     def _record(self, order: Order, job_id: str, *, before: JobRecord | None = None) -> JobRecord:
         return record_of(order, job_id, now=self._clock(), result_kept_s=self._result_kept_s, before=before)
@@ -260,10 +269,3 @@ class Jobs:
             self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
         except JobTableError:  # it ends by itself
             log.warning("job_still_counted", exc_info=True)
-
-
-def _require_same(record: JobRecord, mine: JobRecord) -> None:
-    if record.fingerprint != mine.fingerprint:
-        raise IdempotencyKeyReusedError
-    if record.forgotten:
-        raise JobGoneError

@@ -138,6 +138,12 @@ def test_job_with_a_reply_or_forgotten_is_not_replaced(table):
     assert [table.read(seen.job_id) for seen in (answered, forgotten)] == expected
 
 
+def test_job_that_is_promised_is_not_replaced(table):
+    seen = claimed(table)
+    promised = table.replace(seen, replace(seen, promised=1))
+    assert table.replace(seen, replace(seen, nonce="another")) == table.read(seen.job_id) == promised
+
+
 def test_job_that_is_gone_is_not_replaced(table):
     seen = record()
     with pytest.raises(JobTableError):

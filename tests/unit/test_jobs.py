@@ -512,6 +512,46 @@ def test_forgotten_job_is_gone_and_stays_so(world):
         world.submit(is_async=True, idempotency_key="k")
 
 
+def forgetting(world, method):
+    """`method`, whose job is forgotten just before; a loop that never ends fails."""
+    calls = iter(range(50))
+
+    def forget_first(*arguments, **options):
+        if next(calls) == 0:
+            world.results.forget(world.only.job_id, key_id="key")
+        return method(*arguments, **options)
+
+    return forget_first
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_job_that_is_forgotten_while_it_is_taken_over_is_gone(world, is_async):
+    died(world, "before_it_sent")
+    world.now += 20 + WAITING_S + 1
+    world.table.replace = forgetting(world, world.table.replace)
+    with pytest.raises(JobGoneError):
+        world.submit(idempotency_key="k", is_async=is_async)
+
+
+@pytest.mark.parametrize("reply", [None, result_of("0" * 32)], ids=["late", "in_time"])
+def test_job_that_is_forgotten_while_it_is_waited_for_is_gone(world, reply):
+    world.hosts.reply = forgetting(world, lambda job: reply and result_of(job.id))
+    with pytest.raises(JobGoneError):
+        world.submit(idempotency_key="k")
+
+
+def test_asynchronous_job_that_is_forgotten_while_it_is_sent_is_gone(world):
+    world.table.replace = forgetting(world, world.table.replace)
+    with pytest.raises(JobGoneError):
+        world.submit(idempotency_key="k", is_async=True)
+
+
+def test_counted_job_whose_result_was_stored_for_nobody_counts_no_more(world):
+    world.hosts.reply = lambda job: world.results.settle(result_of(job.id), key_id="key") and None
+    assert world.submit(is_counted=True).reply is not None
+    assert world.waiting.entries["key"] == {}
+
+
 def test_result_past_its_time_is_gone(world):
     record = world.submit(is_async=True)
     world.results.settle(result_of(record.job_id))
