@@ -335,7 +335,8 @@ def test_make_says_what_deploy_understands(given, architecture):
     printed = subprocess.run(
         ["make", "--dry-run", "deploy", "STAGE=prod", *given], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    words = printed.splitlines()[-1].replace('"', "").split()
+    (line,) = [each for each in printed.splitlines() if "infra.deploy" in each]  # below make, it says more than that
+    words = line.replace('"', "").split()
     options = deploy.arguments_parser().parse_args(
         list(itertools.dropwhile(lambda each: each != "infra.deploy", words))[1:]
     )
