@@ -19,16 +19,16 @@ from typing import Final
 import docker
 from docker import DockerClient
 
-from executor_host.image import build
+from executor_host.image import build, wheels
+from executor_host.image.wheels import WheelsError
 
 REPOSITORY: Final = "python-exec-agent"
-PYTHON_VERSION: Final = "3.13"  # of both bases
 WHEELS: Final = (
     *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
     *("docker", "requests", "certifi", "charset-normalizer", "idna"),
     *("msgspec", "prometheus-client", "python-json-logger"),
 )
-BOTOCORE_MODELS: Final = ("autoscaling", "sqs")  # all of them are 25 MB
+BOTOCORE_MODELS: Final = ("autoscaling", "sqs")
 MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}  # Docker's name: that of wheels
 ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # Docker's name: Lambda's
 
@@ -45,10 +45,6 @@ class ArchitectureError(Exception):
 
 class SaveError(Exception):
     """The engine's command line could not save the images."""
-
-
-class WheelsError(Exception):
-    """A wheel of the agent's is not to be had; the message ends with what pip printed."""
 
 
 def requirements() -> str:
@@ -71,7 +67,7 @@ def architecture_of(client: DockerClient) -> str:
 def image_tag(architecture: str) -> str:
     """The name of the image that these sources make."""
     inputs = hashlib.sha256(f"{requirements()}{build.image_tag()}".encode())
-    for path in (_DOCKERFILE, Path(__file__), *_sources()):
+    for path in (_DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()):
         inputs.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
 
@@ -84,9 +80,10 @@ def ensure_image(client: DockerClient) -> str:
     tag, sandbox = image_tag(architecture_of(client)), build.ensure_image(client)
     if not build.exists(client, tag):
         with tempfile.TemporaryDirectory() as scratch:
-            wheels = Path(scratch)
-            _fetch(wheels, machine=MACHINES[client.version()["Arch"]])
-            context = _context(wheels)
+            wanted, fetched = Path(scratch, "requirements.txt"), Path(scratch, "wheels")
+            wanted.write_text(requirements())
+            wheels.fetch(wanted, fetched, machine=MACHINES[client.version()["Arch"]])
+            context = _context(fetched)
         arguments = {"BASE": build.base(client), "SANDBOX_IMAGE": sandbox}
         build.build(client, tag, context=context, arguments=arguments)
     return tag
@@ -122,33 +119,14 @@ def _sources() -> list[Path]:
     )
 
 
-def _fetch(target: Path, *, machine: str) -> None:
-    wanted = target.with_suffix(".txt")
-    wanted.write_text(requirements())
-    platforms = [f"--platform={kind}_{machine}" for kind in ("manylinux2014", "manylinux_2_28")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
-    checked = [
-        f"--python-version={PYTHON_VERSION}",
-        "--require-hashes",
-        f"--requirement={wanted}",
-        f"--target={target}",
-    ]
-    try:
-        done = subprocess.run([*command, *platforms, *checked], capture_output=True, text=True, check=False)
-    finally:
-        wanted.unlink()
-    if done.returncode != 0:
-        raise WheelsError(f"pip could not fetch the agent's wheels:\n{done.stderr[-2000:]}")
-
-
-def _context(wheels: Path) -> io.BytesIO:
+def _context(fetched: Path) -> io.BytesIO:
     """The build's directory: the Dockerfile and agent/, in which everything can be read by all."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
         _add(archive, [(_DOCKERFILE, "Dockerfile")])
         _add(archive, [(path, f"agent/{_module_path(path)}") for path in _sources()])
-        files = [(path, path.relative_to(wheels)) for path in sorted(wheels.rglob("*")) if path.is_file()]
-        _add(archive, [(path, f"agent/{name}") for path, name in files if _is_needed(name)])
+        found = wheels.files(fetched, models=BOTOCORE_MODELS)
+        _add(archive, [(path, f"agent/{name}") for path, name in found])
     context.seek(0)
     return context
 
@@ -164,13 +142,6 @@ def _add(archive: tarfile.TarFile, files: Iterable[tuple[Path, str]]) -> None:
 def _module_path(path: Path) -> Path:
     root = _ROOT if path.is_relative_to(_HERE) else _ROOT / "lambda_app"
     return path.relative_to(root)
-
-
-def _is_needed(name: Path) -> bool:
-    if name.parts[0] == "bin":
-        return False
-    in_models = name.parts[:2] == ("botocore", "data") and len(name.parts) > 3  # noqa: PLR2004 - below a service
-    return not in_models or name.parts[2] in BOTOCORE_MODELS
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from executor_host import host_image
 from executor_host.image.build import ImageBuildError
 from executor_host.image.debian import PackagesError
+from executor_host.image.wheels import WheelsError
 from infra import account
 from infra.account import Clients, Say
 from infra.engine import EngineError, docker_engine
@@ -35,7 +36,7 @@ STUCK: Final = {
 HAPPY: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
 FAILURES: Final = (
     *(EngineError, ProcessError, BotoCoreError, ClientError, ImageBuildError, PackagesError),
-    *(host_image.ArchitectureError, host_image.SaveError, host_image.WheelsError),
+    *(host_image.ArchitectureError, host_image.SaveError, WheelsError),
 )
 
 

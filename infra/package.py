@@ -12,13 +12,14 @@ from typing import Final
 
 import msgspec
 
+from executor_host.image import wheels
+from executor_host.image.wheels import PYTHON_VERSION, WheelsError
 from infra import template
 from infra.processes import LOCAL, ROOT
 
 OUTPUT: Final = LOCAL / "package"
 PROJECT: Final = ROOT / "lambda_app"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
-PYTHON_VERSION: Final = "3.13"
 PLATFORMS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's name: that of wheels
 # Defaults of parameters; a test compares those for x86_64 with infra/template.yaml.
 HOST_DEFAULTS: Final = {
@@ -35,7 +36,7 @@ HOST_DEFAULTS: Final = {
         "InstanceTypeThird": "m7g.large",
     },
 }
-BOTOCORE_MODELS: Final = ("sqs", "dynamodb")  # all of them are 14 MB
+BOTOCORE_MODELS: Final = ("sqs", "dynamodb")
 MADE_AT: Final = (1980, 1, 1, 0, 0, 0)  # equal contents make an equal zip
 
 
@@ -44,14 +45,15 @@ class PackageError(Exception):
 
 
 def package(output: Path, *, architecture: str, python_version: str = PYTHON_VERSION) -> Path:
-    """Writes api-….zip and template-….json; the path of the template. Raises PackageError."""
+    """Writes api-….zip and template-….json; the path of the template. Raises PackageError, WheelsError."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         made = _chalice(Path(scratch))
-        wheels = Path(scratch) / "wheels"
-        _install(wheels, architecture=architecture, python_version=python_version)
+        fetched = Path(scratch) / "wheels"
+        machine = PLATFORMS[architecture]
+        wheels.fetch(PROJECT / "requirements.txt", fetched, machine=machine, python_version=python_version)
         archive = output / f"api-{architecture}.zip"
-        _zip(archive, sources=made / "deployment.zip", wheels=wheels)
+        _zip(archive, sources=made / "deployment.zip", fetched=fetched)
         merged = _finished(template.load((made / "sam.yaml").read_text()), archive.name, architecture=architecture)
     written = output / f"template-{architecture}.json"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(merged)))
@@ -68,13 +70,6 @@ def _chalice(scratch: Path) -> Path:
     return made
 
 
-def _install(target: Path, *, architecture: str, python_version: str) -> None:
-    platforms = [f"--platform={kind}_{PLATFORMS[architecture]}" for kind in ("manylinux2014", "manylinux_2_28")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
-    wanted = [f"--python-version={python_version}", "--require-hashes", f"--requirement={PROJECT / 'requirements.txt'}"]
-    _run([*command, *platforms, *wanted, f"--target={target}"], cwd=ROOT)
-
-
 def _run(command: list[str], *, cwd: Path) -> None:
     environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1"}  # Chalice wants one, and puts it nowhere
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -82,24 +77,15 @@ def _run(command: list[str], *, cwd: Path) -> None:
         raise PackageError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
-def _zip(archive: Path, *, sources: Path, wheels: Path) -> None:
+def _zip(archive: Path, *, sources: Path, fetched: Path) -> None:
     with zipfile.ZipFile(sources) as made:
         files = {name: made.read(name) for name in made.namelist()}
-    for path in wheels.rglob("*"):
-        if path.is_file() and _is_needed(path.relative_to(wheels)):
-            files[str(path.relative_to(wheels))] = path.read_bytes()
+    files |= {name: path.read_bytes() for path, name in wheels.files(fetched, models=BOTOCORE_MODELS)}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as written:
         for name, content in sorted(files.items()):
             info = zipfile.ZipInfo(name, MADE_AT)
             info.external_attr = 0o644 << 16
             written.writestr(info, content, zipfile.ZIP_DEFLATED)
-
-
-def _is_needed(name: Path) -> bool:
-    if name.parts[0] == "bin" or "__pycache__" in name.parts:
-        return False
-    in_models = name.parts[:2] == ("botocore", "data") and len(name.parts) > 3  # noqa: PLR2004 - below a service
-    return not in_models or name.parts[2] in BOTOCORE_MODELS
 
 
 def _finished(merged: template.Template, archive: str, *, architecture: str) -> template.Template:
@@ -127,7 +113,7 @@ def main(arguments: list[str]) -> str | None:
             written = package(options.output, architecture=architecture)
             megabytes = (options.output / f"api-{architecture}.zip").stat().st_size / 1e6
             sys.stdout.write(f"{written}, api-{architecture}.zip: {megabytes:.1f} MB\n")
-    except PackageError as error:
+    except (PackageError, WheelsError) as error:
         return str(error)
     return None
 
