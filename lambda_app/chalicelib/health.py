@@ -1,7 +1,6 @@
 """How the fleet does, for an operator: what waits in the queue, and which hosts are there."""
 
 import logging
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -9,6 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.contract import HostReport
 from chalicelib.hosts import HostsError
+from chalicelib.overload import WAITING, QueueMeter
 from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 UP: Final = {"status": "ok"}  # all that is told to everybody
 OPERATOR_PLAN: Final = "internal"
 RETRY_AFTER_S: Final = 5
-WAITING, RUNNING = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
+RUNNING: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 class HealthUnknownError(ProblemError):
@@ -32,13 +32,6 @@ class HealthUnknownError(ProblemError):
             ),
             headers={"Retry-After": str(RETRY_AFTER_S)},
         )
-
-
-class QueueMeter(Protocol):
-    """What is used of boto3's SQS client."""
-
-    def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: Sequence[str]) -> dict[str, Any]:  # noqa: N803
-        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html."""
 
 
 class Hosts(Protocol):

@@ -13,7 +13,7 @@ from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
 
 log = logging.getLogger(__name__)
 
-ATTRIBUTE: Final = "ApproximateNumberOfMessages"  # those that no host has taken yet
+WAITING: Final = "ApproximateNumberOfMessages"  # those that no host has taken yet
 READ_EVERY_S: Final = 3.0  # the number itself is about that old
 RETRY_AFTER_S: Final = 5  # it has been read anew by then
 FILLING: Final = 0.25  # of the limit; below it nobody holds up anybody (docs/decisions/012)
@@ -71,8 +71,8 @@ class Overload:
 
     def _read(self) -> None:
         try:
-            answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[ATTRIBUTE])
-            self._depth = int(answer["Attributes"][ATTRIBUTE])
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[WAITING])
+            self._depth = int(answer["Attributes"][WAITING])
         except (BotoCoreError, ClientError):
             log.exception("queue_depth_failed")
             self._depth = 0  # a queue that is down refuses the job itself
