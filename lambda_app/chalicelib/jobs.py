@@ -175,9 +175,8 @@ class Jobs:
 
     def _take_over(self, order: Order, before: JobRecord, record: JobRecord, *, left_s: float) -> Reply | JobRecord:
         self._uncount(before)
-        is_waited_for = not order.is_async and left_s >= MIN_WAIT_S
-        order = replace(order, wait_s=max(left_s, 0.0))
-        return self._begin_stored(order, record, is_again=True, is_waited_for=is_waited_for)
+        is_async = order.is_async or left_s < MIN_WAIT_S
+        return self._begin_stored(replace(order, wait_s=left_s, is_async=is_async), record, is_again=True)
 
     def _enter(self, order: Order, record: JobRecord, admit: Admit) -> None:
         """Counted before it is paid for, since what has no place costs nothing."""
@@ -188,15 +187,11 @@ class Jobs:
             self._uncount(record)
             raise
 
-    def _begin_stored(
-        self, order: Order, record: JobRecord, *, is_again: bool = False, is_waited_for: bool = True
-    ) -> Reply | JobRecord:
+    def _begin_stored(self, order: Order, record: JobRecord, *, is_again: bool = False) -> Reply | JobRecord:
         try:
             if is_again:
                 self._count(order, record)
-            if is_waited_for:
-                return self._begin(order, record, is_stored=True)
-            return self._send(order, record, is_stored=True)
+            return self._begin(order, record, is_stored=True)
         except NoReplyError:
             raise
         except ProblemError:  # it was not sent; it is paid for, so its sender need only ask again
