@@ -3,6 +3,8 @@
 import contextlib
 import subprocess
 
+import docker
+
 from infra.engine import Daemon
 
 
@@ -14,3 +16,10 @@ def daemon_in(directory):
     unmount = ["umount", "--recursive", "--lazy", daemon.data]
     while subprocess.run(unmount, stderr=subprocess.DEVNULL, check=False).returncode == 0:
         pass
+
+
+def client_of(daemon, *, image):
+    """A client of one that runs, which then has an image of the usual engine."""
+    client = docker.DockerClient(daemon.address)
+    client.images.load(b"".join(docker.from_env().images.get(image).save(named=image)))
+    return client

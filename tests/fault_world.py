@@ -22,7 +22,7 @@ from infra.aws import client, create_platform, emulated_aws
 from infra.engine import started
 from infra.key_store import KeyStore
 from infra.processes import accepts, free_port, running
-from tests.daemons import daemon_in
+from tests.daemons import client_of, daemon_in
 from tests.e2e.client import metric
 from tests.fault_proxy import REPLY_QUEUE, FaultProxy
 from tests.integration.receiver import Receiver
@@ -156,8 +156,7 @@ class World:
 
     def _load_image(self):
         image = ensure_image(docker.from_env())
-        self.docker = docker.DockerClient(self.daemon.address)
-        self.docker.images.load(b"".join(docker.from_env().images.get(image).save(named=image)))
+        self.docker = client_of(self.daemon, image=image)
         return image
 
     def kill_engine(self):

@@ -16,6 +16,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from executor_host import heartbeat
@@ -83,18 +84,10 @@ class Row:
         return lines
 
 
-def agent_killed(world):
+def agent_ended(world, number):
     world.proxy.strike(world.jobs_in_hand("one"))
     at = time.monotonic()
-    world.agents["one"].end(signal.SIGKILL)
-    world.agents["one"].restart()
-    return at
-
-
-def agent_stopped(world):
-    world.proxy.strike(world.jobs_in_hand("one"))
-    at = time.monotonic()
-    world.agents["one"].end(signal.SIGTERM)
+    world.agents["one"].end(number)
     world.agents["one"].restart()
     return at
 
@@ -137,15 +130,9 @@ def api_killed(world):
     return at
 
 
-def queues_unreachable(world):
+def unreachable(world, service):
     at = time.monotonic()
-    world.proxy.outage(SQS, OUTAGE_S)
-    return at
-
-
-def tables_unreachable(world):
-    at = time.monotonic()
-    world.proxy.outage(DYNAMODB, OUTAGE_S)
+    world.proxy.outage(service, OUTAGE_S)
     return at
 
 
@@ -172,14 +159,14 @@ def reply_queue_deleted(world):
 
 
 FAULTS = {
-    "SIGKILL of the agent": agent_killed,
-    "SIGTERM of the agent": agent_stopped,
+    "SIGKILL of the agent": partial(agent_ended, number=signal.SIGKILL),
+    "SIGTERM of the agent": partial(agent_ended, number=signal.SIGTERM),
     "one of two agents killed": one_of_two_agents_killed,
     "dockerd killed, restarted": engine_killed,
     "containers removed mid-run": containers_removed,
     "API killed": api_killed,
-    "queues unreachable for 5 s": queues_unreachable,
-    "DynamoDB unreachable for 5 s": tables_unreachable,
+    "queues unreachable for 5 s": partial(unreachable, service=SQS),
+    "DynamoDB unreachable for 5 s": partial(unreachable, service=DYNAMODB),
     "every message twice": everything_delivered_twice,
     "replies delayed": replies_delayed,
     "reply queue deleted": reply_queue_deleted,
@@ -219,7 +206,9 @@ def poison(world, *, pauses_s=(1.0, 2.5, 4.0), is_alone=False):
         for pause_s in pauses_s:
             eventually(lambda kills=kills: world.received(JOBS, bad.number) > kills, timeout_s=RECOVERY_S)
             time.sleep(pause_s)
-            killed_at = agent_killed(world)  # by this thread: a process ends with the thread that started it
+            killed_at = agent_ended(
+                world, signal.SIGKILL
+            )  # by this thread: a process ends with the thread that started it
             kills += 1
     row.struck.append(kills)
     row.recovery_s.append(bad.answered_at - killed_at)

@@ -4,12 +4,11 @@ import os
 import signal
 import uuid
 
-import docker
 import pytest
 
 from chalicelib.contract import Status
 from infra.engine import started
-from tests.daemons import daemon_in
+from tests.daemons import client_of, daemon_in
 from tests.waiting import eventually
 
 
@@ -133,17 +132,16 @@ def test_missing_settings_are_all_named(start_agent):
 
 
 @pytest.fixture
-def own_daemon(tmp_path_factory, docker_client, image):
-    """A Docker Engine that a test may end, with the sandbox image in it."""
+def own_daemon(tmp_path_factory):
+    """A Docker Engine that a test may end."""
     with daemon_in(tmp_path_factory.mktemp("d")) as daemon:
         yield daemon
 
 
-def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, own_daemon, docker_client, image):
+def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with started(own_daemon):
-        client = docker.DockerClient(own_daemon.address)
-        client.images.load(b"".join(docker_client.images.get(image).save(named=image)))
+        client = client_of(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         job_id = customer.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
@@ -155,11 +153,10 @@ def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, 
     agent.popen.kill()  # told to stop, it would wait for Docker
 
 
-def test_agent_survives_a_restart_of_docker(start_agent, customer, own_daemon, docker_client, image):
+def test_agent_survives_a_restart_of_docker(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with started(own_daemon):
-        client = docker.DockerClient(own_daemon.address)
-        client.images.load(b"".join(docker_client.images.get(image).save(named=image)))
+        client = client_of(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         assert customer.run("print(1)").stdout == "1\n"

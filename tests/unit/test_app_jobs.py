@@ -22,10 +22,11 @@ SLUG = "urn:python-exec:problem:"
 pytestmark = pytest.mark.usefixtures("jobs")
 
 
-def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None):
-    """Status, headers and body of the answer; `repeated` are headers as API Gateway tells all their values."""
+def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None, full_path=None):
+    """Status, headers and body of the answer; `repeated` and `full_path` are as API Gateway tells them."""
     given = {"Content-Type": "application/json", "X-Api-Key": key} | (headers or {})
     event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, given, body.encode())
+    event["requestContext"]["path"] = full_path or path
     answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
     return answer["statusCode"], answer["headers"], json.loads(answer["body"] or "null")
 
@@ -97,11 +98,8 @@ def test_who_is_called_back_does_not_wait(jobs, table):
 @pytest.mark.parametrize(("path", "location"), [("/", "/jobs/"), ("/api/", "/api/jobs/"), ("/api", "/api/jobs/")])
 def test_promise_is_where_the_gateway_is(jobs, path, location):
     jobs.promised = PROMISED
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event(
-        "POST", "/", {"Content-Type": "application/json", "X-Api-Key": str(KEY)}, BODY.encode()
-    )
-    event["requestContext"]["path"] = path  # of a stage api, or a domain of one's own
-    assert api.app(event, LambdaContext("run", 512))["headers"]["Location"] == location + PROMISED.job_id
+    _, headers, _ = send(full_path=path)  # of a stage api, or a domain of one's own
+    assert headers["Location"] == location + PROMISED.job_id
 
 
 @pytest.mark.parametrize(("waiting", "is_counted"), [(0, False), (1, True)])

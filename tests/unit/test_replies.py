@@ -40,6 +40,15 @@ def reply_queue(sqs, settle_late=lambda _: None, **options):
     return ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=settle_late, **options)
 
 
+def failing_once(late):
+    def settle(reply):
+        late.append(reply)
+        if len(late) == 1:
+            raise RuntimeError
+
+    return settle
+
+
 def reply_to(job_id):
     return Failure(id=job_id, reason=FailureReason.EXPIRED)
 
@@ -234,12 +243,7 @@ def test_second_reply_to_a_job_is_ignored(sqs, queue, late):
 def test_late_reply_that_cannot_be_stored_comes_again(sqs, late, monkeypatch):
     monkeypatch.setattr(replies, "LATE_AGAIN_S", 0)
 
-    def settle(reply):
-        late.append(reply)
-        if len(late) == 1:
-            raise RuntimeError
-
-    queue = reply_queue(sqs, settle)
+    queue = reply_queue(sqs, failing_once(late))
     send(sqs, queue, "a")
     for job_id in ("b", "c"):
         with queue.expecting(job_id):
@@ -262,12 +266,7 @@ def test_reply_that_comes_after_it_was_last_looked_for_is_late_and_comes_again_i
 ):
     monkeypatch.setattr(replies, "LATE_AGAIN_S", 0)
 
-    def settle(reply):
-        late.append(reply)
-        if len(late) == 1:
-            raise RuntimeError
-
-    queue = reply_queue(sqs, settle)
+    queue = reply_queue(sqs, failing_once(late))
     with queue.expecting("a"):
         assert queue.arrived("a") is None
         send(sqs, queue, "a")
