@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WITH_ENGINE := $(BIN)/python -m infra.engine --
+WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
@@ -14,7 +14,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(STAMP) ## the whole stack on this machine, until Ctrl-C
-	@$(BIN)/python -m infra.local
+	@$(BIN)/python -m infra.local.stack
 
 test: lint ## lint, then every test; TESTS="tests/unit -x" runs less
 ifdef TESTS
@@ -33,34 +33,34 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
-	$(WITH_ENGINE) $(BIN)/python -m tests.bench
+	$(WITH_ENGINE) $(BIN)/python -m tests.load.bench
 
 simulate: $(STAMP) ## the fleet under a day's load with bursts: a table here, a plot in .local/; SEED=… RUNS=… an hour
-	@$(BIN)/python -m infra.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
+	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
 
 soak: $(STAMP) ## some six minutes of hostile customers; exit code 1 if an answer was wrong
-	$(WITH_ENGINE) $(BIN)/python -m tests.soak
+	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak
 
 faults: $(STAMP) ## every part of the stack dies, three times each, under a stream of jobs; exit code 1 if one was lost
-	$(WITH_ENGINE) $(BIN)/python -m tests.faults
+	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run
 
 image: $(STAMP) ## build the sandbox image and print its tag
-	@$(WITH_ENGINE) $(BIN)/python -m executor_host.image.build
+	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image
 
 hostimage: $(STAMP) ## the agent's image, and both images as .local/host-….tar.gz for hosts; needs PyPI
-	@$(WITH_ENGINE) $(BIN)/python -m executor_host.host_image
+	@$(WITH_ENGINE) $(BIN)/python -m infra.images.agent_image
 
 package: $(STAMP) ## the API as zips for both architectures, and the whole stack's templates; needs PyPI, no account
-	$(BIN)/python -m infra.package
+	$(BIN)/python -m infra.aws.package
 
 lint-infra: package ## cfn-lint on the packaged templates, before and after SAM's transform
-	$(BIN)/python -m infra.lint
+	$(BIN)/python -m infra.aws.lint_templates
 
 deploy: package ## create or update the stack STAGE=… on AWS; PARAMETERS="VpcId=… SubnetIds=…", ARCHITECTURE=arm64
-	@$(BIN)/python -m infra.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
+	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
 
 destroy: $(STAMP) ## delete the stack STAGE=… on AWS; its tables stay
-	@$(BIN)/python -m infra.deploy destroy "$(STAGE)"
+	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"
 
 lock: $(STAMP) ## compile the .in files into hashed requirements; needs the network
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \

@@ -11,12 +11,12 @@ from prometheus_client import start_http_server
 
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
-from executor_host.engine import Engine
-from executor_host.heartbeat import Heartbeat
+from executor_host.docker_engine import Engine
+from executor_host.host_reporter import Reporter
 from executor_host.job_queue import SqsJobQueue
-from executor_host.log import log_json_lines
+from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
-from executor_host.reporter import Reporter
+from executor_host.visibility import Heartbeat
 
 STOP_WITHIN_S: Final = 17.0  # a poll under way, the longest job that it brings and its overrun fit in
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

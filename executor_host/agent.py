@@ -22,10 +22,10 @@ from chalicelib.contract import (
 )
 from executor_host import metrics
 from executor_host.channel import SandboxError
-from executor_host.heartbeat import Heartbeat
 from executor_host.job_queue import Delivery, JobQueue, NoSuchQueueError, QueueError
 from executor_host.pool import WarmSandbox
 from executor_host.sandbox import Outcome
+from executor_host.visibility import Heartbeat
 
 SANDBOXES_PER_JOB: Final = 3  # that may break under it before its sender is told so
 SANDBOX_WAIT_S: Final = 10.0  # when one broke: above a restart of Docker; without it, another host may have the job

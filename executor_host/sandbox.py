@@ -1,4 +1,4 @@
-"""One sandbox: a hardened container, warm until its one job, gone after it. Made by engine.py, run by the agent."""
+"""One sandbox: a hardened container, warm until its one job, gone after it. Made by docker_engine.py."""
 
 import codecs
 import signal

@@ -60,7 +60,7 @@ After=docker.service
 [Service]
 ExecStart=/usr/bin/docker run --rm --name python-exec-notices ${!confined[*]} \\
   --log-opt awslogs-stream=$HOSTNAME/notices --env HOST_GROUP=${AWS::StackName}-hosts \\
-  python-exec-agent python3 -m executor_host.notices
+  python-exec-agent python3 -m executor_host.termination_watcher
 ExecStop=/usr/bin/docker stop --time 5 python-exec-notices
 Restart=on-failure
 RestartSec=5

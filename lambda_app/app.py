@@ -14,15 +14,19 @@ import msgspec
 from chalice.app import Chalice, CloudWatchEvent, CORSConfig, Request, Response, SQSEvent
 from msgspec.structs import replace
 
-from chalicelib import handlers, health, job_answers, logs, metrics, preferences, problems, settings, wiring
-from chalicelib.admission import Caller, credentials, require_usable
+from chalicelib import components, problems, settings
+from chalicelib.access.admission import Caller, credentials, require_usable
+from chalicelib.api import prefer_header, queue_events
+from chalicelib.api.run_request import RunRequest, parse_run_request, require_async, require_in_plan
+from chalicelib.components import Service
 from chalicelib.contract import Failure, Result
+from chalicelib.fleet import health
 from chalicelib.job_problems import InvalidIdempotencyKeyError, JobFailedError, UnknownJobError
-from chalicelib.job_table import JobRecord
-from chalicelib.orders import Order
-from chalicelib.validation import RunRequest, parse_run_request, require_async, require_in_plan
-from chalicelib.webhooks import require_signing_secret
-from chalicelib.wiring import Service
+from chalicelib.jobs import job_view
+from chalicelib.jobs.job_table import JobRecord
+from chalicelib.jobs.submission import Order
+from chalicelib.telemetry import logs, metrics
+from chalicelib.webhooks.delivery import require_signing_secret
 
 CORS: Final = CORSConfig(
     allow_origin="*",  # a key is sent by hand, never by the browser itself
@@ -85,7 +89,7 @@ def run() -> Response:
     caller = service().admission.identify(_credentials(request))
     _see(caller)
     is_filling = service().overload.check()
-    preference = preferences.parse(_values(request, "prefer"))
+    preference = prefer_header.parse(_values(request, "prefer"))
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
     try:
         idempotency_key = _idempotency_key(request)
@@ -110,7 +114,7 @@ def run() -> Response:
         if reply.reply is None or order.is_async:
             here = str(request.context.get("path", "/")).rstrip("/")  # of the gateway: with its stage
             return _pending(reply, {"Location": f"{here}/jobs/{reply.job_id}", **preference.applied()})
-        reply = job_answers.reply_of(reply)
+        reply = job_view.reply_of(reply)
     if isinstance(reply, Failure):
         raise JobFailedError(reply.id, reply.reason)
     return _ran(reply, preference.applied())
@@ -135,7 +139,7 @@ def job(job_id: str) -> Response:
         record = service().results.get(job_id, key_id=caller.record.key_id)
     if record.reply is None:
         return _pending(record, problems.NO_HEADERS)
-    return _json(job_answers.of_record(record))
+    return _json(job_view.of_record(record))
 
 
 @app.route("/usage", methods=["GET"], content_types=[], cors=CORS)
@@ -162,21 +166,21 @@ def is_up() -> Response:
 @app.on_sqs_message(queue="python-exec-results", batch_size=10)
 def store_results(event: SQSEvent) -> dict[str, Any]:
     """What hosts finished when nobody waited for it."""
-    return handlers.each(
-        event.to_dict(), lambda record: handlers.store_result(record, service().results, service().hosts)
+    return queue_events.each(
+        event.to_dict(), lambda record: queue_events.store_result(record, service().results, service().hosts)
     )
 
 
 @app.on_sqs_message(queue="python-exec-jobs-dead", batch_size=10)
 def answer_dead_letters(event: SQSEvent) -> dict[str, Any]:
     """Jobs that no host finished, as often as they were tried."""
-    return handlers.each(event.to_dict(), lambda record: handlers.answer_dead_letter(record, service().results))
+    return queue_events.each(event.to_dict(), lambda record: queue_events.answer_dead_letter(record, service().results))
 
 
 @app.on_sqs_message(queue="python-exec-webhooks", batch_size=1)  # one attempt may take ten seconds
 def send_webhooks(event: SQSEvent) -> dict[str, Any]:
     """Results that their customers want to be sent."""
-    return handlers.each(event.to_dict(), lambda record: service().webhooks.deliver(record["body"]))
+    return queue_events.each(event.to_dict(), lambda record: service().webhooks.deliver(record["body"]))
 
 
 @app.schedule("rate(1 minute)")
@@ -194,7 +198,7 @@ def service() -> Service:
 
 @cache
 def _service() -> Service:
-    made = wiring.service(settings.load(os.environ))
+    made = components.service(settings.load(os.environ))
     app.log.info("process_started", extra=metrics.of_process())
     return made
 
@@ -243,12 +247,12 @@ def _values(request: Request, name: str) -> list[str]:
 
 def _ran(result: Result, headers: problems.Headers) -> Response:
     logs.add(job_status=result.status)
-    return _json(job_answers.of_result(result), headers=headers)
+    return _json(job_view.of_result(result), headers=headers)
 
 
 def _pending(record: JobRecord, headers: problems.Headers) -> Response:
-    logs.add(job_status=job_answers.PENDING)
-    shown = {"id": record.job_id, "status": job_answers.PENDING}
+    logs.add(job_status=job_view.PENDING)
+    shown = {"id": record.job_id, "status": job_view.PENDING}
     return _json(shown, status=HTTPStatus.ACCEPTED, headers={"Retry-After": str(RETRY_AFTER_S), **headers})
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from executor_host.engine import Engine
-from executor_host.image.build import ensure_image
+from executor_host.docker_engine import Engine
+from infra.images.sandbox_image import ensure_image
 
 TESTS = Path(__file__).parent
 

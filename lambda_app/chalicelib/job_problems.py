@@ -1,4 +1,4 @@
-"""What may be wrong with a job, as problems. Raised by jobs.py and the routes."""
+"""What may be wrong with a job, as problems. Raised by submit.py and the routes."""
 
 from http import HTTPStatus
 from typing import Final

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from infra.local import local_stack
-from tests.e2e.client import Client
+from infra.local.stack import local_stack
+from tests.support.http_client import Client
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib.keys import new_key
-from infra.aws import client as aws_client
-from infra.key_store import KeyStore
-from tests.e2e.client import Client
+from chalicelib.access.api_keys import new_key
+from infra.local.emulated_aws import client as aws_client
+from infra.operator.key_admin import KeyStore
+from tests.support.http_client import Client
 
 BODY = json.dumps({"code": "print(1)"}).encode()
 SLUG = "urn:python-exec:problem:"
@@ -90,7 +90,7 @@ def test_revoked_key_is_refused_at_the_next_request(stack, create, connected):
     api_key = create("free")
     client = connected(api_key)
     assert client.post(code="print(1)").status == 200
-    command = [sys.executable, "-m", "infra.keys", "revoke", api_key.split("_")[1]]
+    command = [sys.executable, "-m", "infra.operator.keys_cli", "revoke", api_key.split("_")[1]]
     subprocess.run(
         command, env={**stack.environment, "PYTHONPATH": ":".join(sys.path)}, check=True, capture_output=True
     )

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from tests import faults
-from tests.fault_world import World
+from tests.faults import run
+from tests.faults.stack import World
 
 # make faults waits as long as messages are really hidden; here just longer than the heartbeat.
 HIDDEN_S = 6
@@ -20,14 +20,14 @@ def world(tmp_path_factory):
         yield world
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS)
+@pytest.mark.parametrize("fault", run.FAULTS)
 def test_every_job_has_one_result_whatever_dies(world, fault, monkeypatch):
-    monkeypatch.setattr(faults, "AFTER_S", 0.5)
-    row = faults.suffer(world, fault, 1)
-    assert row.is_good, "\n".join([*faults.table([row]), *row.complaints])
+    monkeypatch.setattr(run, "AFTER_S", 0.5)
+    row = run.suffer(world, fault, 1)
+    assert row.is_good, "\n".join([*run.table([row]), *row.complaints])
 
 
 def test_job_that_kills_its_agents_is_answered_as_a_dead_letter(world):
     world.hide_messages_for(POISON_HIDDEN_S, "JOB_QUEUE_URL")
-    row = faults.poison(world, pauses_s=[0] * faults.KILLS, is_alone=True)
-    assert row.is_good, "\n".join([*faults.table([row]), *row.complaints])
+    row = run.poison(world, pauses_s=[0] * run.KILLS, is_alone=True)
+    assert row.is_good, "\n".join([*run.table([row]), *row.complaints])

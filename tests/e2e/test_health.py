@@ -4,7 +4,7 @@ import json
 import urllib.request
 
 from executor_host import __version__
-from tests.waiting import eventually
+from tests.support.polling import eventually
 
 
 def health(stack, key=None):

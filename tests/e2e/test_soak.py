@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import soak
+from tests.load import soak
 
 
 def test_short_programs_are_answered_right(engine):

@@ -11,9 +11,9 @@ import pytest
 
 from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
-from infra.aws import client, emulated_aws
-from infra.processes import free_port, running
-from tests.waiting import eventually
+from infra.local.emulated_aws import client, emulated_aws
+from infra.local.processes import free_port, running
+from tests.support.polling import eventually
 
 
 @pytest.fixture(scope="session")

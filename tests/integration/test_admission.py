@@ -10,12 +10,12 @@ import uuid
 
 import pytest
 
-from chalicelib.admission import UNAUTHORIZED_AFTER_S, Admission, AdmissionUnavailableError, UnauthorizedError
-from chalicelib.key_table import KeyTable, to_item
-from chalicelib.keys import new_key
-from infra.aws import client, create_platform, emulated_aws
-from infra.key_store import KeyStore
-from tests.fakes import record_of
+from chalicelib.access.admission import UNAUTHORIZED_AFTER_S, Admission, AdmissionUnavailableError, UnauthorizedError
+from chalicelib.access.api_keys import new_key
+from chalicelib.access.key_table import KeyTable, to_item
+from infra.local.emulated_aws import client, create_platform, emulated_aws
+from infra.operator.key_admin import KeyStore
+from tests.support.fakes import record_of
 
 PROCESSES = 4
 REPETITIONS = 20
@@ -44,7 +44,7 @@ def store(dynamodb, table):
 @pytest.fixture
 def processes(aws, table):
     with contextlib.ExitStack() as started:
-        command = [sys.executable, "-m", "tests.rush", table]
+        command = [sys.executable, "-m", "tests.load.concurrent_admission", table]
         environment = {**os.environ, **aws.environment}
         yield [
             started.enter_context(

@@ -7,9 +7,9 @@ import uuid
 import pytest
 
 from chalicelib.contract import Status
-from infra.engine import started
-from tests.daemons import client_of, daemon_in
-from tests.waiting import eventually
+from infra.local.docker_daemon import started
+from tests.support.docker_daemons import client_of, daemon_in
+from tests.support.polling import eventually
 
 
 def test_job_on_the_queue_is_run_and_answered(start_agent, customer):

@@ -12,9 +12,10 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.backends import get_backend
 
-from infra import account, deploy, template
-from infra.keys import cli
-from infra.package import HOST_DEFAULTS
+from infra import template
+from infra.aws import account_setup, deploy
+from infra.aws.package import HOST_DEFAULTS
+from infra.operator.keys_cli import cli
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -214,17 +215,17 @@ def roles(clients):
 @pytest.mark.parametrize("role_is_there", [False, True], ids=["fresh", "role-of-another-region"])
 def test_gateway_without_a_role_for_logs_gets_one(fresh_clients, tmp_path, role_is_there):
     if role_is_there:
-        account._gateway_role(fresh_clients)
+        account_setup._gateway_role(fresh_clients)
     operator = Operator(fresh_clients, tmp_path)
     operator.deploy()
-    assert gateway_role(fresh_clients) == f"arn:aws:iam::{ACCOUNT}:role/{account.GATEWAY_ROLE}"
+    assert gateway_role(fresh_clients) == f"arn:aws:iam::{ACCOUNT}:role/{account_setup.GATEWAY_ROLE}"
     iam = fresh_clients("iam")
-    (policy,) = iam.list_attached_role_policies(RoleName=account.GATEWAY_ROLE)["AttachedPolicies"]
+    (policy,) = iam.list_attached_role_policies(RoleName=account_setup.GATEWAY_ROLE)["AttachedPolicies"]
     assert policy["PolicyName"] == "AmazonAPIGatewayPushToCloudWatchLogs"
-    (trust,) = iam.get_role(RoleName=account.GATEWAY_ROLE)["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    (trust,) = iam.get_role(RoleName=account_setup.GATEWAY_ROLE)["Role"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Principal"] == {"Service": "apigateway.amazonaws.com"}
     operator.destroy()
-    assert roles(fresh_clients) == [account.GATEWAY_ROLE]
+    assert roles(fresh_clients) == [account_setup.GATEWAY_ROLE]
 
 
 def test_role_that_the_gateway_has_stays(operator, clients):
@@ -255,7 +256,7 @@ def with_gateway(clients, gateway):
 @pytest.mark.parametrize("code", ["BadRequestException", "TooManyRequestsException"])
 def test_gateway_that_does_not_know_the_new_role_yet_is_asked_again(fresh_clients, code):
     gateway = SlowGateway(3, code)
-    account.let_gateway_log(with_gateway(fresh_clients, gateway), say=[].append, poll_s=0)
+    account_setup.let_gateway_log(with_gateway(fresh_clients, gateway), say=[].append, poll_s=0)
     assert [each["path"] for each in gateway.set] == ["/cloudwatchRoleArn"]
 
 
@@ -263,7 +264,7 @@ def test_gateway_that_refuses_for_good_ends_the_deployment(fresh_clients, monkey
     monkeypatch.setattr("infra.account.GATEWAY_TAKES_ROLE_WITHIN_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
-            account.let_gateway_log(with_gateway(fresh_clients, SlowGateway(1, code)), say=[].append, poll_s=0)
+            account_setup.let_gateway_log(with_gateway(fresh_clients, SlowGateway(1, code)), say=[].append, poll_s=0)
 
 
 def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
@@ -315,7 +316,7 @@ def test_images_of_another_architecture_are_refused(engine, wanted):
 def test_command_for_a_key_runs_from_the_checkout():
     setting, table, python, *rest = deploy.how_to_make_a_key({"KeysTableName": "keys"}).split()
     name, _, path = setting.partition("=")
-    assert (name, table, rest[:2]) == ("PYTHONPATH", "KEYS_TABLE=keys", ["-m", "infra.keys"])
+    assert (name, table, rest[:2]) == ("PYTHONPATH", "KEYS_TABLE=keys", ["-m", "infra.operator.keys_cli"])
     assert all((ROOT / each).is_dir() for each in path.split(":"))
     assert f"{Path(python).parent.parent}" == ".venv"
     makefile = (ROOT / "Makefile").read_text()
@@ -335,10 +336,12 @@ def test_make_says_what_deploy_understands(given, architecture):
     printed = subprocess.run(
         ["make", "--dry-run", "deploy", "STAGE=prod", *given], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    (line,) = [each for each in printed.splitlines() if "infra.deploy" in each]  # below make, it says more than that
+    (line,) = [
+        each for each in printed.splitlines() if "infra.aws.deploy" in each
+    ]  # below make, it says more than that
     words = line.replace('"', "").split()
     options = deploy.arguments_parser().parse_args(
-        list(itertools.dropwhile(lambda each: each != "infra.deploy", words))[1:]
+        list(itertools.dropwhile(lambda each: each != "infra.aws.deploy", words))[1:]
     )
     assert (options.action, options.stage, options.architecture) == ("deploy", "prod", architecture)
     assert options.parameters == (["VpcId=vpc-0", "SubnetIds=a,b"] if given else [])

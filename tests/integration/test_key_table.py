@@ -5,11 +5,11 @@ import uuid
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
-from chalicelib.keys import KeyStatus, new_key
-from chalicelib.plans import PLANS
-from infra.aws import client, create_platform
-from tests.fakes import FakeKeyTable, record_of
+from chalicelib.access.api_keys import KeyStatus, new_key
+from chalicelib.access.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
+from chalicelib.access.plans import PLANS
+from infra.local.emulated_aws import client, create_platform
+from tests.support.fakes import FakeKeyTable, record_of
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 NOW_S = 1_794_000_000  # 2026-11-06

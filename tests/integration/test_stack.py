@@ -14,9 +14,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.housekeeping import RUN_S
-from executor_host import notices
-from infra import lint, package, template
+from chalicelib.jobs.reply_queue_cleanup import RUN_S
+from executor_host import termination_watcher
+from infra import template
+from infra.aws import lint_templates, package
 
 STACK_NAME = {"Ref": "AWS::StackName"}
 ROOT = Path(__file__).parent.parent.parent
@@ -51,7 +52,7 @@ def merged(packaged):
 @pytest.fixture(scope="module")
 def expanded(packaged):
     """What CloudFormation sees: the template after SAM's transform."""
-    return json.loads(lint.expanded((packaged / f"template-{MACHINE}.json").read_text()))
+    return json.loads(lint_templates.expanded((packaged / f"template-{MACHINE}.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,9 @@ def test_bare_python_imports_the_zip_and_has_clients(packaged, tmp_path):
 
 def test_linter_accepts_the_stack_before_and_after_the_transform(packaged):
     text = (packaged / f"template-{MACHINE}.json").read_text()
-    assert [str(match) for each in (text, lint.expanded(text)) for match in lint.findings(each)] == []
+    assert [
+        str(match) for each in (text, lint_templates.expanded(text)) for match in lint_templates.findings(each)
+    ] == []
 
 
 def event_sources(expanded):
@@ -247,7 +250,7 @@ def test_host_serves_only_once_it_says_so_and_drains_before_it_goes(merged):
             "HeartbeatTimeout": 600,
             "DefaultResult": "ABANDON",
         },
-        notices.HOOK: {
+        termination_watcher.HOOK: {
             "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
             "HeartbeatTimeout": 120,
             "DefaultResult": "CONTINUE",

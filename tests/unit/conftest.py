@@ -4,13 +4,22 @@ import logging
 import app as api
 import pytest
 
-from chalicelib.admission import Admission
-from chalicelib.health import Health
-from chalicelib.logs import JsonFormatter
-from chalicelib.overload import Overload
-from chalicelib.replies import ReplyQueue
-from chalicelib.results import Results
-from tests.fakes import KEY, FakeHosts, FakeJobs, FakeJobTable, FakeKeyTable, FakeSqs, FakeWaitingJobs, record_of
+from chalicelib.access.admission import Admission
+from chalicelib.access.load_shedding import Overload
+from chalicelib.fleet.health import Health
+from chalicelib.jobs.job_results import Results
+from chalicelib.jobs.reply_queue import ReplyQueue
+from chalicelib.telemetry.logs import JsonFormatter
+from tests.support.fakes import (
+    KEY,
+    FakeHosts,
+    FakeJobs,
+    FakeJobTable,
+    FakeKeyTable,
+    FakeSqs,
+    FakeWaitingJobs,
+    record_of,
+)
 
 
 class RecordingHandler(logging.Handler):

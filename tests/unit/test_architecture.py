@@ -16,7 +16,7 @@ ONE_FILE = {AGENT / "supervisor.py": 450}
 
 CONTRACT = API / "chalicelib/contract.py"
 SUPERVISOR = AGENT / "supervisor.py"
-STANDARD_LIBRARY_ONLY = (SUPERVISOR, AGENT / "image/assemble.py")
+STANDARD_LIBRARY_ONLY = (SUPERVISOR, INFRA / "images/sandbox/assemble.py")
 
 
 def imports(path):

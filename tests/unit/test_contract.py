@@ -24,7 +24,7 @@ from chalicelib.contract import (
     decode_reply,
     encode,
 )
-from chalicelib.job_table import JobRecord, to_item
+from chalicelib.jobs.job_table import JobRecord, to_item
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ID = "0123456789abcdef0123456789abcdef"

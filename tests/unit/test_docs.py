@@ -10,30 +10,19 @@ import msgspec
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from chalicelib import (
-    admission,
-    contract,
-    dispatch,
-    health,
-    job_answers,
-    job_problems,
-    limits,
-    orders,
-    overload,
-    preferences,
-    problems,
-    settings,
-    validation,
-    waiting,
-    webhooks,
-)
-from chalicelib import metrics as api_metrics
-from chalicelib.plans import PLANS
-from executor_host import emf, hardening, metrics, supervisor
+from chalicelib import contract, job_problems, problems, settings
+from chalicelib.access import admission, load_shedding, rate_limits
+from chalicelib.access.plans import PLANS
+from chalicelib.api import prefer_header, run_request
+from chalicelib.fleet import health
+from chalicelib.jobs import dispatcher, job_view, pending_jobs, submission
+from chalicelib.telemetry import metrics as api_metrics
+from chalicelib.webhooks import delivery
+from executor_host import cloudwatch, hardening, metrics, supervisor
 from executor_host import settings as agent_settings
-from infra import local
-from infra.keys import cli
-from tests.fakes import KEY, record_of
+from infra.local import stack
+from infra.operator.keys_cli import cli
+from tests.support.fakes import KEY, record_of
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -73,17 +62,17 @@ def code_blocks(text, language):
 
 
 def test_request_table_lists_every_field():
-    assert tuple(column(table(README, "Field", "Type", "Rule"))) == validation.FIELDS
+    assert tuple(column(table(README, "Field", "Type", "Rule"))) == run_request.FIELDS
 
 
 def test_request_headers_and_lives_of_jobs_are_those_of_the_code():
     shown = dict(table(README, "Header", "Meaning"))
     assert list(shown) == ["Prefer: wait=5", "Prefer: respond-async", "Idempotency-Key"]
-    assert f"{preferences.MIN_WAIT_S} to {preferences.MAX_WAIT_S};" in shown["Prefer: wait=5"]
+    assert f"{prefer_header.MIN_WAIT_S} to {prefer_header.MAX_WAIT_S};" in shown["Prefer: wait=5"]
     assert f"1 to {job_problems.MAX_IDEMPOTENCY_KEY_CHARS} characters" in shown["Idempotency-Key"]
-    assert (orders.SYNC_LIFE_S, orders.ASYNC_LIFE_S) == (2 * 60, 60 * 60)
+    assert (submission.SYNC_LIFE_S, submission.ASYNC_LIFE_S) == (2 * 60, 60 * 60)
     assert "may begin for 2 minutes, an asynchronous one for an hour" in README
-    for status in (job_answers.PENDING, job_answers.FAILED):
+    for status in (job_view.PENDING, job_view.FAILED):
         assert f'"status": "{status}"' in README
 
 
@@ -95,8 +84,8 @@ def test_answer_table_lists_every_member():
 def test_first_curl_goes_to_the_default_address_and_is_a_valid_request():
     curl = shlex.split(next(block for block in code_blocks(README, "sh") if block.startswith("curl ")))
     content_type = curl[curl.index("-H") + 1].removeprefix("Content-Type: ")
-    request = validation.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
-    assert f"http://{local.LOOPBACK}:{local.DEFAULT_PORT}" in curl
+    request = run_request.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
+    assert f"http://{stack.LOOPBACK}:{stack.DEFAULT_PORT}" in curl
     assert request.input == "hello"
     assert "X-Api-Key: $API_KEY" in curl
 
@@ -134,18 +123,18 @@ def test_limits_are_those_of_the_code():
 def all_problems():
     """One of each that the API answers with."""
     used_up = ({"tat_us": 2**60}, {"month": 202611, "runs": 2**60})
-    standings = [limits.standing(record_of(KEY, **changes), PLANS["free"], now_us=0) for changes in used_up]
+    standings = [rate_limits.standing(record_of(KEY, **changes), PLANS["free"], now_us=0) for changes in used_up]
     found = [
         admission.UnauthorizedError(),
         admission.AdmissionUnavailableError(),
         *(admission.KeyRefusedError(kind, "", headers={}) for kind in admission.Refusal),
         *(admission.LimitedError(standing) for standing in standings),
-        overload.OverloadedError(),
+        load_shedding.OverloadedError(),
         health.HealthUnknownError(),
-        validation.NotInPlanError(PLANS["free"], "input", "", limit_bytes=1),
-        webhooks.NoSigningSecretError(),
+        run_request.NotInPlanError(PLANS["free"], "input", "", limit_bytes=1),
+        delivery.NoSigningSecretError(),
         problems.LengthRequiredError(),
-        dispatch.QueueUnavailableError(),
+        dispatcher.QueueUnavailableError(),
         job_problems.NoReplyError("0"),
         job_problems.UnknownJobError(),
         job_problems.JobGoneError(),
@@ -153,10 +142,10 @@ def all_problems():
         job_problems.IdempotencyKeyReusedError(),
         job_problems.JobsUnavailableError(),
         *(job_problems.JobFailedError("0", reason) for reason in contract.FailureReason),
-        waiting.TooManyWaitingError(PLANS["free"]),
-        validation.InvalidRequestError(validation.Rule.JSON, ""),
-        validation.TooLargeError(actual_bytes=2, limit_bytes=1),
-        validation.UnsupportedMediaTypeError(),
+        pending_jobs.TooManyWaitingError(PLANS["free"]),
+        run_request.InvalidRequestError(run_request.Rule.JSON, ""),
+        run_request.TooLargeError(actual_bytes=2, limit_bytes=1),
+        run_request.UnsupportedMediaTypeError(),
     ]
     assert {type(error) for error in found} == set(problems.ProblemError.__subclasses__())
     return {(error.problem.type.removeprefix(problems.TYPE_PREFIX), str(int(error.problem.status))) for error in found}
@@ -190,22 +179,22 @@ def test_plans_are_those_of_the_code():
 def test_rate_limit_fields_are_as_shown():
     (shown,) = [block for block in code_blocks(README, "") if block.startswith("RateLimit-Policy")]
     now_us = (
-        limits.standing(record_of(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
+        rate_limits.standing(record_of(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
     ) * 10**6
     record = record_of(KEY, tat_us=now_us + 100_000, month=202611, runs=1)
-    headers = limits.standing(record, PLANS["pro"], now_us=now_us).headers()
+    headers = rate_limits.standing(record, PLANS["pro"], now_us=now_us).headers()
     assert shown == "".join(f"{name}: {value}\n" for name, value in headers.items())
 
 
 def test_commands_for_keys_are_those_of_the_code():
-    assert column(table(README, "python -m infra.keys …", "What it does")) == sorted(
+    assert column(table(README, "python -m infra.operator.keys_cli …", "What it does")) == sorted(
         cli.commands, key=["create", "list", "show", "revoke", "rotate", "rotate-signing-secret", "set-plan"].index
     )
 
 
 def test_rules_are_those_of_validation():
     (rules,) = re.findall(r"^`rule` is one of (.*?)\.$", README, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"`([a-z0-9_]+)`", rules) == list(validation.Rule)
+    assert re.findall(r"`([a-z0-9_]+)`", rules) == list(run_request.Rule)
 
 
 def test_api_settings_are_those_of_the_code():
@@ -263,7 +252,7 @@ def test_metrics_are_those_of_the_agent():
 
 def test_cloudwatch_metrics_are_those_of_both_sides():
     shown = {(row[0], row[1]) for row in table(README, "CloudWatch metric", "From", "Dimension", "Meaning")}
-    of_host = {*emf.GAUGES, *emf.COUNTERS, "Jobs", "QueuedMs", "EngineGone", "HostUp"}
+    of_host = {*cloudwatch.GAUGES, *cloudwatch.COUNTERS, "Jobs", "QueuedMs", "EngineGone", "HostUp"}
     assert shown == {(name, "API") for name in api_metrics.UNITS} | {(name, "host") for name in of_host}
 
 

@@ -2,33 +2,36 @@ import json
 
 import pytest
 
-from chalicelib import admission, dispatch, job_problems, limits, overload, problems, validation
+from chalicelib import job_problems, problems
+from chalicelib.access import admission, load_shedding, rate_limits
+from chalicelib.access.api_keys import new_key
+from chalicelib.access.plans import PLANS
+from chalicelib.api import run_request
+from chalicelib.api.run_request import Rule
 from chalicelib.contract import FailureReason
-from chalicelib.keys import new_key
-from chalicelib.plans import PLANS
-from chalicelib.validation import Rule
-from tests.fakes import record_of
+from chalicelib.jobs import dispatcher
+from tests.support.fakes import record_of
 
-NOW_US = 1_700_000_000 * limits.SECOND_US
+NOW_US = 1_700_000_000 * rate_limits.SECOND_US
 USED_UP = {
     "rate": record_of(new_key(), tat_us=2 * NOW_US),
     "quota": record_of(new_key(), month=202311, runs=100_000),
 }
-STANDINGS = {name: limits.standing(record, PLANS["pro"], now_us=NOW_US) for name, record in USED_UP.items()}
+STANDINGS = {name: rate_limits.standing(record, PLANS["pro"], now_us=NOW_US) for name, record in USED_UP.items()}
 
 ERRORS = {
     "unauthorized": admission.UnauthorizedError(),
     "revoked": admission.KeyRefusedError(admission.Refusal.REVOKED, "This key was revoked.", headers={}),
-    "not_in_plan": validation.NotInPlanError(PLANS["free"], "timeout_s", "timeout_s may be at most 3", limit_s=3),
+    "not_in_plan": run_request.NotInPlanError(PLANS["free"], "timeout_s", "timeout_s may be at most 3", limit_s=3),
     "rate_limited": admission.LimitedError(STANDINGS["rate"]),
     "quota_exceeded": admission.LimitedError(STANDINGS["quota"]),
     "admission_unavailable": admission.AdmissionUnavailableError(),
-    "overloaded": overload.OverloadedError(),
+    "overloaded": load_shedding.OverloadedError(),
     "length_required": problems.LengthRequiredError(),
-    "invalid": validation.InvalidRequestError(Rule.RANGE, "timeout_s must be from 0.1 to 10.", field="timeout_s"),
-    "too_large": validation.TooLargeError(field="code", limit_bytes=1, actual_bytes=2),
-    "media_type": validation.UnsupportedMediaTypeError(),
-    "unavailable": dispatch.QueueUnavailableError(),
+    "invalid": run_request.InvalidRequestError(Rule.RANGE, "timeout_s must be from 0.1 to 10.", field="timeout_s"),
+    "too_large": run_request.TooLargeError(field="code", limit_bytes=1, actual_bytes=2),
+    "media_type": run_request.UnsupportedMediaTypeError(),
+    "unavailable": dispatcher.QueueUnavailableError(),
     "no_reply": job_problems.NoReplyError("0" * 32),
     "expired": job_problems.JobFailedError("0" * 32, FailureReason.EXPIRED),
     "sandbox": job_problems.JobFailedError("0" * 32, FailureReason.SANDBOX),

@@ -1,0 +1,293 @@
+"""Who may pass: a good key with rate and quota left. In front of every route that runs code.
+
+What this process saw last of a key decides which write it tries, and refuses without a call what can only have
+become worse since. Nothing is admitted without that write (docs/decisions/006).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from chalicelib.access import api_keys, rate_limits
+from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus
+from chalicelib.access.key_cache import KnownKeys
+from chalicelib.access.key_table import ChangedError, KeyTableError
+from chalicelib.access.plans import PLANS, Plan
+from chalicelib.access.rate_limits import Standing
+from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+
+log = logging.getLogger(__name__)
+
+# A wrong guess teaches what is right, and the rate and the month can each turn once meanwhile: three writes.
+# The others are for an operator who changes the key at that moment.
+MAX_WRITES: Final = 5
+RETRY_AFTER_S: Final = 2  # DynamoDB outages are short
+MAX_CREDENTIAL_CHARS: Final = 256  # of what is looked at; a key has 48
+UNAUTHORIZED_AFTER_S: Final = 0.025  # above what a read takes: to find an item takes longer than to find none
+
+
+class UnauthorizedError(ProblemError):
+    """No key, or none that opens anything; which of it is not told."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + "unauthorized",
+                title="Unauthorized",
+                status=HTTPStatus.UNAUTHORIZED,
+                detail="Send one valid key, in X-Api-Key or in Authorization as Bearer.",
+            ),
+            headers={"WWW-Authenticate": 'Bearer realm="python-exec"'},
+        )
+
+
+class Refusal(StrEnum):
+    """What is wrong with a key that is right; the end of its problem's type."""
+
+    REVOKED = "key-revoked"
+    EXPIRED = "key-expired"
+
+
+class KeyRefusedError(ProblemError):
+    """The key is right, but its time is over."""
+
+    def __init__(self, refusal: Refusal, detail: str, *, headers: Mapping[str, str]) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + refusal,
+                title="Key refused",
+                status=HTTPStatus.FORBIDDEN,
+                detail=detail,
+            ),
+            headers=dict(headers),
+        )
+
+
+class LimitedError(ProblemError):
+    """Rate or quota are used up. Retry-After is true, unless others use the same key meanwhile."""
+
+    def __init__(self, standing: Standing, *, runs: int = 1) -> None:
+        plan, wait_s = standing.plan, standing.retry_after_s(runs=runs)
+        if standing.month_left >= runs:
+            slug, detail = (
+                "rate-limited",
+                f"The limit of the plan {plan.name} is {plan.requests_per_second} a second, {plan.burst} at once",
+            )
+        else:
+            slug, detail = "quota-exceeded", f"The limit of the plan {plan.name} is {plan.runs_per_month} runs a month"
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + slug,
+                title="Too many requests",
+                status=HTTPStatus.TOO_MANY_REQUESTS,
+                detail=f"{detail}. Wait {wait_s} s.",
+                plan=plan.name,
+            ),
+            headers={**standing.headers(), "Retry-After": str(wait_s)},
+        )
+
+
+class AdmissionUnavailableError(ProblemError):
+    """Keys cannot be checked now, so nobody passes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + "admission-unavailable",
+                title="Temporarily unavailable",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                detail="Keys cannot be checked at the moment. Send the request again.",
+            ),
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+
+
+class Table(Protocol):
+    """What is used of a KeyTable."""
+
+    def read(self, key_id: str) -> KeyRecord | None:
+        """Raises KeyTableError."""
+
+    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int) -> KeyRecord:
+        """Raises ChangedError or KeyTableError."""
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who sends a request: somebody who holds a key's secret. `standing` is what was last seen."""
+
+    record: KeyRecord
+    sha256: str  # of the secret that was presented
+    standing: Standing
+
+    @property
+    def plan(self) -> Plan:
+        return self.standing.plan
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """A plan, as `GET /usage` shows it."""
+
+    requests_per_second: int
+    burst: int
+    runs_per_month: int
+    timeout_s: float
+    input_bytes: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """The answer of `GET /usage`; counts are of the current month."""
+
+    key_id: str
+    plan: str
+    limits: Limits
+    used: int
+    left: int
+    resets_at: str  # RFC 3339
+
+
+class Admission:
+    """Checks and counts requests. Any number of threads may use it at once."""
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        plans: Mapping[str, Plan] = PLANS,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._table = table
+        self._plans = plans
+        self._clock = clock
+        self._sleep = sleep
+        self._known = KnownKeys()
+        # They take the place of what is no key, or not there, so that each refusal costs what another does.
+        self._nobody = api_keys.new_key()
+        self._decoy = KeyRecord(
+            key_id=self._nobody.key_id,
+            secret_sha256=api_keys.NO_SHA256,
+            status=KeyStatus.REVOKED,
+            plan="",
+            owner="",
+            created_at=0,
+        )
+
+    def identify(self, credentials: Sequence[str], *, fresh: bool = False) -> Caller:
+        """Who holds the one key in `credentials`, whatever may be said against it otherwise.
+
+        Costs a read unless the key is known; `fresh` always costs it. Raises UnauthorizedError, whatever is
+        wrong after one read and the same time, or AdmissionUnavailableError.
+        """
+        began = time.monotonic()
+        presented = self._parse(credentials)
+        sha256, now_us = presented.sha256, self._now_us()
+        if not fresh:
+            record = self._known.recall(presented.key_id) or self._decoy
+            if record.opening_secret(sha256, now_s=now_us / rate_limits.SECOND_US):
+                return self._caller(record, sha256, now_us)
+        try:
+            found = self._table.read(presented.key_id)
+        except KeyTableError as error:
+            log.exception("key_read_failed")
+            raise AdmissionUnavailableError from error
+        record = found or self._decoy
+        if not record.opening_secret(sha256, now_s=now_us / rate_limits.SECOND_US):
+            self._sleep(max(0.0, began + UNAUTHORIZED_AFTER_S - time.monotonic()))
+            raise UnauthorizedError
+        self._known.remember(record)
+        return self._caller(record, sha256, now_us)
+
+    def admit(self, caller: Caller, *, runs: int = 1) -> Caller:
+        """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
+
+        Costs one write, none if the refusal is known. Raises KeyRefusedError, LimitedError,
+        AdmissionUnavailableError, or UnauthorizedError if the secret was replaced since it was identified.
+        """
+        record, now_us = caller.record, self._now_us()
+        for _ in range(MAX_WRITES):
+            opened_by = record.opening_secret(caller.sha256, now_s=now_us / rate_limits.SECOND_US)
+            if opened_by is None:
+                raise UnauthorizedError
+            standing = rate_limits.standing(record, self._plans[record.plan], now_us=now_us)
+            _require_usable(record, standing)
+            if standing.retry_after_s(runs=runs):
+                raise LimitedError(standing, runs=runs)
+            try:
+                record = self._table.spend(record, standing.plan, opened_by=opened_by, now_us=now_us, runs=runs)
+            except ChangedError as changed:
+                if changed.record is None:
+                    self._known.forget(record.key_id)
+                    raise UnauthorizedError from changed
+                record = changed.record
+                self._known.remember(record)
+            except KeyTableError as error:
+                log.exception("key_write_failed")
+                raise AdmissionUnavailableError from error
+            else:
+                self._known.remember(record)
+                return self._caller(record, caller.sha256, now_us)
+        log.error("key_contended")
+        raise AdmissionUnavailableError
+
+    def usage(self, caller: Caller) -> Usage:
+        """What the caller may do and has left. Raises KeyRefusedError."""
+        require_usable(caller)
+        plan, standing = caller.plan, caller.standing
+        return Usage(
+            key_id=caller.record.key_id,
+            plan=plan.name,
+            limits=Limits(
+                requests_per_second=plan.requests_per_second,
+                burst=plan.burst,
+                runs_per_month=plan.runs_per_month,
+                timeout_s=plan.max_timeout_s,
+                input_bytes=plan.max_input_bytes,
+            ),
+            used=standing.runs,
+            left=standing.month_left,
+            resets_at=_iso(standing.month_ends_at),
+        )
+
+    def _parse(self, credentials: Sequence[str]) -> ApiKey:
+        """A key of nobody for what is no key: it is looked up all the same, so that all refusals take as long."""
+        text = credentials[0].strip()[:MAX_CREDENTIAL_CHARS] if len(credentials) == 1 else ""
+        return api_keys.parse(text) or self._nobody
+
+    def _caller(self, record: KeyRecord, sha256: str, now_us: int) -> Caller:
+        standing = rate_limits.standing(record, self._plans[record.plan], now_us=now_us)
+        return Caller(record=record, sha256=sha256, standing=standing)
+
+    def _now_us(self) -> int:
+        return int(self._clock() * rate_limits.SECOND_US)
+
+
+def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[str]:
+    """Every key in the values of X-Api-Key and Authorization; what is no Bearer counts as an empty one."""
+    found = list(api_keys)
+    for value in authorizations:
+        scheme, _, token = value.strip().partition(" ")
+        found.append(token if scheme.lower() == "bearer" else "")  # RFC 9110 11.1: case does not matter
+    return found
+
+
+def require_usable(caller: Caller) -> None:
+    """Raises KeyRefusedError."""
+    _require_usable(caller.record, caller.standing)
+
+
+def _require_usable(record: KeyRecord, standing: Standing) -> None:
+    if record.status is not KeyStatus.ACTIVE:
+        raise KeyRefusedError(Refusal.REVOKED, "This key was revoked.", headers=standing.headers())
+    if record.expires_at is not None and record.expires_at <= standing.now_us // rate_limits.SECOND_US:
+        detail = f"This key expired at {_iso(record.expires_at)}."
+        raise KeyRefusedError(Refusal.EXPIRED, detail, headers=standing.headers())
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

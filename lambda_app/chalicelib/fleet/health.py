@@ -1,0 +1,68 @@
+"""How the fleet does, for an operator: what waits in the queue, and which hosts are there."""
+
+import logging
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.access.load_shedding import WAITING, QueueMeter
+from chalicelib.contract import HostReport
+from chalicelib.fleet.host_registry import HostsError
+from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+
+log = logging.getLogger(__name__)
+
+UP: Final = {"status": "ok"}  # all that is told to everybody
+OPERATOR_PLAN: Final = "internal"
+RETRY_AFTER_S: Final = 5
+RUNNING: Final = "ApproximateNumberOfMessagesNotVisible"
+
+
+class HealthUnknownError(ProblemError):
+    """The API is up, but queue or table do not answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Problem(
+                type=TYPE_PREFIX + "health-unknown",
+                title="Health unknown",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                detail="The API is up, but its queue or its table does not answer.",
+            ),
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+
+
+class Hosts(Protocol):
+    """What is used of hosts.Hosts."""
+
+    def seen(self) -> list[HostReport]:
+        """Those of the last minute. Raises HostsError."""
+
+
+class Health:
+    """Asks queue and table anew each time."""
+
+    def __init__(self, sqs: QueueMeter, *, job_queue_url: str, hosts: Hosts) -> None:
+        self._sqs = sqs
+        self._job_queue_url = job_queue_url
+        self._hosts = hosts
+
+    def report(self) -> dict[str, Any]:
+        """For an operator; `status` is `no_hosts` when nobody takes jobs. Raises HealthUnknownError."""
+        try:
+            answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[WAITING, RUNNING])
+            hosts = self._hosts.seen()
+        except (BotoCoreError, ClientError, HostsError) as error:
+            log.exception("health_unknown")
+            raise HealthUnknownError from error
+        counted = answer["Attributes"]
+        return {
+            "status": UP["status"] if hosts else "no_hosts",
+            "jobs": {"waiting": int(counted[WAITING]), "running": int(counted[RUNNING])},
+            "hosts": [
+                {"name": each.host, "version": each.agent_version, "ready": each.ready, "running": each.running}
+                for each in hosts
+            ],
+        }

@@ -1,0 +1,36 @@
+"""Many customers at once: nobody's answer is lost or somebody else's."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.http_client import Client
+
+JOBS, CLIENTS = 500, 16
+CODE = "import sys\ntext = input()\nprint({token!r}, text)\nprint(text, {token!r}, file=sys.stderr)"
+
+
+@pytest.mark.timeout(300)  # at the two jobs a second of a busy machine
+def test_500_jobs_of_16_clients_each_get_their_own_answer(stack):
+    tokens = [uuid.uuid4().hex for _ in range(JOBS)]
+
+    def one_client(number):
+        client = Client(stack.url, stack.api_key)
+        answers = {
+            token: client.result(code=CODE.format(token=token), input=token[::-1]) for token in tokens[number::CLIENTS]
+        }
+        client.close()
+        return answers
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        answers = {token: answer for some in threads.map(one_client, range(CLIENTS)) for token, answer in some.items()}
+    assert {answer.status for answer in answers.values()} == {200}
+    right = {token: (f"{token} {token[::-1]}\n", f"{token[::-1]} {token}\n") for token in tokens}
+    assert {token: (answer.body["stdout"], answer.body["stderr"]) for token, answer in answers.items()} == right
+    assert len({answer.body["id"] for answer in answers.values()}) == JOBS
+
+
+def test_programs_of_two_requests_share_nothing(client):
+    code = "import os\nfor d in '/tmp', '/dev/shm':\n    print(os.listdir(d))\n    open(d + '/x', 'w')"
+    assert {client.run(code)["stdout"] for _ in range(8)} == {"['main.py']\n[]\n"}

@@ -1,0 +1,223 @@
+"""What `make run` starts, as its user sees it: a curl to paste, settings for a shell, and no trace at the end."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+from queue import SimpleQueue
+
+import docker
+import pytest
+
+from executor_host.hardening import AGENT_LABEL
+from infra.local.emulated_aws import client as aws_client
+from infra.local.processes import LOOPBACK, accepts, free_port, running
+from tests.support.http_client import Client, metric
+from tests.support.polling import eventually
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+SOURCES = ("executor_host", "infra", "lambda_app")
+CHALICE = Path(sys.executable).with_name("chalice")
+START_S = 60.0
+STOP_S = 30.0
+
+
+class LocalStack:
+    """`make run` in a copy of the checkout, so that the .local/ of a developer stays theirs."""
+
+    def __init__(self, root):
+        self.root = root
+        self.port = free_port()
+        self.mark = f"PYTHON_EXEC_TEST={uuid.uuid4().hex}"
+        name, value = self.mark.split("=")
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "infra.local.stack"],
+            cwd=root,
+            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": f"{root / 'lambda_app'}:{root}", name: value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines = SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.popen.stdout:
+            self._lines.put(line)
+
+    def lines_until(self, start):
+        """What it prints, up to the line that starts so."""
+        lines = []
+        while not lines or not lines[-1].startswith(start):
+            lines.append(self._lines.get(timeout=START_S))
+        return lines
+
+    def processes(self):
+        """Its processes, down to the last grandchild: the environment is inherited."""
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in environ.read_bytes():
+                    found.append(environ.parent.name)
+        return found
+
+    def containers(self):
+        with contextlib.closing(docker.from_env()) as client:
+            return client.api.containers(all=True, filters={"label": f"{AGENT_LABEL}=local-{self.port}"})
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function that starts it, each time from the same copy."""
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    started = []
+
+    def start():
+        started.append(LocalStack(tmp_path))
+        return started[-1]
+
+    yield start
+    for local in started:
+        local.popen.terminate()
+        local.popen.wait(STOP_S)
+
+
+@pytest.fixture
+def local(start):
+    return start()
+
+
+def bash(command, cwd):
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def from_readme():
+    """Its first curl and the answer that it shows."""
+    curl, answer = re.search(r"```sh\n(curl .*?)```\n\n```json\n(.*?)```", README.read_text(), re.DOTALL).groups()
+    return curl, json.loads(answer)
+
+
+def post(url, api_key, **fields):
+    client = Client(url, api_key)
+    try:
+        return client.post(**fields)
+    finally:
+        client.close()
+
+
+def test_printed_curl_and_settings_work_and_sigterm_leaves_nothing(local):
+    (curl,) = [line for line in local.lines_until("Settings:") if line.lstrip().startswith("curl ")]
+    assert json.loads(bash(curl, local.root))["stdout"] == "olleh\n"
+
+    curl, shown = from_readme()
+    assert json.loads(bash(f". .local/env; {curl.replace('8000', str(local.port))}", local.root)).keys() == shown.keys()
+
+    names = ("URL", "METRICS_URL", "AWS_ENDPOINT_URL", "JOB_QUEUE_URL")
+    shown = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
+    url, metrics_url, *queues = shown.split()
+    assert url == f"http://{LOOPBACK}:{local.port}"
+    assert "python_exec_pool_ready" in bash(f"curl -s {metrics_url}", local.root)
+    assert all(value.startswith(f"http://{LOOPBACK}:") for value in queues)
+
+    assert (len(local.processes()) >= 4, len(local.containers()) >= 1) == (True, True)
+    local.popen.send_signal(signal.SIGTERM)
+    assert local.popen.wait(STOP_S) == 0
+    assert (local.processes(), local.containers()) == ([], [])
+    ports = [int(address.split("/")[2].split(":")[1]) for address in (url, metrics_url, *queues)]
+    assert [accepts(LOOPBACK, port) for port in ports] == [False] * len(ports)
+
+
+def test_demo_key_survives_a_restart(start):
+    keys = []
+    for _ in range(2):
+        local = start()
+        local.lines_until("Settings:")
+        keys.append(bash(". .local/env; echo $API_KEY", local.root).strip())
+        answer = post(f"http://{LOOPBACK}:{local.port}", keys[0], code="print(1)")
+        assert answer.body["stdout"] == "1\n"
+        local.popen.send_signal(signal.SIGTERM)
+        assert local.popen.wait(STOP_S) == 0
+    assert keys[0] == keys[1]
+
+
+def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
+    local.lines_until("Settings:")
+    url = f"http://{LOOPBACK}:{local.port}"
+    source = local.root / "lambda_app/chalicelib/problems.py"
+    source.write_text(source.read_text().replace("urn:python-exec:", "urn:changed:"))
+
+    def is_changed():
+        with contextlib.suppress(OSError):  # while it restarts
+            return post(url, "").body["type"].startswith("urn:changed:")
+
+    eventually(is_changed, timeout_s=START_S, every_s=0.1)
+    api_key, metrics_url = bash(". .local/env; echo $API_KEY $METRICS_URL", local.root).split()
+    customer = threading.Thread(target=ask_in_vain, args=(url, api_key))
+    customer.start()
+    eventually(lambda: metric(metrics_url, "python_exec_jobs_running") == 1)
+    local.popen.send_signal(signal.SIGINT)
+    assert local.popen.wait(STOP_S) == 0
+    assert (local.processes(), local.containers()) == ([], [])
+    customer.join()
+
+
+def test_agent_told_to_stop_again_and_again_stops_once_and_for_all(local):
+    local.lines_until("Settings:")
+    (agent,) = [int(pid) for pid in local.processes() if b"executor_host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    with contextlib.suppress(ProcessLookupError):
+        for _ in range(20_000):
+            os.kill(agent, signal.SIGTERM)
+    eventually(lambda: not Path(f"/proc/{agent}").exists(), timeout_s=STOP_S / 2)
+    assert local.popen.wait(STOP_S) == 1  # with the end of its log
+    assert (local.processes(), local.containers()) == ([], [])
+
+
+def ask_in_vain(url, api_key):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        post(url, api_key, code="import time; time.sleep(5)", timeout_s=10)
+
+
+@contextlib.contextmanager
+def chalice_local(logs, settings):
+    """Chalice's own command from lambda_app/, with nothing of ours around it; its URL."""
+    port = free_port()
+    command = ["env", "-C", str(ROOT / "lambda_app"), str(CHALICE), "local", f"--port={port}", "--no-autoreload"]
+    with running("chalice", command, grace_s=2, settings=settings, logs=logs) as process:
+        process.wait_until(lambda: accepts(LOOPBACK, port), timeout_s=START_S)
+        yield f"http://{LOOPBACK}:{port}"
+
+
+def test_plain_chalice_local_works_against_the_same_queues_and_agent(stack, tmp_path):
+    with chalice_local(tmp_path, stack.environment) as url:
+        assert post(url, stack.api_key, code="print(input())", input="plain").body["stdout"] == "plain\n"
+
+
+def test_job_that_no_host_takes_is_promised(stack, tmp_path):
+    sqs = aws_client("sqs", stack.environment)
+    unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
+    with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "REPLY_WAIT_S": "1"}) as url:
+        answer = post(url, stack.api_key, code="1")
+    assert (answer.status, answer.body["status"]) == (202, "pending")
+    assert answer.headers["Location"] == f"/jobs/{answer.body['id']}"
+    (message,) = sqs.receive_message(QueueUrl=unread)["Messages"]
+    assert json.loads(message["Body"])["id"] == answer.body["id"]
+
+
+def test_job_queue_that_is_gone_is_a_503_to_try_again(stack, tmp_path):
+    with chalice_local(
+        tmp_path, {**stack.environment, "JOB_QUEUE_URL": stack.environment["JOB_QUEUE_URL"] + "-x"}
+    ) as url:
+        answer = post(url, stack.api_key, code="1")
+    assert (answer.status, answer.body["type"]) == (503, "urn:python-exec:problem:unavailable")
+    assert answer.headers["Retry-After"] == "2"

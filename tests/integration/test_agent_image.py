@@ -1,0 +1,137 @@
+"""A host's agent as the container that it is on AWS, with nothing but the Docker socket."""
+
+import contextlib
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from docker.errors import ContainerError, NotFound
+
+from chalicelib.contract import Status
+from executor_host import termination_watcher
+from executor_host.hardening import AGENT_LABEL
+from infra.aws.package import USER_DATA
+from infra.images import agent_image as agent_image_module
+from infra.local.processes import free_port
+from tests.support.polling import eventually
+
+SOCKET = "/var/run/docker.sock"
+
+
+@pytest.fixture(scope="module")
+def agent_image(docker_client):
+    return agent_image_module.ensure_image(docker_client)
+
+
+@pytest.fixture
+def start_container(aws, customer, agent_image, docker_client):
+    """Starts an agent as infra/user-data.sh does."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings):
+            name = f"test-{uuid.uuid4().hex[:8]}"
+            environment = {
+                **aws.environment,
+                "JOB_QUEUE_URL": customer.job_queue_url,
+                "RESULTS_QUEUE_URL": customer.results_queue_url,
+                "AGENT_NAME": name,
+                "METRICS_PORT": str(free_port()),
+                "POOL_SIZE": "2",
+                "CONCURRENCY": "2",
+                **settings,
+            }
+            container = docker_client.containers.run(
+                agent_image,
+                name=name,
+                detach=True,
+                environment=environment,
+                network_mode="host",
+                restart_policy={"Name": "unless-stopped"},
+                volumes={SOCKET: {"bind": SOCKET}},
+                user=f"900:{Path(SOCKET).stat().st_gid}",
+                read_only=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+            )
+            stack.callback(remove, container)
+            return SimpleNamespace(name=name, container=container, metrics_port=environment["METRICS_PORT"])
+
+        yield start
+
+
+def remove(container):
+    with contextlib.suppress(NotFound):
+        container.stop(timeout=20)
+        container.remove(force=True)
+
+
+def log(agent):
+    return agent.container.logs().decode()
+
+
+def sandboxes_of(docker_client, agent):
+    return docker_client.api.containers(all=True, filters={"label": f"{AGENT_LABEL}={agent.name}"})
+
+
+def waiting_or_in_flight(sqs, url):
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    return sum(int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"][name]) for name in names)
+
+
+def test_agent_in_a_container_answers_and_leaves_nothing(start_container, customer, docker_client):
+    agent = start_container()
+    result = customer.run("print(input()[::-1])", "hello")
+    assert (result.status, result.stdout) == (Status.OK, "olleh\n")
+    termination_watcher.stop_container(agent.name)
+    agent.container.reload()
+    assert agent.container.status == "exited"
+    assert agent.container.attrs["State"]["ExitCode"] == 0
+    eventually(lambda: not sandboxes_of(docker_client, agent), timeout_s=5)
+
+
+def test_user_data_sees_when_the_agent_has_sandboxes(start_container, docker_client):
+    agent = start_container()
+    begin, _, _ = USER_DATA.read_text().partition("tries=")
+    function = begin[begin.index("has_sandboxes()") :].replace("9464", agent.metrics_port)
+    script = f"set -euo pipefail\n{function}\nhas_sandboxes"
+    eventually(lambda: subprocess.run(["bash", "-c", script], check=False).returncode == 0, timeout_s=20)
+    assert sandboxes_of(docker_client, agent)
+
+
+def test_image_is_that_of_the_engine(docker_client, agent_image):
+    assert agent_image.endswith(f"-{agent_image_module.architecture_of(docker_client)}")
+    assert docker_client.images.get(agent_image).attrs["Architecture"] == docker_client.version()["Arch"]
+
+
+def test_image_has_what_the_notices_need_and_no_more_of_aws(docker_client, agent_image):
+    code = "import boto3, executor_host.termination_watcher; print(boto3.Session().get_available_services())"
+    printed = docker_client.containers.run(agent_image, ["python3", "-c", code], network_mode="none", remove=True)
+    assert printed.decode() == f"{list(agent_image_module.BOTOCORE_MODELS)}\n"
+
+
+def test_agent_without_settings_says_which_are_missing(docker_client, agent_image):
+    with pytest.raises(ContainerError) as raised:
+        docker_client.containers.run(agent_image, network_mode="none", remove=True)
+    assert raised.value.stderr.decode() == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing\n"
+
+
+def test_two_agents_share_a_queue_and_one_that_drains_loses_no_job(start_container, customer, docker_client, sqs):
+    leaving, staying = start_container(), start_container()
+    for agent in (leaving, staying):
+        eventually(lambda agent=agent: len(sandboxes_of(docker_client, agent)) >= 2, timeout_s=20)
+    code = "import time; time.sleep(0.3); print(input())"
+    sent = {customer.send(code, str(number)): f"{number}\n" for number in range(24)}
+    found = customer.replies(8)
+    leaving.container.kill(signal.SIGTERM)
+    more = {customer.send(code, str(number)): f"{number}\n" for number in range(24, 36)}
+    found |= customer.replies(len(sent) + len(more) - len(found))
+    assert {job_id: result.stdout for job_id, result in found.items()} == sent | more
+    assert leaving.container.wait(timeout=20)["StatusCode"] == 0
+    assert all('"job_answered"' in log(agent) for agent in (leaving, staying))
+    # An agent logs once it has deleted the job, a moment after the reply is there.
+    eventually(lambda: sum(log(agent).count('"job_answered"') for agent in (leaving, staying)) == len(found))
+    eventually(lambda: not sandboxes_of(docker_client, leaving), timeout_s=5)
+    eventually(lambda: waiting_or_in_flight(sqs, customer.job_queue_url) == 0)

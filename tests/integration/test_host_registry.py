@@ -1,0 +1,49 @@
+"""The reports of hosts in DynamoDB."""
+
+import uuid
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.contract import HostReport
+from chalicelib.fleet.host_registry import Hosts, HostsError
+from infra.local.emulated_aws import client, create_platform
+
+NOW_S = 1_794_000_030  # half a minute into one
+REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=NOW_S)
+
+
+@pytest.fixture
+def hosts(aws):
+    table = create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
+    return Hosts(client("dynamodb", aws.environment), table=table, clock=lambda: NOW_S)
+
+
+def test_no_host_is_seen_before_one_reports(hosts):
+    assert hosts.seen() == []
+
+
+def test_last_report_of_each_host_within_a_minute_is_seen(hosts):
+    other = replace(REPORT, host="ttl", sent_at=NOW_S - 59)  # called as an attribute of the table
+    for report in (
+        replace(REPORT, sent_at=NOW_S - 40, ready=0),
+        REPORT,
+        other,
+        replace(REPORT, host="gone", sent_at=NOW_S - 60),
+    ):
+        hosts.store(report)
+    assert hosts.seen() == [REPORT, other]
+
+
+def test_fleet_that_fills_many_items_is_seen(hosts):
+    for number in range(60):
+        hosts.store(replace(REPORT, host=f"host-{number:02}"))
+    assert [report.host for report in hosts.seen()] == [f"host-{number:02}" for number in range(60)]
+
+
+def test_table_that_is_gone_is_an_error(aws):
+    hosts = Hosts(client("dynamodb", aws.environment), table="gone")
+    with pytest.raises(HostsError):
+        hosts.store(REPORT)
+    with pytest.raises(HostsError):
+        hosts.seen()

@@ -1,0 +1,214 @@
+"""The operator's command line, as it is called."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.access import api_keys
+from chalicelib.access.admission import Admission, KeyRefusedError, UnauthorizedError
+from chalicelib.access.key_table import KeyTable, to_item
+from infra.local.emulated_aws import client, create_platform
+from tests.support.fakes import KEY, record_of
+
+
+@pytest.fixture(scope="module")
+def dynamodb(aws):
+    return client("dynamodb", aws.environment)
+
+
+@pytest.fixture
+def table(aws):
+    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
+
+
+@pytest.fixture
+def call(aws, table):
+    """A function that runs the command; its exit code, what it printed and what it complained about."""
+    environment = {**os.environ, **aws.environment, "KEYS_TABLE": table}
+
+    def run(*arguments, **changes):
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.operator.keys_cli", *arguments],
+            env={name: value for name, value in (environment | changes).items() if value is not None},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def told(call):
+    """A function that runs the command with --json; what that printed."""
+
+    def run(*arguments):
+        code, out, err = call(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def created(told):
+    return told("create", "--plan", "pro", "--owner", "Somebody")
+
+
+@pytest.fixture
+def admit(dynamodb, table):
+    admission = Admission(KeyTable(dynamodb, name=table))
+    return lambda text: admission.admit(admission.identify([text]))
+
+
+def test_created_key_is_admitted_and_shown_with_its_use(created, told, admit):
+    assert admit(created["api_key"]).plan.name == "pro"
+    shown = told("show", created["key_id"])
+    assert (shown["owner"], shown["plan"], shown["status"]) == ("Somebody", "pro", "active")
+    assert (shown["used"], shown["left"], shown["expires"]) == (1, 99_999, None)
+
+
+def test_secret_is_printed_once_and_stored_nowhere(call, dynamodb, table):
+    code, out, err = call("create", "--plan", "free", "--owner", "x")
+    text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
+    signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
+    key = api_keys.parse(text)
+    assert (code, err) == (0, "This is the only time that secrets are shown.\n")
+    assert key.secret not in str(dynamodb.scan(TableName=table)["Items"])
+    later = call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
+    assert (key.secret in later, signing_secret in later) == (False, False)
+
+
+def test_signing_secret_is_replaced_and_nothing_else(created, call, told, dynamodb, table):
+    rotated = told("rotate-signing-secret", created["key_id"])
+    held = KeyTable(dynamodb, name=table).read(created["key_id"])
+    assert api_keys.is_signing_secret(created["signing_secret"])
+    assert held.signing_secret == rotated["signing_secret"] != created["signing_secret"]
+    assert held.secret_sha256 == api_keys.parse(created["api_key"]).sha256
+    assert "api_key" not in rotated
+    assert "signing_secret" not in told("rotate", created["key_id"], "--grace", "0s")
+    for command in (["list"], ["show", created["key_id"]]):
+        assert "whsec_" not in call(*command)[1] + call(*command, "--json")[1]
+
+
+def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
+    admit(created["api_key"])
+    assert told("revoke", created["key_id"])["status"] == "revoked"
+    with pytest.raises(KeyRefusedError):
+        admit(created["api_key"])
+
+
+def test_rotated_key_has_a_grace(created, told, admit):
+    rotated = told("rotate", created["key_id"], "--grace", "1h")
+    assert rotated["key_id"] == created["key_id"]
+    assert rotated["old_secret_until"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    admit(created["api_key"])
+    admit(rotated["api_key"])
+
+
+def test_key_rotated_without_grace_is_closed_to_its_old_secret(created, told, admit):
+    admit(created["api_key"])
+    rotated = told("rotate", created["key_id"], "--grace", "0s")
+    with pytest.raises(UnauthorizedError):
+        admit(created["api_key"])
+    admit(rotated["api_key"])
+
+
+def test_plan_is_changed_and_what_was_used_stays_used(created, told, admit):
+    admit(created["api_key"])
+    changed = told("set-plan", created["key_id"], "free")
+    assert (changed["plan"], changed["used"], changed["left"]) == ("free", 1, 999)
+    assert admit(created["api_key"]).plan.name == "free"
+
+
+def test_key_expires(told, admit):
+    expired = told("create", "--plan", "free", "--owner", "x", "--expires-in", "0s")
+    assert expired["expires"]
+    with pytest.raises(KeyRefusedError):
+        admit(expired["api_key"])
+
+
+def test_list_is_a_table_for_people_and_json_for_scripts(call, told):
+    for owner in ("one", "two\nthree\x1b[2J"):
+        told("create", "--plan", "free", "--owner", owner)
+    code, out, _ = call("list")
+    head, *rows = out.splitlines()
+    assert (code, len(rows), head.split()) == (
+        0,
+        2,
+        ["key_id", "owner", "plan", "status", "used", "left", "created", "expires"],
+    )
+    assert "\x1b" not in out
+    assert sorted(row["owner"] for row in told("list")) == ["one", "two\nthree\x1b[2J"]
+
+
+def test_list_goes_on_after_a_page(told, dynamodb, table):
+    for number in range(5):  # Scan ends a page at 1 MiB
+        record = record_of(replace(KEY, key_id=f"key{number}"), owner="x" * 350_000)
+        dynamodb.put_item(TableName=table, Item=to_item(record))
+    assert "LastEvaluatedKey" in dynamodb.scan(TableName=table)
+    assert len(told("list")) == 5
+
+
+def test_empty_list_is_no_error(call, told):
+    assert (told("list"), call("list")[0]) == ([], 0)
+
+
+WRONG = {
+    "no_command": ([], 2, "Usage:"),
+    "unknown_plan": (["create", "--plan", "gold", "--owner", "x"], 2, "'gold' is not one of 'free', 'internal', 'pro'"),
+    "no_owner": (["create", "--plan", "free"], 2, "Missing option '--owner'"),
+    "bad_duration": (["rotate", "x", "--grace", "soon"], 2, "soon is no duration such as 90s, 15m, 24h or 30d"),
+    "no_grace": (["rotate", "x"], 2, "Missing option '--grace'"),
+    "unknown_key": (["show", "x"], 1, "Error: There is no key x."),
+    "revoke_unknown": (["revoke", "x"], 1, "Error: There is no such key"),
+    "rotate_unknown": (["rotate", "x", "--grace", "0s"], 1, "Error: There is no key x."),
+    "rotate_signing_secret_of_unknown": (["rotate-signing-secret", "x"], 1, "Error: There is no key x."),
+    "set_plan_of_unknown": (["set-plan", "x", "free"], 1, "Error: There is no such key"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "complaint"), WRONG.values(), ids=WRONG)
+def test_wrong_use_is_told_with_its_exit_code(call, table, arguments, code, complaint):
+    found, out, err = call(*arguments)
+    assert (found, out) == (code, "")
+    assert complaint in err
+    assert "Traceback" not in err
+
+
+def test_revoked_key_is_not_rotated(created, call, told):
+    told("revoke", created["key_id"])
+    for command in (["rotate", "--grace", "1h"], ["rotate-signing-secret"]):
+        code, out, err = call(*command, created["key_id"])
+        assert (code, out, err) == (1, "", f"Error: The key {created['key_id']} is revoked.\n")
+
+
+SURROUNDINGS = {
+    "no_table_named": ({"KEYS_TABLE": None}, 2, "Missing option '--table' (env var: 'KEYS_TABLE')"),
+    "no_such_table": ({"KEYS_TABLE": "nowhere"}, 1, "Error: There is no table nowhere."),
+    "nobody_listens": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "Error: DynamoDB cannot be reached"),
+    "no_endpoint": ({"AWS_ENDPOINT_URL": "nonsense"}, 1, "Error: No client for DynamoDB"),
+    "no_region": ({"AWS_DEFAULT_REGION": None, "AWS_CONFIG_FILE": "/dev/null"}, 1, "region"),
+}
+
+
+@pytest.mark.parametrize(("changes", "code", "complaint"), SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_surroundings_that_do_not_fit_are_told(call, changes, code, complaint):
+    found, out, err = call("list", **changes)
+    assert (found, out) == (code, "")
+    assert complaint in err
+    assert "Traceback" not in err
+
+
+def test_endpoint_may_be_told_on_the_command_line(call, aws):
+    endpoint = aws.environment["AWS_ENDPOINT_URL"]
+    code, out, _ = call("--endpoint", endpoint, "list", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert (code, out) == (0, "[]\n")

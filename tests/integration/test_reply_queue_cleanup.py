@@ -1,0 +1,47 @@
+"""Housekeeping on the emulator's queues: that a look is only a look, and that the list is the right one."""
+
+import time
+import uuid
+
+import pytest
+
+from chalicelib.contract import encode
+from chalicelib.jobs.reply_queue import ATTRIBUTES
+from chalicelib.jobs.reply_queue_cleanup import ABANDONED_S, UNFETCHED_S, Housekeeping
+from tests.support.fakes import result_of
+
+
+@pytest.fixture
+def prefix():
+    return f"reply-{uuid.uuid4().hex[:8]}-"
+
+
+def keep_house(sqs, prefix, *, later_s=0.0):
+    settled = []
+    Housekeeping(
+        sqs, prefix=prefix, settle=lambda reply: settled.append(reply.id), clock=lambda: time.time() + later_s
+    ).run()
+    return sorted(settled)
+
+
+def queues(sqs, prefix):
+    return sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])
+
+
+def test_reply_is_left_then_stored_and_its_queue_deleted(sqs, prefix):
+    url, other = (
+        sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
+        for name in (f"{prefix}1", f"other-{prefix}1")
+    )
+    for n in range(12):
+        sqs.send_message(QueueUrl=url, MessageBody=encode(result_of(f"{n:02}")))
+    sqs.send_message(QueueUrl=other, MessageBody=encode(result_of("other")))
+
+    assert keep_house(sqs, prefix) == []
+    first = sqs.receive_message(QueueUrl=url)["Messages"]  # somebody who waits still gets it, and once
+    assert len(first) == 1
+    assert len(keep_house(sqs, prefix, later_s=UNFETCHED_S + 2)) == 11
+    assert queues(sqs, prefix) == [url]
+    assert keep_house(sqs, prefix, later_s=ABANDONED_S + 2) == []
+    assert queues(sqs, prefix) == []
+    assert "Messages" in sqs.receive_message(QueueUrl=other)

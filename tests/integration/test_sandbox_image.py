@@ -1,0 +1,151 @@
+"""What is in the sandbox image, and what is not. A program may read all of it and run all of it."""
+
+import io
+import stat
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import docker
+import pytest
+
+from infra.images import sandbox_image
+
+MODULES = [
+    *("asyncio", "bz2", "ctypes", "curses", "decimal", "hashlib", "lzma", "multiprocessing.pool", "readline"),
+    *("sqlite3", "ssl", "uuid", "xml.etree.ElementTree", "zlib", "zoneinfo"),
+]
+SHELLS_AND_TOOLS = {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "pip", "perl", "mount", "su"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def image(client):
+    return sandbox_image.ensure_image(client)
+
+
+@pytest.fixture(scope="module")
+def files(client, image):
+    """Every file of the image as a tarfile.TarInfo."""
+    container = client.containers.create(image, network_mode="none")
+    try:
+        archive = io.BytesIO(b"".join(container.export()))
+    finally:
+        container.remove()
+    with tarfile.open(fileobj=archive) as tar:
+        return tar.getmembers()
+
+
+def run_python(client, image, code):
+    return client.containers.run(
+        image,
+        ["python3", "-c", code],
+        network_mode="none",
+        network_disabled=True,
+        read_only=True,
+        user="65534:65534",
+        remove=True,
+    ).decode()
+
+
+def test_no_file_changes_the_user(files):
+    assert [f.name for f in files if f.mode & (stat.S_ISUID | stat.S_ISGID)] == []
+
+
+def test_nothing_is_writable_but_what_the_scratch_is_mounted_over(files):
+    assert {(f.uid, f.gid) for f in files} == {(0, 0)}
+    assert [f.name for f in files if not f.issym() and f.mode & 0o022] == ["tmp"]
+
+
+def test_everything_is_readable_by_all(files):
+    unreadable = [f.name for f in files if not f.issym() and not f.mode & 0o004]
+    assert unreadable == []
+
+
+def test_python_is_the_only_program(files):
+    programs = {f.name.rsplit("/", 1)[-1] for f in files if f.isfile() and f.size and f.mode & 0o111}
+    assert {name for name in programs if not name.startswith(("python3.", "ld-"))} == set()
+    names = {f.name.rsplit("/", 1)[-1] for f in files}
+    assert names & SHELLS_AND_TOOLS == set()
+
+
+def test_there_is_no_device_and_no_socket(files):
+    """/dev/console is the engine's, and empty."""
+    assert [f.name for f in files if not (f.isfile() or f.isdir() or f.issym() or f.islnk())] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports(client, image, module):
+    assert run_python(client, image, f"import {module}; print('fine')") == "fine\n"
+
+
+def test_every_extension_module_imports(client, image):
+    """So each finds the libraries that it is linked with."""
+    code = """
+import importlib, pathlib, sysconfig
+directory = pathlib.Path(sysconfig.get_path("platstdlib"), "lib-dynload")
+for file in sorted(directory.glob("*.so")):
+    importlib.import_module(file.name.split(".")[0])
+print(len(list(directory.glob("*.so"))) > 20)
+"""
+    assert run_python(client, image, code) == "True\n"
+
+
+def test_time_zones_are_there(client, image):
+    code = """
+import datetime, zoneinfo
+print(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset())
+print(len(zoneinfo.available_timezones()) > 400)
+"""
+    assert run_python(client, image, code) == "2:00:00\nTrue\n"
+
+
+def test_accounts_have_names(client, image):
+    code = "import os, pwd, grp; print(pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)"
+    assert run_python(client, image, code) == "nobody nogroup\n"
+
+
+def test_byte_code_of_the_library_is_used(client, image):
+    """Without it each start compiles what it imports, and the result cannot be kept."""
+    code = """
+import argparse, importlib.util, pathlib
+print(pathlib.Path(importlib.util.cache_from_source(argparse.__file__)).read_bytes()[4])
+"""
+    assert run_python(client, image, code) == "1\n"  # hash-based, not checked (PEP 552)
+
+
+def test_threads_can_be_cancelled(client, image):
+    """glibc aborts the process when it cannot load libgcc_s for that."""
+    code = """
+import ctypes, threading
+thread = threading.Thread(target=ctypes.CDLL(None).pthread_exit, args=(None,), daemon=True)
+thread.start(); thread.join(0.2); print("alive", flush=True)
+import os; os._exit(0)
+"""
+    assert run_python(client, image, code) == "alive\n"
+
+
+def test_second_build_asks_only_whether_the_image_is_there(image):
+    asked = []
+    knows_images = SimpleNamespace(images=SimpleNamespace(get=asked.append))  # and nothing else
+    assert sandbox_image.ensure_image(knows_images) == image
+    assert asked == [image]
+
+
+def test_builds_that_start_together_agree(image):
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(lambda _: sandbox_image.ensure_image(docker.from_env()), range(3))) == {image}
+
+
+def test_tag_follows_every_input(monkeypatch, tmp_path):
+    before = sandbox_image.image_tag()
+    changed = tmp_path / "Dockerfile"
+    changed.write_text("FROM scratch\n")
+    monkeypatch.setattr(sandbox_image, "_CONTEXT", (changed, *sandbox_image._CONTEXT[1:]))
+    assert sandbox_image.image_tag() != before

@@ -1,0 +1,105 @@
+"""A webhook through the real tables, the real queue and a real socket; and the fake of the table beside it."""
+
+import hashlib
+import hmac
+import json
+import time
+import uuid
+
+import pytest
+
+from chalicelib.access.key_table import KeyTable, to_item
+from chalicelib.jobs.job_table import JobRecord, JobTable, WebhookState
+from chalicelib.webhooks.client import Callback
+from chalicelib.webhooks.delivery import Webhooks
+from infra.local.emulated_aws import client, create_platform
+from tests.support.fakes import KEY, FakeJobTable, record_of
+from tests.support.webhook_receiver import Receiver
+
+SECRET = "whsec_" + "k" * 32
+
+
+@pytest.fixture(scope="module")
+def dynamodb(aws):
+    return client("dynamodb", aws.environment)
+
+
+@pytest.fixture(scope="module")
+def platform(aws):
+    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def job_table(dynamodb, platform):
+    return JobTable(dynamodb, name=platform["JOBS_TABLE"])
+
+
+@pytest.fixture
+def key_table(dynamodb, platform):
+    name = platform["KEYS_TABLE"]
+    dynamodb.put_item(TableName=name, Item=to_item(record_of(KEY, signing_secret=SECRET)))
+    return KeyTable(dynamodb, name=name)
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+def record(url):
+    now_s = int(time.time())
+    return JobRecord(
+        job_id=uuid.uuid4().hex,
+        key_id=KEY.key_id,
+        counted=1,
+        promised=1,
+        retry_at=now_s,
+        expires_at=now_s,
+        kept_until=now_s + 3600,
+        reply="{}",
+        webhook_url=url,
+    )
+
+
+def test_webhook_fails_once_and_then_arrives_signed(sqs, job_table, key_table, receiver):
+    queue_url = sqs.create_queue(QueueName=f"webhooks-{uuid.uuid4().hex}")["QueueUrl"]
+    webhooks = Webhooks(
+        sqs,
+        queue_url=queue_url,
+        jobs=job_table,
+        keys=key_table,
+        receiver=Callback(local=True),
+        body_of=lambda record: json.dumps({"id": record.job_id}).encode(),
+        backoff_s=(1,),
+    )
+    job = job_table.claim(record(f"http://127.0.0.1:{receiver.port}/results"), now_s=int(time.time()))
+
+    def deliver():
+        (message,) = sqs.receive_message(QueueUrl=queue_url, WaitTimeSeconds=5)["Messages"]
+        webhooks.deliver(message["Body"])
+        return job_table.read(job.job_id)
+
+    answer, receiver.behave = receiver.behave, lambda connection: connection.sendall(b"HTTP/1.1 500 No\r\n\r\n")
+    webhooks.enqueue(job)
+    noted = deliver()
+    assert (noted.webhook_state, noted.webhook_attempts, noted.webhook_error) == ("sending", 1, "http_500")
+    receiver.behave = answer
+    noted = deliver()
+    assert (noted.webhook_state, noted.webhook_attempts, noted.webhook_error) == ("delivered", 2, "")
+    _, headers, body = receiver.requests[-1]
+    signed = headers["X-Timestamp"].encode() + b"." + body
+    assert body == json.dumps({"id": job.job_id}).encode()
+    assert headers["X-Signature"] == f"v1={hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()}"
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_note_is_written_once_and_tells_how_it_is_then(kind, job_table):
+    job = record("https://receiver.example")
+    jobs = FakeJobTable(job) if kind == "fake" else job_table
+    job_table.claim(job, now_s=0)
+    noted = jobs.note_webhook(job, WebhookState.SENDING, attempts=1, error="timeout")
+    assert (noted.webhook_state, noted.webhook_attempts, noted.webhook_error) == ("sending", 1, "timeout")
+    assert jobs.note_webhook(job, WebhookState.DELIVERED, attempts=1) == noted
+    assert jobs.read(job.job_id) == noted
+    assert jobs.note_webhook(record(None), WebhookState.SENDING, attempts=1) is None

@@ -1,0 +1,400 @@
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.access import rate_limits
+from chalicelib.access.admission import (
+    MAX_WRITES,
+    UNAUTHORIZED_AFTER_S,
+    Admission,
+    AdmissionUnavailableError,
+    KeyRefusedError,
+    LimitedError,
+    UnauthorizedError,
+    credentials,
+)
+from chalicelib.access.api_keys import KeyStatus, new_key
+from chalicelib.access.key_cache import KNOWN_S, MAX_KNOWN, KnownKeys
+from chalicelib.access.plans import PLANS
+from tests.support.fakes import FakeKeyTable, record_of
+
+PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
+PLANS_OF_THE_TESTS = {"pro": PLAN, "free": replace(PLAN, name="free", burst=2)}
+KEY = new_key()
+NOVEMBER_S = 1_794_000_000  # 2026-11-06
+
+
+class Clock:
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock(float(NOVEMBER_S))
+
+
+@pytest.fixture
+def table():
+    return FakeKeyTable(record_of(KEY))
+
+
+@pytest.fixture
+def sleeps():
+    return []
+
+
+@pytest.fixture
+def admission(table, clock, sleeps):
+    return Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock, sleep=sleeps.append)
+
+
+def admit(admission, *presented):
+    return admission.admit(admission.identify(presented or [str(KEY)]))
+
+
+def admitted(admission, tries, key=KEY):
+    count = 0
+    for _ in range(tries):
+        try:
+            admit(admission, str(key))
+        except LimitedError:
+            continue
+        count += 1
+    return count
+
+
+def test_good_key_is_admitted_and_counted(admission, table):
+    assert admit(admission).standing.month_left == 59
+    assert table.records[KEY.key_id].runs == 1
+
+
+def test_known_key_costs_one_write_and_nothing_else(admission, table, clock):
+    admit(admission)
+    table.calls.clear()
+    for number in range(1, 40):
+        clock.now += (0.2, 0.3, 5.0)[number % 3]  # busy and idle
+        admit(admission)
+        assert table.calls == {"spend": number}
+
+
+def test_turn_of_the_month_costs_one_write(admission, table, clock):
+    admitted(admission, 3)
+    table.calls.clear()
+    clock.now += 30 * 86_400
+    assert admit(admission).standing.month_left == 59
+    assert table.calls == {"spend": 1}
+
+
+def test_burst_then_rate(admission, clock):
+    assert admitted(admission, 20) == 10
+    clock.now += 1
+    assert admitted(admission, 20) == 5
+    clock.now += 0.2
+    assert admitted(admission, 20) == 1
+    clock.now += 100
+    assert admitted(admission, 20) == 10
+
+
+def test_quota_ends_and_comes_back_with_the_month(admission, clock):
+    total = 0
+    for _ in range(30):
+        total += admitted(admission, 12)
+        clock.now += 10
+    assert total == 60
+    clock.now += 30 * 86_400
+    assert admitted(admission, 12) == 10
+
+
+def test_refusal_for_the_rate_costs_no_call_until_it_ends(admission, table, clock):
+    admitted(admission, 11)
+    table.calls.clear()
+    assert admitted(admission, 1000) == 0
+    clock.now += 0.199999
+    assert (admitted(admission, 1), table.calls) == (0, {})
+    clock.now += 0.000001
+    assert (admitted(admission, 1), table.calls) == (1, {"spend": 1})
+
+
+def test_rate_refusal_spends_no_quota_and_quota_refusal_no_rate(admission, table, clock):
+    admitted(admission, 100)
+    assert table.records[KEY.key_id].runs == 10
+    table.change(KEY.key_id, runs=60)
+    clock.now += 100
+    before = table.records[KEY.key_id]
+    assert admitted(admission, 5) == 0
+    assert table.records[KEY.key_id] == before
+
+
+@pytest.mark.parametrize("used_up", ["rate", "month"])
+def test_retry_after_is_true(admission, table, clock, used_up):
+    if used_up == "month":
+        table.change(KEY.key_id, runs=60, month=202611)
+    admitted(admission, 11)
+    clock.now += 0.01
+    with pytest.raises(LimitedError) as caught:
+        admit(admission)
+    clock.now += int(caught.value.headers["Retry-After"])
+    admit(admission)
+
+
+def test_retry_after_is_not_a_second_too_long(admission, table, clock):
+    table.change(KEY.key_id, tat_us=(NOVEMBER_S + 100) * rate_limits.SECOND_US)
+    with pytest.raises(LimitedError) as caught:
+        admit(admission)
+    clock.now += int(caught.value.headers["Retry-After"]) - 1
+    assert admitted(admission, 1) == 0
+
+
+def test_revoked_key_is_refused_at_the_next_request(admission, table):
+    admit(admission)
+    table.change(KEY.key_id, status=KeyStatus.REVOKED)
+    with pytest.raises(KeyRefusedError) as caught:
+        admit(admission)
+    assert (caught.value.problem.status, caught.value.problem.type.rpartition(":")[2]) == (403, "key-revoked")
+    assert table.records[KEY.key_id].runs == 1
+
+
+def test_refusal_of_a_revoked_key_is_remembered(admission, table):
+    table.change(KEY.key_id, status=KeyStatus.REVOKED)
+    for _ in range(5):
+        with pytest.raises(KeyRefusedError):
+            admit(admission)
+    assert table.calls == {"read": 1}
+
+
+def test_deleted_key_is_unknown_at_the_next_request(admission, table):
+    admit(admission)
+    del table.records[KEY.key_id]
+    with pytest.raises(UnauthorizedError):
+        admit(admission)
+
+
+def test_key_expires_at_its_second(admission, table, clock):
+    table.change(KEY.key_id, expires_at=NOVEMBER_S + 10)
+    clock.now += 9.9
+    admit(admission)
+    clock.now += 0.1
+    with pytest.raises(KeyRefusedError) as caught:
+        admit(admission)
+    assert caught.value.problem.type.rpartition(":")[2] == "key-expired"
+    assert caught.value.problem.detail == "This key expired at 2026-11-06T21:20:10Z."
+
+
+def test_expiry_set_after_the_key_was_seen_counts(admission, table, clock):
+    admit(admission)
+    table.change(KEY.key_id, expires_at=NOVEMBER_S - 1)
+    with pytest.raises(KeyRefusedError):
+        admit(admission)
+
+
+def test_smaller_plan_counts_at_the_next_request(admission, table):
+    admit(admission)
+    table.change(KEY.key_id, plan="free")
+    assert admitted(admission, 10) == 1
+
+
+def test_larger_plan_is_seen_within_half_a_minute(table, clock, monkeypatch):
+    monotonic = Clock(0.0)
+    admission = Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock)
+    admission._known = KnownKeys(clock=monotonic)
+    table.change(KEY.key_id, runs=60, month=202611)
+    plans = {**PLANS_OF_THE_TESTS, "pro": PLAN, "free": replace(PLAN, name="free", runs_per_month=100)}
+    admission._plans = plans
+    assert admitted(admission, 1) == 0
+    table.change(KEY.key_id, plan="free")
+    assert admitted(admission, 1) == 0
+    monotonic.now += KNOWN_S
+    assert admitted(admission, 1) == 1
+
+
+def rotate(table, *, until):
+    new = new_key(KEY.key_id)
+    held = table.records[KEY.key_id]
+    table.change(
+        KEY.key_id, secret_sha256=new.sha256, old_secret_sha256=held.secret_sha256, old_secret_until=int(until)
+    )
+    return new
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_rotated_key_opens_with_both_secrets_until_the_grace_ends(admission, table, clock, seen_before):
+    if seen_before:
+        admit(admission)
+    new = rotate(table, until=clock.now + 60)
+    admit(admission, str(KEY))
+    admit(admission, str(new))
+    clock.now += 59.9
+    admit(admission, str(KEY))
+    clock.now += 0.1
+    with pytest.raises(UnauthorizedError):
+        admit(admission, str(KEY))
+    admit(admission, str(new))
+
+
+def test_key_rotated_without_grace_is_closed_to_the_old_secret_at_once(admission, table, clock):
+    admit(admission)
+    rotate(table, until=clock.now)
+    with pytest.raises(UnauthorizedError):
+        admit(admission)
+    assert table.records[KEY.key_id].runs == 1
+
+
+KINDS = {
+    "missing": [],
+    "empty": [""],
+    "malformed": ["x"],
+    "huge": ["pk_" + "x" * 10_000],
+    "unknown": [str(new_key())],
+    "wrong_secret": [str(new_key(KEY.key_id))],
+    "two": [str(KEY), str(KEY)],
+}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not_seen"])
+@pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
+def test_each_kind_of_401_costs_one_read_and_says_the_same(admission, table, presented, known):
+    if known:
+        admit(admission)
+    table.calls.clear()
+    with pytest.raises(UnauthorizedError) as caught:
+        admission.identify(presented)
+    assert table.calls == {"read": 1}
+    assert (caught.value.problem, caught.value.headers) == (UnauthorizedError().problem, UnauthorizedError().headers)
+
+
+def test_kinds_of_401_take_the_same_work(admission):
+    admit(admission)
+    took = {name: [] for name in ("missing", "malformed", "unknown", "wrong_secret")}
+    for _ in range(400):
+        for name, times in took.items():
+            began = time.perf_counter()
+            with pytest.raises(UnauthorizedError):
+                admission.identify(KINDS[name])
+            times.append(time.perf_counter() - began)
+    medians = {name: statistics.median(times) for name, times in took.items()}
+    assert max(medians.values()) - min(medians.values()) < 50e-6, medians  # of some 20 in all
+
+
+@pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
+def test_401_waits_for_what_the_read_did_not_take(admission, sleeps, presented):
+    with pytest.raises(UnauthorizedError):
+        admission.identify(presented)
+    assert len(sleeps) == 1
+    assert 0 < sleeps[0] < UNAUTHORIZED_AFTER_S
+
+
+def test_good_key_does_not_wait(admission, sleeps):
+    admit(admission)
+    assert sleeps == []
+
+
+def test_table_that_is_gone_lets_nobody_pass(admission, table):
+    admit(admission)
+    table.failing = True
+    for presented in (str(KEY), str(new_key())):
+        with pytest.raises(AdmissionUnavailableError) as caught:
+            admit(admission, presented)
+        assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
+    table.failing = False
+    admit(admission)
+
+
+def test_endless_change_of_the_key_ends_in_503(table, clock):
+    class Restless(FakeKeyTable):
+        def spend(self, seen, plan, **options):
+            self.change(KEY.key_id, plan="free" if plan.name == "pro" else "pro")
+            return super().spend(seen, plan, **options)
+
+    table = Restless(record_of(KEY))
+    with pytest.raises(AdmissionUnavailableError):
+        admit(Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock))
+    assert table.calls["spend"] == MAX_WRITES
+
+
+def test_another_process_costs_at_most_two_more_writes(table, clock):
+    ours, theirs = (Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock) for _ in range(2))
+    for admission in (ours, theirs):
+        admit(admission)
+    for pause_s in (0.2, 3.0, 0.0, 30 * 86_400.0, 3.0):
+        clock.now += pause_s
+        admit(theirs)
+        table.calls.clear()
+        admit(ours)
+        assert table.calls["spend"] <= 2
+
+
+def test_64_threads_get_exactly_the_burst(admission):
+    with ThreadPoolExecutor(64) as threads:
+        assert sum(threads.map(lambda _: admitted(admission, 3), range(64))) == 10
+
+
+def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
+    admitted(admission, 3)
+    table.calls.clear()
+    used = admission.usage(admission.identify([str(KEY)], fresh=True))
+    assert (used.key_id, used.plan, used.used, used.left) == (KEY.key_id, "pro", 3, 57)
+    assert (used.limits.requests_per_second, used.limits.burst, used.limits.runs_per_month) == (5, 10, 60)
+    assert (used.limits.timeout_s, used.limits.input_bytes) == (PLAN.max_timeout_s, PLAN.max_input_bytes)
+    assert used.resets_at == "2026-12-01T00:00:00Z"
+    assert table.calls == {"read": 1}
+
+
+def test_usage_of_a_key_over_its_limits_is_shown(admission, table):
+    table.change(KEY.key_id, runs=60, month=202611, tat_us=(NOVEMBER_S + 9) * rate_limits.SECOND_US)
+    assert admission.usage(admission.identify([str(KEY)], fresh=True)).left == 0
+
+
+def test_usage_of_a_revoked_key_is_refused(admission, table):
+    table.change(KEY.key_id, status=KeyStatus.REVOKED)
+    with pytest.raises(KeyRefusedError):
+        admission.usage(admission.identify([str(KEY)], fresh=True))
+
+
+def test_known_keys_are_bounded():
+    known = KnownKeys()
+    made = [new_key() for _ in range(MAX_KNOWN + 10)]
+    for key in made:
+        known.remember(record_of(key))
+    assert [known.recall(key.key_id) is None for key in made] == [True] * 10 + [False] * MAX_KNOWN
+
+
+def test_known_key_is_forgotten_in_time():
+    clock = Clock(0.0)
+    known = KnownKeys(clock=clock)
+    known.remember(record_of(KEY))
+    clock.now = KNOWN_S - 0.01
+    assert known.recall(KEY.key_id)
+    clock.now = KNOWN_S
+    assert known.recall(KEY.key_id) is None
+
+
+def test_known_key_is_not_replaced_by_an_answer_that_was_overtaken():
+    known = KnownKeys()
+    known.remember(record_of(KEY, tat_us=2))
+    known.remember(record_of(KEY, tat_us=1))
+    assert known.recall(KEY.key_id).tat_us == 2
+
+
+CREDENTIALS = {
+    "api_key": (["k"], [], ["k"]),
+    "bearer": ([], ["Bearer k"], ["k"]),
+    "bearer_in_any_case": ([], ["bEARER k"], ["k"]),
+    "basic": ([], ["Basic k"], [""]),
+    "scheme_alone": ([], ["Bearer"], [""]),
+    "no_scheme": ([], ["k"], [""]),
+    "both": (["k"], ["Bearer k"], ["k", "k"]),
+    "key_and_other_scheme": (["k"], ["Basic k"], ["k", ""]),
+    "none": ([], [], []),
+}
+
+
+@pytest.mark.parametrize(("api_keys", "authorizations", "expected"), CREDENTIALS.values(), ids=CREDENTIALS)
+def test_credentials_are_all_that_is_presented(api_keys, authorizations, expected):
+    assert credentials(api_keys, authorizations) == expected

@@ -1,0 +1,92 @@
+import hashlib
+
+import pytest
+
+from chalicelib.access import api_keys
+from chalicelib.access.api_keys import ALPHABET, ApiKey, new_key, parse
+from tests.support.fakes import record_of
+
+ID, SECRET = "a" * 12, "b" * 32
+NOW_S = 1_800_000_000.0
+NO_KEYS = {
+    "empty": "",
+    "prefix": "pk_",
+    "id_alone": f"pk_{ID}",
+    "short_secret": f"pk_{ID}_{SECRET[1:]}",
+    "long_secret": f"pk_{ID}_{SECRET}b",
+    "upper_case": f"PK_{ID}_{SECRET}",
+    "look_alike": f"pk_{ID}_{SECRET[1:]}l",
+    "newline": f"pk_{ID}_{SECRET}\n",
+    "space": f" pk_{ID}_{SECRET}",
+    "nul": f"pk_{ID}_{SECRET[1:]}\0",
+    "unicode": f"pk_{ID}_{SECRET[1:]}\u0430",
+    "two": f"pk_{ID}_{SECRET}, pk_{ID}_{SECRET}",
+}
+
+
+def test_key_is_parsed_into_id_and_secret():
+    assert parse(f"pk_{ID}_{SECRET}") == ApiKey(ID, SECRET)
+
+
+@pytest.mark.parametrize("text", NO_KEYS.values(), ids=NO_KEYS)
+def test_anything_else_is_no_key(text):
+    assert parse(text) is None
+
+
+def test_new_keys_are_well_formed_and_differ():
+    made = [new_key() for _ in range(100)]
+    assert [parse(str(key)) for key in made] == made
+    assert len({key.key_id for key in made} | {key.secret for key in made}) == 200
+
+
+def test_secret_has_160_bits():
+    assert len(set(ALPHABET)) ** api_keys.SECRET_CHARS == 2**160
+
+
+def test_new_secret_for_an_id_keeps_the_id():
+    assert new_key(ID).key_id == ID
+
+
+def test_hash_is_sha256_of_the_secret():
+    assert ApiKey(ID, SECRET).sha256 == hashlib.sha256(SECRET.encode()).hexdigest()
+
+
+def test_new_signing_secrets_are_well_formed_and_differ():
+    made = {api_keys.new_signing_secret() for _ in range(100)}
+    assert len(made) == 100
+    assert all(map(api_keys.is_signing_secret, made))
+
+
+@pytest.mark.parametrize("text", ["", "whsec_", f"whsec_{SECRET}b", f"whsec_{SECRET}\n", f"pk_{ID}_{SECRET}"])
+def test_anything_else_is_no_signing_secret(text):
+    assert not api_keys.is_signing_secret(text)
+
+
+def test_shown_record_does_not_show_its_signing_secret():
+    secret = api_keys.new_signing_secret()
+    assert secret not in repr(record_of(new_key(), signing_secret=secret))
+
+
+def test_record_holds_nothing_of_the_secret():
+    key = new_key()
+    assert key.secret not in str(record_of(key))
+
+
+OLD, CURRENT, OTHER = new_key(ID), new_key(ID), new_key(ID)
+ROTATED = record_of(CURRENT, old_secret_sha256=OLD.sha256, old_secret_until=int(NOW_S) + 1)
+OPENINGS = {
+    "current": (ROTATED, CURRENT, NOW_S, "secret_sha256"),
+    "old_within_grace": (ROTATED, OLD, NOW_S + 0.999, "old_secret_sha256"),
+    "old_after_grace": (ROTATED, OLD, NOW_S + 1, None),
+    "other": (ROTATED, OTHER, NOW_S, None),
+    "never_rotated": (record_of(CURRENT), OTHER, NOW_S, None),
+}
+
+
+@pytest.mark.parametrize(("record", "key", "now_s", "member"), OPENINGS.values(), ids=OPENINGS)
+def test_secret_opens_its_key_in_its_time(record, key, now_s, member):
+    assert record.opening_secret(key.sha256, now_s=now_s) == member
+
+
+def test_hash_of_no_secret_opens_nothing():
+    assert record_of(CURRENT).opening_secret(api_keys.NO_SHA256, now_s=NOW_S) is None

@@ -1,0 +1,254 @@
+import base64
+import functools
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import app as api
+import pytest
+from chalice.config import Config
+from chalice.local import (
+    ChaliceRequestHandler,
+    LambdaContext,
+    LocalGateway,
+    ThreadedHTTPServer,
+    create_local_server,
+)
+
+from chalicelib.job_problems import NoReplyError
+from chalicelib.jobs.dispatcher import QueueUnavailableError
+from tests.support.fakes import KEY
+
+LAMBDA_APP = Path(api.__file__).parent
+JSON = {"Content-Type": "application/json", "X-Api-Key": str(KEY)}
+
+
+class Server(ThreadedHTTPServer):
+    request_queue_size = 128
+
+
+class Handler(ChaliceRequestHandler):
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture(scope="module")
+def port():
+    # Gives the app a current_request per thread; its own server has a short backlog and delays answers.
+    local = create_local_server(api.app, Config.create(), "127.0.0.1", 0)
+    local.server.server_close()
+    handler = functools.partial(Handler, app_object=api.app, config=Config.create())
+    with Server(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def connection(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    yield connection
+    connection.close()
+
+
+def exchange(connection, body=None, *, method="POST", path="/", headers=JSON):
+    connection.request(method, path, body=body, headers=headers)
+    response = connection.getresponse()
+    return response, json.loads(response.read())
+
+
+@pytest.mark.usefixtures("jobs")
+def test_program_that_ran_is_a_200_with_the_public_members(connection):
+    response, body = exchange(connection, '{"code": "c", "input": "\\u00fc\\ufffe\\ud83d\\ude00"}')
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
+    assert body == {
+        "id": "0" * 32,
+        "status": "error",
+        "exit_code": 1,
+        "signal": None,
+        "stdout": "\u00fc\ufffe\U0001f600",
+        "stderr": "c",
+        "truncated": {"stdout": True, "stderr": False},
+        "error": {"type": "ValueError", "message": "no", "line": 3},
+        "usage": {"duration_ms": 1, "cpu_ms": 2, "memory_bytes": 3, "queued_ms": 4},
+        "runtime": "python 3.13",
+    }
+
+
+BAD = {
+    "wrong_type": ('{"code": 1}', JSON, 400, "invalid-request"),
+    "not_json": ("code=1", JSON, 400, "invalid-request"),
+    "not_utf8": (b'{"code": "\xff"}', JSON, 400, "invalid-request"),
+    "no_body": (None, JSON, 400, "invalid-request"),
+    "too_large": (json.dumps({"code": "x" * 70_000}), JSON, 413, "too-large"),
+    "form": ("code=1", JSON | {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-media-type"),
+    "binary": (b"\xff", JSON | {"Content-Type": "application/octet-stream"}, 415, "unsupported-media-type"),
+    "no_content_type": ('{"code": "1"}', {"X-Api-Key": str(KEY)}, 415, "unsupported-media-type"),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_bad_request_is_a_problem_and_nothing_is_run(connection, jobs, case):
+    body, headers, status, slug = case
+    response, problem = exchange(connection, body, headers=headers)
+    assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
+    assert (problem["status"], problem["type"]) == (status, f"urn:python-exec:problem:{slug}")
+    assert jobs.orders == []
+
+
+def test_dispatch_error_is_a_problem_with_its_members(connection, jobs):
+    jobs.error = NoReplyError("1" * 32)
+    response, problem = exchange(connection, '{"code": "1"}')
+    assert (response.status, problem["status"], problem["job_id"]) == (504, 504, "1" * 32)
+
+
+def test_dispatch_error_headers_are_sent(connection, jobs):
+    jobs.error = QueueUnavailableError()
+    response, problem = exchange(connection, '{"code": "1"}')
+    assert (response.status, problem["status"], response.headers["Retry-After"]) == (503, 503, "2")
+
+
+def test_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(connection, jobs, log_records):
+    jobs.error = RuntimeError("secret")
+    response, problem = exchange(connection, '{"code": "1"}')
+    instance = problem.pop("instance")
+    assert (response.status, response.headers["Content-Type"]) == (500, "application/problem+json")
+    assert problem == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+    assert instance.startswith("urn:uuid:")
+    assert any(record.exc_info and record.exc_info[1] is jobs.error for record in log_records)
+
+
+def test_setting_missing_is_a_500(connection, monkeypatch, log_records):
+    monkeypatch.delenv("JOB_QUEUE_URL", raising=False)
+    response, problem = exchange(connection, '{"code": "1"}')
+    assert (response.status, "JOB_QUEUE_URL" in json.dumps(problem)) == (500, False)
+    assert any("JOB_QUEUE_URL" in str(record.exc_info) for record in log_records)
+
+
+@pytest.mark.usefixtures("jobs")
+def test_other_method_is_a_405_problem_with_allow(connection):
+    response, problem = exchange(connection, method="GET", headers={})
+    assert (response.status, response.headers["Allow"]) == (405, "POST")
+    assert (problem["type"], problem["title"]) == ("about:blank", "Method Not Allowed")
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("body", ['{"code": "1"}', "{}"], ids=["result", "problem"])
+def test_response_is_not_to_be_stored(connection, body):
+    assert exchange(connection, body)[0].headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_chunked_body_is_refused_and_the_connection_closed(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client, client.makefile("rb") as answer:
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        received = answer.read()  # to the end: the server closes
+    assert received.startswith(b"HTTP/1.1 411 ")
+    assert b"\r\nConnection: close\r\n" in received
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["type"] == "urn:python-exec:problem:length-required"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_body_encoded_in_base64_as_api_gateway_may_is_read():
+    event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
+    event |= {"body": base64.b64encode(b'{"code": "c"}').decode(), "isBase64Encoded": True}
+    assert api.app(event, LambdaContext("run", 512))["statusCode"] == 200
+
+
+@pytest.mark.usefixtures("jobs")
+def test_body_as_text_as_api_gateway_does_is_read():
+    event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
+    answer = api.app(event | {"body": '{"code": "ü"}'}, LambdaContext("run", 512))
+    assert json.loads(json.dumps(answer))["statusCode"] == 200
+
+
+@pytest.mark.usefixtures("jobs")
+def test_200_requests_of_16_clients_each_gets_its_own_answer(port):
+    connections = threading.local()
+
+    def one(n):
+        if not hasattr(connections, "own"):
+            connections.own = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        return exchange(connections.own, json.dumps({"code": f"c{n}", "input": f"i{n}"}))[1]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(200)))
+    assert [(body["stderr"], body["stdout"]) for body in answers] == [(f"c{n}", f"i{n}") for n in range(200)]
+
+
+def request_line(records):
+    (line,) = [json.loads(record) for record in records if '"event": "request"' in record]
+    return line
+
+
+@pytest.mark.usefixtures("jobs")
+def test_request_is_one_log_line_without_code_input_or_output(connection, log_lines):
+    exchange(connection, '{"code": "secret1", "input": "secret2"}')
+    (text,) = log_lines
+    line = json.loads(text)
+    assert (line["route"], line["status"], line["job_status"]) == ("POST /", 200, "error")
+    assert line["duration_ms"] >= 0
+    assert "secret" not in text
+
+
+@pytest.mark.usefixtures("jobs")
+def test_problem_log_line_names_type_and_rule_without_input(connection, log_lines):
+    exchange(connection, '{"code": "1", "secret": 1}')
+    (text,) = log_lines
+    line = json.loads(text)
+    assert (line["status"], line["problem"], line["rule"]) == (
+        400,
+        "urn:python-exec:problem:invalid-request",
+        "known",
+    )
+    assert "secret" not in text
+
+
+def test_500_log_lines_carry_the_id_of_the_answer(connection, jobs, log_lines):
+    jobs.error = RuntimeError("bug")
+    problem = exchange(connection, '{"code": "1"}')[1]
+    lines = [json.loads(text) for text in log_lines]
+    assert {f"urn:uuid:{line['request_id']}" for line in lines} == {problem["instance"]}
+    assert "RuntimeError: bug" in lines[0]["traceback"]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_line_of_the_next_request_holds_nothing_of_the_last(connection, log_lines):
+    exchange(connection, '{"code": "1"}')
+    exchange(connection, "{}")
+    assert "job_status" not in json.loads(log_lines[1])
+
+
+def test_import_makes_no_aws_call_and_needs_no_setting():
+    program = "import app, sys; app.app; print(app._service.cache_info().currsize)"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=LAMBDA_APP,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "0\n"
+
+
+def test_service_asked_for_by_many_threads_is_made_once(monkeypatch):
+    monkeypatch.setenv("JOB_QUEUE_URL", "http://sqs.test/0/jobs")
+    monkeypatch.setenv("WEBHOOK_QUEUE_URL", "http://sqs.test/0/webhooks")
+    monkeypatch.setenv("KEYS_TABLE", "keys")
+    monkeypatch.setenv("JOBS_TABLE", "jobs")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    api._service.cache_clear()
+    with ThreadPoolExecutor(16) as pool:
+        assert len({id(made) for made in pool.map(lambda _: api.service(), range(32))}) == 1
+    api._service.cache_clear()

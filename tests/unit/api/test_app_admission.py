@@ -1,0 +1,252 @@
+"""What admission looks like over HTTP: status, problem, headers and log line, also of what follows it."""
+
+import json
+import random
+import time
+from functools import partial
+
+import app as api
+import pytest
+from chalice.config import Config
+from chalice.local import LambdaContext, LocalGateway
+from msgspec.structs import replace
+
+from chalicelib.access import rate_limits
+from chalicelib.access.api_keys import KeyStatus, new_key
+from tests.support.fakes import KEY, client_error
+
+BODY = json.dumps({"code": "1"})
+TYPE = {"Content-Type": "application/json"}
+LIMITS = {"RateLimit", "RateLimit-Policy"}
+KEY_ID = KEY.key_id
+SLUG = "urn:python-exec:problem:"
+
+pytestmark = pytest.mark.usefixtures("jobs")
+
+
+def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None):
+    """Status, headers and body of the answer; `repeated` are headers as API Gateway tells all their values."""
+    gateway = LocalGateway(api.app, Config.create())
+    given = TYPE | ({"X-Api-Key": key} if key is not None else {}) | (headers or {})
+    event = gateway._generate_lambda_event(method, path, given, body.encode())
+    answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
+    return answer["statusCode"], answer["headers"], json.loads(answer["body"])
+
+
+get_usage = partial(send, method="GET", path="/usage", body="")
+
+
+def test_good_key_is_admitted_either_way(jobs):
+    assert send()[0] == 200
+    assert send({"Authorization": f"Bearer {KEY}"}, key=None)[0] == 200
+    assert [order.key_id for order in jobs.orders] == [KEY_ID] * 2
+
+
+REFUSED = {
+    "missing": {"key": None},
+    "malformed": {"key": "x"},
+    "unknown": {"key": str(new_key())},
+    "wrong_secret": {"key": str(new_key(KEY_ID))},
+    "two_headers": {"headers": {"Authorization": f"Bearer {KEY}"}},
+    "two_values": {"repeated": {"x-api-key": [str(KEY), str(KEY)]}},
+    "basic": {"key": None, "headers": {"Authorization": f"Basic {KEY}"}},
+}
+
+
+@pytest.mark.parametrize("path", ["/", "/usage"])
+def test_401s_are_the_same(jobs, path):
+    method = "POST" if path == "/" else "GET"
+    answers = [send(**how, method=method, path=path) for how in REFUSED.values()]
+    assert answers == [answers[0]] * len(REFUSED)
+    status, headers, problem = answers[0]
+    assert (status, problem["type"]) == (401, SLUG + "unauthorized")
+    assert headers["WWW-Authenticate"] == 'Bearer realm="python-exec"'
+    assert jobs.orders == []
+
+
+def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
+    chars = random.Random(7)  # noqa: S311 - the same ones each time
+    pieces = ["", " ", "pk_", str(KEY), KEY.secret, KEY_ID, "Bearer", "bearer ", "Basic ", ",", ";", "\0", "\x7f", "\t"]
+    pieces += ["ü", "\u0660", "\ufeff", "\U0001f600", "x" * 10_000, '"', "\x1b[2J", "%00", "\r"]
+    tried = 0
+    while tried < 2000:
+        value = "".join(chars.choices(pieces, k=chars.randint(0, 4)))
+        name = chars.choice(["X-Api-Key", "x-api-key", "Authorization"])
+        if value.strip() == str(KEY) or value.strip().lower() == f"bearer {KEY}".lower():
+            continue
+        tried += 1
+        table.calls.clear()
+        status, _, problem = send({name: value}, key=None)
+        assert (status, problem["type"]) == (401, SLUG + "unauthorized"), value
+        assert table.calls == {"read": 1}
+    assert jobs.orders == []
+
+
+def test_admitted_answer_tells_both_limits():
+    _, headers, _ = send()
+    assert headers["RateLimit-Policy"].startswith('"rate";q=200;w=2, "month";q=10000000;w=')
+    assert headers["RateLimit"].startswith('"rate";r=199;t=1, "month";r=9999999;t=')
+
+
+AFTER_ADMISSION = {
+    "no_json": ({"body": "{"}, None, 400),
+    "too_large": ({"body": json.dumps({"code": "x" * 70_000})}, None, 413),
+    "media_type": ({"headers": {"Content-Type": "text/plain"}}, None, 415),
+    "bug": ({}, RuntimeError("bug"), 500),
+}
+
+
+@pytest.mark.parametrize(("request_", "error", "status"), AFTER_ADMISSION.values(), ids=AFTER_ADMISSION)
+def test_failure_after_admission_tells_the_limits_and_has_been_paid_for(jobs, table, request_, error, status):
+    jobs.error = error
+    found, headers, _ = send(**request_)
+    assert (found, headers.keys() >= LIMITS) == (status, True)
+    assert table.records[KEY_ID].runs == 1
+
+
+def test_body_of_a_stranger_is_not_looked_at():
+    for body in ("{", json.dumps({"code": "x" * 70_000}), "x" * 2_000_000):
+        assert send(key="x", body=body)[0] == 401
+
+
+def test_rate_used_up_is_a_429_with_retry_after(jobs, table):
+    table.change(KEY_ID, plan="free", tat_us=int((time.time() + 6.5) * rate_limits.SECOND_US))
+    status, headers, problem = send()
+    assert (status, problem["type"], problem["plan"]) == (429, SLUG + "rate-limited", "free")
+    assert headers["Retry-After"] == "3"
+    assert headers["RateLimit"].startswith('"rate";r=0;t=7, "month";r=1000;t=')
+    assert headers.keys() >= LIMITS
+    assert jobs.orders == []
+
+
+def test_quota_used_up_is_a_429_of_its_own_type(table):
+    send()
+    table.change(KEY_ID, plan="free", runs=1000)
+    status, headers, problem = send()
+    assert (status, problem["type"]) == (429, SLUG + "quota-exceeded")
+    assert '"month";r=0;' in headers["RateLimit"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "slug"),
+    [({"status": KeyStatus.REVOKED}, "key-revoked"), ({"expires_at": 1}, "key-expired")],
+    ids=["revoked", "expired"],
+)
+@pytest.mark.parametrize("request_", [send, get_usage], ids=["run", "usage"])
+def test_key_whose_time_is_over_is_a_403_at_the_next_request(table, changes, slug, request_):
+    assert request_()[0] == 200
+    table.change(KEY_ID, **changes)
+    status, headers, problem = request_()
+    assert (status, problem["type"], headers.keys() >= LIMITS) == (403, SLUG + slug, True)
+
+
+def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(jobs, table):
+    table.change(KEY_ID, plan="free")
+    status, headers, problem = send(body=json.dumps({"code": "1", "timeout_s": 5}))
+    assert (status, problem["type"], problem["field"], problem["limit_s"]) == (
+        403,
+        SLUG + "not-in-plan",
+        "timeout_s",
+        3,
+    )
+    assert headers.keys() >= LIMITS
+    _, _, problem = send(body=json.dumps({"code": "1", "input": "x" * 20_000}))
+    assert (problem["field"], problem["limit_bytes"]) == ("input", 16384)
+    assert jobs.orders == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_table_that_is_gone_is_a_503_and_nothing_is_run(jobs, table, known):
+    if known:
+        send()
+    table.failing = True
+    jobs.orders.clear()
+    status, headers, problem = send()
+    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "admission-unavailable", "2")
+    assert (headers.keys() >= LIMITS) == known
+    assert jobs.orders == []
+
+
+def test_overload_is_a_503_that_costs_nothing(jobs, table, sqs, job_queue_url):
+    for _ in range(3):
+        sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
+    status, headers, problem = send()
+    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "overloaded", "5")
+    assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, jobs.orders) == (True, 0, [])
+
+
+def test_overload_is_not_told_to_strangers(sqs, job_queue_url):
+    for _ in range(3):
+        sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
+    assert send(key="x")[0] == 401
+
+
+def test_depth_that_cannot_be_read_does_not_stop_anybody(sqs):
+    sqs.failures["get_queue_attributes"].append(client_error("ServiceUnavailable"))
+    assert send()[0] == 200
+
+
+EACH_KIND = {
+    "result": (send, 200),
+    "usage": (get_usage, 200),
+    "problem": (partial(send, body="{"), 400),
+    "stranger": (partial(send, key=None), 401),
+    "method": (partial(send, method="PUT"), 405),
+}
+
+
+@pytest.mark.parametrize(("request_", "status"), EACH_KIND.values(), ids=EACH_KIND)
+def test_every_answer_may_be_read_by_a_page_of_another_origin(request_, status):
+    found, headers, _ = request_()
+    assert found == status
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(headers["Access-Control-Expose-Headers"].split(","))
+
+
+@pytest.mark.parametrize(("path", "method"), [("/", "POST"), ("/usage", "GET")])
+def test_preflight_allows_the_key_without_one(table, path, method):
+    answer = LocalGateway(api.app, Config.create()).handle_request("OPTIONS", path, {"Origin": "http://x.test"}, None)
+    headers = answer["headers"]
+    assert (answer["statusCode"], headers["Access-Control-Allow-Origin"]) == (200, "*")
+    assert method in headers["Access-Control-Allow-Methods"].split(",")
+    assert {"Content-Type", "X-Api-Key", "Authorization"} <= set(headers["Access-Control-Allow-Headers"].split(","))
+    assert not table.calls
+
+
+def test_usage_costs_nothing_and_is_shown_to_a_key_over_its_limits(table):
+    send()
+    month = table.records[KEY_ID].month
+    table.change(KEY_ID, plan="free", runs=1000, tat_us=int((time.time() + 60) * rate_limits.SECOND_US))
+    before = table.records[KEY_ID]
+    status, headers, body = get_usage()
+    assert (status, headers.keys() >= LIMITS, table.records[KEY_ID]) == (200, True, before)
+    resets_at = body.pop("resets_at")
+    assert resets_at.endswith("-01T00:00:00Z")
+    assert resets_at > f"{month // 100}-{month % 100:02}"
+    assert body == {
+        "key_id": KEY_ID,
+        "plan": "free",
+        "limits": {
+            "requests_per_second": 1,
+            "burst": 5,
+            "runs_per_month": 1000,
+            "timeout_s": 3.0,
+            "input_bytes": 16384,
+        },
+        "used": 1000,
+        "left": 0,
+    }
+
+
+def test_limits_of_one_request_are_not_told_to_the_next():
+    send()
+    assert not LIMITS & send(key=None)[1].keys()
+
+
+def test_log_line_names_key_and_plan_but_never_the_secret(log_lines):
+    send()
+    send(key=str(replace(KEY, secret=new_key().secret)))
+    good, bad = [json.loads(line) for line in log_lines]
+    assert (good["key_id"], good["plan"], good["status"], good["job_status"]) == (KEY_ID, "internal", 200, "error")
+    assert (bad["status"], bad["problem"], "key_id" in bad) == (401, SLUG + "unauthorized", False)
+    assert KEY.secret not in str(log_lines)

@@ -1,0 +1,289 @@
+"""What jobs that come later look like over HTTP: preferences, promises, results and what is forgotten."""
+
+import json
+import time
+import uuid
+
+import app as api
+import msgspec
+import pytest
+from chalice.config import Config
+from chalice.local import LambdaContext, LocalGateway
+from msgspec.structs import replace
+
+from chalicelib.access.api_keys import KeyStatus, new_key, new_signing_secret
+from chalicelib.contract import Failure, FailureReason, encode
+from chalicelib.jobs.job_table import JobRecord
+from tests.support.fakes import KEY, record_of, result_of
+
+BODY = json.dumps({"code": "1"})
+SLUG = "urn:python-exec:problem:"
+
+pytestmark = pytest.mark.usefixtures("jobs")
+
+
+def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None, full_path=None):
+    """Status, headers and body of the answer; `repeated` and `full_path` are as API Gateway tells them."""
+    given = {"Content-Type": "application/json", "X-Api-Key": key} | (headers or {})
+    event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, given, body.encode())
+    event["requestContext"]["path"] = full_path or path
+    answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
+    return answer["statusCode"], answer["headers"], json.loads(answer["body"] or "null")
+
+
+def job(job_id, *, method="GET", key=str(KEY)):
+    return send(method=method, path=f"/jobs/{job_id}", body="", key=key)
+
+
+def held(job_table, **changes):
+    """A job of the key in the table."""
+    now_s = int(time.time())
+    members = {"job_id": uuid.uuid4().hex, "key_id": KEY.key_id, "counted": 1, "promised": 1}
+    times = {"retry_at": now_s + 60, "expires_at": now_s + 3600, "kept_until": now_s + 90_000}
+    return job_table.claim(JobRecord(**members | times | changes), now_s=now_s)
+
+
+def answered(job_table, **changes):
+    found = held(job_table, **changes)
+    return job_table.settle(found.job_id, encode(result_of(found.job_id, stdout="\u00fc\ufffe")))
+
+
+PROMISED = JobRecord(job_id="a" * 32, key_id=KEY.key_id, retry_at=1, expires_at=2, kept_until=3)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"), [("respond-async", "respond-async"), ("wait=7", "wait=7"), ("wait=99", "wait=25")]
+)
+def test_promise_is_a_202_that_says_where_and_when_to_ask(jobs, prefer, applied):
+    jobs.promised = PROMISED
+    status, headers, body = send({"Prefer": prefer})
+    assert (status, body) == (202, {"id": "a" * 32, "status": "pending"})
+    assert (headers["Location"], headers["Retry-After"]) == (f"/jobs/{'a' * 32}", "1")
+    assert (headers["Preference-Applied"], headers["Content-Type"]) == (applied, "application/json")
+
+
+def test_promise_that_nobody_asked_for_applies_no_preference(jobs):
+    jobs.promised = PROMISED
+    status, headers, _ = send()
+    assert (status, "Preference-Applied" in headers) == (202, False)
+
+
+def test_result_in_time_tells_that_the_wait_was_honoured(jobs):
+    status, headers, _ = send({"Prefer": "wait=7"})
+    assert (status, headers["Preference-Applied"], jobs.orders[0].wait_s) == (200, "wait=7", 7)
+
+
+def test_order_without_headers_is_waited_for_as_set(jobs):
+    send()
+    (order,) = jobs.orders
+    assert (order.wait_s, order.is_async, order.idempotency_key) == (20.0, False, None)
+    assert (order.body, order.plan.name, order.key_id) == (BODY.encode(), "internal", KEY.key_id)
+
+
+def test_preferences_of_all_headers_count_and_together_mean_to_wait_first(jobs):
+    _, headers, _ = send(repeated={"Prefer": ["wait=3", "respond-async"]})
+    (order,) = jobs.orders
+    assert (order.wait_s, order.is_async) == (3, False)
+    assert headers["Preference-Applied"] == "respond-async, wait=3"
+
+
+def test_who_is_called_back_does_not_wait(jobs, table):
+    jobs.promised = PROMISED
+    table.change(KEY.key_id, signing_secret=new_signing_secret())
+    body = json.dumps({"code": "1", "callback_url": "https://receiver.example/"})
+    _, headers, _ = send({"Prefer": "respond-async, wait=3"}, body=body)
+    assert (jobs.orders[0].is_async, headers["Preference-Applied"]) == (True, "respond-async")
+
+
+@pytest.mark.parametrize(("path", "location"), [("/", "/jobs/"), ("/api/", "/api/jobs/"), ("/api", "/api/jobs/")])
+def test_promise_is_where_the_gateway_is(jobs, path, location):
+    jobs.promised = PROMISED
+    _, headers, _ = send(full_path=path)  # of a stage api, or a domain of one's own
+    assert headers["Location"] == location + PROMISED.job_id
+
+
+@pytest.mark.parametrize(("waiting", "is_counted"), [(0, False), (1, True)])
+def test_jobs_are_counted_while_the_queue_fills(jobs, sqs, job_queue_url, waiting, is_counted):
+    for _ in range(waiting):
+        sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
+    send()
+    assert jobs.orders[0].is_counted == is_counted
+
+
+def test_stored_result_of_the_same_request_is_a_200(jobs):
+    jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
+    status, headers, body = send({"Idempotency-Key": "k"})
+    assert (status, body["id"], "Location" in headers) == (200, "a" * 32, False)
+
+
+def test_stored_result_of_the_same_asynchronous_request_is_the_same_202(jobs):
+    jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
+    status, _, body = send({"Idempotency-Key": "k", "Prefer": "respond-async"})
+    assert (status, body) == (202, {"id": "a" * 32, "status": "pending"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [(FailureReason.EXPIRED, 504), (FailureReason.SANDBOX, 502), (FailureReason.DEAD_LETTER, 502)],
+    ids=str,
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_failure_is_a_problem_that_names_job_and_reason(jobs, reason, status, stored):
+    failure = Failure(id="a" * 32, reason=reason)
+    jobs.promised = replace(PROMISED, reply=encode(failure)) if stored else failure
+    found, headers, problem = send()
+    assert (found, headers["Content-Type"]) == (status, "application/problem+json")
+    assert (problem["type"], problem["job_id"]) == (f"{SLUG}job-failed:{reason}", "a" * 32)
+
+
+@pytest.mark.parametrize("value", ["k", " ~!", "x" * 255, "8e03978e-40d5-43e8-bc93-6894a57f9324"])
+def test_idempotency_key_is_handed_on_as_it_is(jobs, value):
+    assert send(repeated={"idempotency-key": [value]})[0] == 200
+    assert jobs.orders[0].idempotency_key == value
+
+
+BAD_KEYS = {
+    "empty": [""],
+    "too_long": ["x" * 256],
+    "tab": ["a\tb"],
+    "newline": ["a\n"],
+    "not_ascii": ["\u00fc"],
+    "two": ["a", "b"],
+    "same_twice": ["a", "a"],
+}
+
+
+@pytest.mark.parametrize("values", BAD_KEYS.values(), ids=BAD_KEYS)
+def test_bad_idempotency_key_is_a_400_and_was_paid_for(jobs, table, values):
+    status, headers, problem = send(repeated={"Idempotency-Key": values})
+    assert (status, problem["type"]) == (400, SLUG + "invalid-idempotency-key")
+    assert (jobs.orders, table.records[KEY.key_id].runs, "RateLimit" in headers) == ([], 1, True)
+
+
+def test_result_is_shown_as_by_post(job_table):
+    record = answered(job_table)
+    status, headers, body = job(record.job_id)
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    result = result_of(record.job_id, stdout="\u00fc\ufffe")
+    assert body == msgspec.to_builtins(api.job_view.of_result(result))
+    assert "webhook" not in body
+
+
+def test_job_that_is_not_done_is_a_202_to_ask_again(job_table):
+    record = held(job_table)
+    status, headers, body = job(record.job_id)
+    assert (status, body) == (202, {"id": record.job_id, "status": "pending"})
+    assert (headers["Retry-After"], "Location" in headers) == ("1", False)
+
+
+def test_result_that_lies_in_the_reply_queue_of_this_process_is_found_by_asking(sqs, job_table):
+    record, replies = held(job_table), api.service().replies
+    with replies.expecting(record.job_id), pytest.raises(TimeoutError):
+        replies.wait(record.job_id, deadline=0.0)
+    sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(result_of(record.job_id)))
+    assert job(record.job_id)[0] == 200
+
+
+@pytest.mark.parametrize("reason", FailureReason, ids=str)
+def test_job_that_failed_is_a_200_with_the_problem(job_table, reason):
+    record = held(job_table)
+    job_table.settle(record.job_id, encode(Failure(id=record.job_id, reason=reason)))
+    status, _, body = job(record.job_id)
+    assert (status, body["id"], body["status"]) == (200, record.job_id, "failed")
+    assert (body["problem"]["type"], body["problem"]["job_id"]) == (f"{SLUG}job-failed:{reason}", record.job_id)
+
+
+def test_webhook_is_shown_beside_the_result(job_table):
+    record = answered(job_table, webhook_url="https://receiver.example/secret-path")
+    _, _, body = job(record.job_id)
+    assert body["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
+    assert "secret-path" not in json.dumps(body)
+
+
+NO_IDS = ("x", "A" * 32, "0" * 31, "0" * 33, "waiting:0", "%0a" + "0" * 31, "..")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_404s_are_the_same_whether_or_not_another_key_has_the_job(job_table, table, method):
+    other = new_key()
+    table.records[other.key_id] = record_of(other, plan="internal")
+    ids = [answered(job_table).job_id, held(job_table).job_id, "0" * 32, f"waiting:{KEY.key_id}", *NO_IDS]
+    before = dict(job_table.records)
+    answers = [job(job_id, method=method, key=str(other)) for job_id in ids]
+    assert {(status, json.dumps(body)) for status, _, body in answers} == {(404, json.dumps(answers[0][2]))}
+    assert (answers[0][2]["type"], job_table.records) == (SLUG + "unknown-job", before)
+
+
+@pytest.mark.parametrize("job_id", NO_IDS)
+def test_what_no_job_can_be_called_is_not_looked_up(job_table, job_id):
+    job_table.failing = True
+    assert job(job_id)[0] == 404
+
+
+def test_deleted_job_is_a_204_and_then_gone(job_table):
+    for record in (answered(job_table), held(job_table)):
+        status, _, body = job(record.job_id, method="DELETE")
+        assert (status, body) == (204, None)
+        status, _, problem = job(record.job_id)
+        assert (status, problem["type"]) == (410, SLUG + "job-gone")
+        assert job(record.job_id, method="DELETE")[0] == 204
+
+
+def test_result_whose_time_is_over_is_gone(job_table):
+    record = answered(job_table, kept_until=int(time.time()))
+    assert job(record.job_id)[0] == 410
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_job_of_a_stranger_or_a_revoked_key_is_not_shown(job_table, table, method):
+    record = answered(job_table)
+    assert job(record.job_id, method=method, key="x")[0] == 401
+    table.change(KEY.key_id, status=KeyStatus.REVOKED)
+    assert job(record.job_id, method=method)[0] == 403
+    assert job_table.read(record.job_id) == record
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_asking_costs_nothing_and_tells_what_is_left(job_table, table, method):
+    status, headers, _ = job(answered(job_table).job_id, method=method)
+    assert (status < 300, headers.keys() >= {"RateLimit", "RateLimit-Policy"}) == (True, True)
+    assert table.records[KEY.key_id].runs == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_table_of_jobs_that_is_gone_is_a_503(job_table, method):
+    job_table.failing = True
+    status, headers, problem = job("0" * 32, method=method)
+    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "jobs-unavailable", "2")
+
+
+def test_damaged_result_is_a_500(job_table):
+    assert job(job_table.settle(held(job_table).job_id, "{}").job_id)[0] == 500
+
+
+def test_every_answer_may_be_read_by_a_page_of_another_origin(jobs, job_table):
+    jobs.promised = PROMISED
+    answers = [send(), job(answered(job_table).job_id), job(held(job_table).job_id), job("x")]
+    answers.append(job(held(job_table).job_id, method="DELETE"))
+    assert [status for status, _, _ in answers] == [202, 200, 202, 404, 204]
+    for _, headers, _ in answers:
+        assert (headers["Access-Control-Allow-Origin"], headers["Cache-Control"]) == ("*", "no-store")
+        exposed = headers["Access-Control-Expose-Headers"].split(",")
+        assert {"Location", "Retry-After", "Preference-Applied"} <= set(exposed)
+
+
+@pytest.mark.parametrize(("path", "methods"), [("/", {"POST"}), (f"/jobs/{'0' * 32}", {"GET", "DELETE"})])
+def test_preflight_allows_the_headers_and_methods(path, methods):
+    headers = LocalGateway(api.app, Config.create()).handle_request("OPTIONS", path, {"Origin": "http://x"}, None)[
+        "headers"
+    ]
+    assert methods <= set(headers["Access-Control-Allow-Methods"].split(","))
+    assert {"Prefer", "Idempotency-Key"} <= set(headers["Access-Control-Allow-Headers"].split(","))
+
+
+def test_log_line_names_the_job_and_nothing_of_it(job_table, log_lines):
+    record = answered(job_table)
+    job(record.job_id)
+    (line,) = [json.loads(line) for line in log_lines]
+    assert (line["job_id"], line["status"]) == (record.job_id, 200)
+    assert line["route"] == "GET /jobs/{job_id}"

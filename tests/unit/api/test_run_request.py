@@ -1,0 +1,230 @@
+import json
+
+import pytest
+
+from chalicelib import contract
+from chalicelib.api import run_request
+from chalicelib.api.run_request import MAX_BODY_BYTES, RunRequest, parse_run_request
+from chalicelib.problems import ProblemError
+
+CODE = 64 * 1024
+INPUT = 128 * 1024
+
+
+def parse(body, content_type="application/json"):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    return parse_run_request(body, content_type=content_type)
+
+
+def problem_of(*args):
+    with pytest.raises(ProblemError) as caught:
+        parse(*args)
+    return caught.value.problem
+
+
+HOOK = "https://receiver.example/results?of=me"
+GOOD = {
+    "callback_url": ({"code": "1", "callback_url": HOOK}, RunRequest(code="1", callback_url=HOOK)),
+    "code_only": ({"code": "1"}, RunRequest(code="1", input="", timeout_s=3.0)),
+    "all": ({"code": "1", "input": "a", "timeout_s": 2.5}, RunRequest(code="1", input="a", timeout_s=2.5)),
+    "nulls": ({"code": "1", "input": None, "timeout_s": None}, RunRequest(code="1")),
+    "whitespace_code": ({"code": " \n"}, RunRequest(code=" \n")),
+    "empty_input": ({"code": "1", "input": ""}, RunRequest(code="1")),
+    "timeout_integer": ({"code": "1", "timeout_s": 10}, RunRequest(code="1", timeout_s=10.0)),
+    "timeout_lowest": ({"code": "1", "timeout_s": 0.1}, RunRequest(code="1", timeout_s=0.1)),
+    "timeout_exponent": (b'{"code":"1","timeout_s":1e0}', RunRequest(code="1", timeout_s=1.0)),
+    "surrogate_pair": (b'{"code":"\\ud83d\\ude00"}', RunRequest(code="\U0001f600")),
+    "raw_utf8": ('{"code":"\U0001f600"}'.encode(), RunRequest(code="\U0001f600")),
+    "noncharacter": ({"code": "\ufffe"}, RunRequest(code="\ufffe")),
+    "control": ({"code": "\x01"}, RunRequest(code="\x01")),
+    "crlf": ({"code": "1\r\n"}, RunRequest(code="1\r\n")),
+    "surrounding_space": (b' \r\n{"code":"1"}\t', RunRequest(code="1")),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), GOOD.values(), ids=GOOD)
+def test_good_body_becomes_a_request(body, expected):
+    assert parse(body) == expected
+
+
+BAD = {  # body: field, rule
+    "callback_url_type": ({"code": "1", "callback_url": 1}, "callback_url", "type"),
+    "callback_url_http": ({"code": "1", "callback_url": "http://receiver.example"}, "callback_url", "url"),
+    "callback_url_empty": ({"code": "1", "callback_url": ""}, "callback_url", "url"),
+    "callback_url_private": ({"code": "1", "callback_url": "https://10.0.0.1"}, "callback_url", "url"),
+    "empty": (b"", None, "json"),
+    "space": (b" ", None, "json"),
+    "text": (b"print(1)", None, "json"),
+    "cut": (b'{"code":"1"', None, "json"),
+    "trailing": (b'{"code":"1"}{}', None, "json"),
+    "trailing_comma": (b'{"code":"1",}', None, "json"),
+    "single_quotes": (b"{'code':'1'}", None, "json"),
+    "raw_newline": (b'{"code":"a\nb"}', None, "json"),
+    "raw_nul": (b'{"code":"a\x00b"}', None, "json"),
+    "bom": (b'\xef\xbb\xbf{"code":"1"}', None, "json"),
+    "nan": (b'{"code":"1","timeout_s":NaN}', None, "json"),
+    "infinity": (b'{"code":"1","timeout_s":-Infinity}', None, "json"),
+    "digits": (b'{"code":"1","timeout_s":' + b"9" * 5000 + b"}", None, "json"),
+    "deep_arrays": (b"[" * MAX_BODY_BYTES, None, "json"),
+    "deep_objects": (b'{"a":' * 100_000, None, "json"),
+    "deep_field": (b'{"code":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "json"),
+    "latin1": (b'{"code":"\xfc"}', None, "utf8"),
+    "utf16": ('{"code":"1"}'.encode("utf-16"), None, "utf8"),
+    "utf8_surrogate": (b'{"code":"\xed\xa0\x80"}', None, "utf8"),
+    "null": (b"null", None, "object"),
+    "array": ([{"code": "1"}], None, "object"),
+    "string": ("1", None, "object"),
+    "number": (1, None, "object"),
+    "duplicate": (b'{"code":"1","code":"2"}', "code", "unique"),
+    "nested_duplicate": (b'{"code":{"a":1,"a":2}}', "a", "unique"),
+    "unknown": ({"code": "1", "stdin": ""}, "stdin", "known"),
+    "unknown_case": ({"Code": "1"}, "Code", "known"),
+    "unknown_null": ({"code": "1", "stdin": None}, "stdin", "known"),
+    "unknown_empty": ({"code": "1", "": 1}, "", "known"),
+    "unknown_long": ({"code": "1", "x" * 100_000: 1}, "x" * 64, "known"),
+    "unknown_surrogate": (b'{"code":"1","\\ud800":1}', "\\ud800", "known"),
+    "code_missing": ({}, "code", "required"),
+    "code_null": ({"code": None}, "code", "required"),
+    "code_empty": ({"code": ""}, "code", "not_empty"),
+    "code_number": ({"code": 5}, "code", "type"),
+    "code_bool": ({"code": True}, "code", "type"),
+    "code_array": ({"code": ["1"]}, "code", "type"),
+    "code_object": ({"code": {}}, "code", "type"),
+    "code_high_surrogate": (b'{"code":"\\ud800"}', "code", "unicode"),
+    "code_low_surrogate": (b'{"code":"\\udc00"}', "code", "unicode"),
+    "code_swapped_surrogates": (b'{"code":"\\udc00\\ud800"}', "code", "unicode"),
+    "code_nul": ({"code": "a\0b"}, "code", "no_nul"),
+    "input_number": ({"code": "1", "input": 5}, "input", "type"),
+    "input_false": ({"code": "1", "input": False}, "input", "type"),
+    "input_array": ({"code": "1", "input": []}, "input", "type"),
+    "input_surrogate": (b'{"code":"1","input":"\\udfff"}', "input", "unicode"),
+    "input_nul": ({"code": "1", "input": "\0"}, "input", "no_nul"),
+    "timeout_text": ({"code": "1", "timeout_s": "3"}, "timeout_s", "type"),
+    "timeout_bool": ({"code": "1", "timeout_s": True}, "timeout_s", "type"),
+    "timeout_array": ({"code": "1", "timeout_s": [3]}, "timeout_s", "type"),
+    "timeout_zero": ({"code": "1", "timeout_s": 0}, "timeout_s", "range"),
+    "timeout_negative": ({"code": "1", "timeout_s": -1}, "timeout_s", "range"),
+    "timeout_low": ({"code": "1", "timeout_s": 0.0999}, "timeout_s", "range"),
+    "timeout_high": ({"code": "1", "timeout_s": 10.0001}, "timeout_s", "range"),
+    "timeout_overflow": (b'{"code":"1","timeout_s":1e999}', "timeout_s", "range"),
+    "timeout_huge_integer": (b'{"code":"1","timeout_s":1' + b"0" * 4000 + b"}", "timeout_s", "range"),
+}
+
+
+@pytest.mark.parametrize(("body", "field", "rule"), BAD.values(), ids=BAD)
+def test_bad_body_is_a_400_that_names_field_and_rule(body, field, rule):
+    problem = problem_of(body)
+    assert (problem.status, problem.type) == (400, "urn:python-exec:problem:invalid-request")
+    assert (problem.field, problem.rule) == (field, rule)
+
+
+@pytest.mark.parametrize("body", [body for body, _, _ in BAD.values()], ids=BAD)
+def test_problem_is_short_whatever_was_sent(body):
+    assert len(problem_of(body).detail) < 100
+
+
+def test_every_rule_has_a_bad_body():
+    tested = {rule for _, _, rule in BAD.values()} | {"content_type", "max_bytes", "async_only"}
+    assert tested == set(run_request.Rule)
+
+
+@pytest.mark.parametrize("filler", ["x", "\x01", "ü", "\ufffe", "\U0001f600"], ids=ascii)
+@pytest.mark.parametrize(("field", "limit_bytes"), [("code", CODE), ("input", INPUT)])
+def test_field_cap_counts_utf8_bytes(filler, field, limit_bytes):
+    text = filler * (limit_bytes // len(filler.encode()))
+    assert getattr(parse({"code": "1", field: text}), field) == text
+    problem = problem_of({"code": "1", field: text + filler})
+    assert (problem.status, problem.field, problem.rule) == (413, field, "max_bytes")
+    assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, len((text + filler).encode()))
+
+
+def test_caps_are_those_of_the_contract():
+    assert (contract.MAX_CODE_BYTES, contract.MAX_INPUT_BYTES) == (CODE, INPUT)
+
+
+def test_largest_fields_fully_escaped_are_below_the_body_cap():
+    body = {"code": "\x01" * CODE, "input": "\x01" * INPUT, "timeout_s": 3}
+    assert parse(json.dumps(body, indent=4).encode()).input == "\x01" * INPUT
+
+
+def test_accepted_request_makes_a_valid_job():
+    wanted = parse({"code": "\x01" * CODE, "input": "\U0001f600" * (INPUT // 4), "timeout_s": 10})
+    job = contract.Job(
+        id="0" * 32,
+        code=wanted.code,
+        input=wanted.input,
+        timeout_s=wanted.timeout_s,
+        reply_to="http://sqs",
+        submitted_at=0,
+        reply_by=0,
+        expires_at=0,
+    )
+    assert contract.decode_job(contract.encode(job)) == job
+
+
+def test_long_callback_url_is_a_413():
+    url = "https://receiver.example/" + "x" * 2023
+    assert parse({"code": "1", "callback_url": url}).callback_url == url
+    problem = problem_of({"code": "1", "callback_url": url + "x"})
+    assert (problem.status, problem.field, problem.limit_bytes) == (413, "callback_url", 2048)
+
+
+def test_local_stack_may_call_back_to_itself():
+    body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
+    wanted = parse_run_request(body, content_type="application/json", local_webhooks=True)
+    assert wanted.callback_url == "http://127.0.0.1:9000/"
+
+
+def test_callback_url_of_a_request_that_waits_is_refused():
+    with pytest.raises(ProblemError) as caught:
+        run_request.require_async(RunRequest(code="1", callback_url=HOOK), respond_async=False)
+    problem = caught.value.problem
+    assert (problem.status, problem.field, problem.rule) == (400, "callback_url", "async_only")
+
+
+@pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
+def test_other_requests_are_not(url, respond_async):
+    run_request.require_async(RunRequest(code="1", callback_url=url), respond_async=respond_async)
+
+
+def test_body_above_the_cap_is_not_parsed():
+    problem = problem_of(b"{" * (MAX_BODY_BYTES + 1))
+    assert (problem.status, problem.field, problem.rule) == (413, None, "max_bytes")
+    assert (problem.limit_bytes, problem.actual_bytes) == (MAX_BODY_BYTES, MAX_BODY_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "APPLICATION/JSON",
+        " application/json ",
+        "application/json;charset=utf-8",
+        "application/json; charset=UTF-8",
+        'application/json ; charset="utf-8" ',
+    ],
+)
+def test_json_content_type_is_accepted(content_type):
+    assert parse({"code": "1"}, content_type) == RunRequest(code="1")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "application/json-patch+json",
+        "application/problem+json",
+        "application/json; charset=latin-1",
+        "application/json, text/plain",
+        "text/plain; application/json",
+    ],
+)
+def test_other_content_type_is_a_415(content_type):
+    problem = problem_of({"code": "1"}, content_type)
+    assert (problem.status, problem.rule) == (415, "content_type")
+    assert problem.type == "urn:python-exec:problem:unsupported-media-type"

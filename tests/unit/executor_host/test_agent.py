@@ -1,0 +1,286 @@
+"""The agent with a queue and an engine in memory."""
+
+import contextlib
+import time
+import uuid
+
+import pytest
+
+from chalicelib.contract import Failure, FailureReason, Job, Result, Status, decode_reply, encode
+from executor_host import metrics
+from executor_host.agent import REPLY_ATTEMPTS, SANDBOXES_PER_JOB, Agent
+from executor_host.channel import SandboxError
+from executor_host.job_queue import NoSuchQueueError, QueueError
+from executor_host.pool import Pool
+from executor_host.visibility import Heartbeat
+from tests.support.fakes import FakeEngine, FakeJobQueue
+from tests.support.polling import eventually
+
+REPLIES, RESULTS = "http://queue/reply", "http://queue/results"
+ONCE_S = 0.02
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def queue():
+    return FakeJobQueue()
+
+
+@pytest.fixture
+def start(queue):
+    """A function that starts an agent and its pool on an engine."""
+    with contextlib.ExitStack() as started:
+
+        def start(engine, size=2, workers=2):
+            pool = Pool(engine, size=size, builders=1)
+            heartbeat = Heartbeat(queue, every_s=ONCE_S, hold_s=7)
+            agent = Agent(queue, pool=pool, heartbeat=heartbeat, results_queue_url=RESULTS, workers=workers)
+            pool.open()
+            agent.start()
+            started.callback(pool.close, 5)
+            started.callback(agent.stop, 10)
+            return agent
+
+        yield start
+
+
+@pytest.fixture
+def agent(engine, start):
+    return start(engine)
+
+
+def job(**changes):
+    now = time.time()
+    wanted = {
+        "id": uuid.uuid4().hex,
+        "code": "the code",
+        "input": "the input",
+        "timeout_s": 1.5,
+        "reply_to": REPLIES,
+        "submitted_at": now - 2,
+        "reply_by": now + 20,
+        "expires_at": now + 20,
+    }
+    return Job(**(wanted | changes))
+
+
+def answer(queue, sent):
+    queue.put(encode(sent))
+    return decode_reply(queue.next_sent(sent.reply_to or RESULTS))
+
+
+def test_job_is_run_answered_and_deleted(agent, engine, queue):
+    sent = job()
+    reply = answer(queue, sent)
+    assert (reply.id, reply.status, reply.stdout, reply.stderr) == (
+        sent.id,
+        Status.OK,
+        "the code",
+        "the input",
+    )
+    assert reply.runtime == "python 3.13"
+    eventually(lambda: len(queue.deleted) == 1)
+    assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", 1.5)]
+
+
+def test_result_says_how_long_the_job_was_queued(agent, queue):
+    assert 2000 <= answer(queue, job()).usage.queued_ms < 20_000
+
+
+def test_job_from_a_clock_ahead_of_ours_was_queued_for_no_time(agent, queue):
+    assert answer(queue, job(submitted_at=time.time() + 100)).usage.queued_ms == 0
+
+
+def test_each_job_has_a_sandbox_of_its_own(agent, engine, queue):
+    for _ in range(30):
+        answer(queue, job())
+    assert max(len(sandbox.ran) for sandbox in engine.started) == 1
+
+
+def test_expired_job_is_answered_and_not_run(agent, engine, queue):
+    sent = job(expires_at=time.time() - 1)
+    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.EXPIRED)
+    eventually(lambda: len(queue.deleted) == 1)
+    assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
+
+
+def test_undecodable_message_is_left_for_the_dead_letter_queue(agent, queue):
+    queue.put("no job")
+    assert isinstance(answer(queue, job()), Result)
+    eventually(lambda: len(queue.deleted) == 1)
+    assert "no job" not in {delivery.body for delivery in queue.deleted}
+
+
+def test_sandbox_that_breaks_is_tried_again_with_another(agent, engine, queue):
+    engine.outcomes += [SandboxError("died")] * (SANDBOXES_PER_JOB - 1)
+    reply = answer(queue, job())
+    assert reply.status is Status.OK
+
+
+def test_job_whose_sandboxes_all_break_is_answered_so(engine, queue, start):
+    engine.outcomes += [SandboxError("died")] * SANDBOXES_PER_JOB
+    start(engine, size=1, workers=1)
+    sent = job()
+    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX)
+
+
+def test_sandbox_that_dies_in_hand_is_replaced_before_the_next_job(agent, engine, queue):
+    eventually(lambda: len(engine.started) == 4)  # two in hand, two in the pool
+    for sandbox in engine.started[:2]:
+        sandbox.alive = False
+    assert answer(queue, job()).status is Status.OK
+
+
+def test_queue_service_that_comes_back_is_used_again(agent, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    queue.failures["receive"] += [QueueError("gone")] * 5
+    assert answer(queue, job()).status is Status.OK
+
+
+def test_reply_queue_that_is_too_new_is_tried_again(agent, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
+    queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("new")] * (REPLY_ATTEMPTS - 1)
+    assert answer(queue, job()).status is Status.OK
+
+
+def test_reply_whose_queue_is_gone_goes_to_the_results_queue(agent, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
+    queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("gone")] * REPLY_ATTEMPTS
+    sent = job()
+    queue.put(encode(sent), group="key")
+    reply = queue.next_sent(RESULTS)
+    assert decode_reply(reply).id == sent.id
+    assert queue.groups[reply] == "key"
+    eventually(lambda: len(queue.deleted) == 1)
+
+
+LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}}
+
+
+@pytest.mark.parametrize("changes", LATE.values(), ids=LATE)
+def test_reply_that_nobody_waits_for_goes_to_the_results_queue(agent, queue, changes):
+    sent = job(**changes)
+    queue.put(encode(sent), group="key")
+    reply = queue.next_sent(RESULTS)
+    assert (decode_reply(reply).id, queue.groups[reply]) == (sent.id, "key")
+
+
+def test_result_waits_for_a_queue_service_that_is_gone(agent, engine, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")] * 5
+    assert answer(queue, job()).status is Status.OK
+    assert [len(sandbox.ran) for sandbox in engine.started if sandbox.ran] == [1]
+
+
+def test_job_whose_result_nobody_took_is_not_deleted(agent, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.SEND_WITHIN_S", 0.0)
+    queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]
+    unanswered, answered = job(), job()
+    queue.put(encode(unanswered))
+    eventually(lambda: not queue.failures[f"send to {REPLIES}"])
+    answer(queue, answered)
+    eventually(lambda: queue.deleted)
+    assert [delivery.body for delivery in queue.deleted] == [encode(answered)]
+
+
+def test_job_is_held_while_it_runs_and_no_longer(agent, engine, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 10 * ONCE_S)
+    queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # the job is in hand meanwhile
+    queue.failures["hold"] += [QueueError("unreachable")]  # is survived
+    sent = encode(job())
+    queue.put(sent)
+    queue.next_sent(REPLIES)
+    eventually(lambda: queue.deleted)
+    beats = len(queue.held)
+    assert beats > 1
+    assert set(queue.held) == {(sent, 7)}
+    time.sleep(5 * ONCE_S)
+    assert len(queue.held) == beats
+
+
+def test_agent_takes_no_job_without_a_sandbox(engine, queue, start):
+    engine.failing = True
+    queue.failures["receive"] += [QueueError("must not be asked")]
+    start(engine, size=1, workers=1)
+    time.sleep(0.3)
+    assert len(queue.failures["receive"]) == 1
+
+
+def test_engine_that_was_lost_is_told_once_and_used_again(engine, queue, agent, caplog):
+    caplog.set_level("INFO", logger="executor_host")
+    eventually(lambda: metrics.ENGINE_UP._value.get() == 1)
+    engine.failing = True
+    for sandbox in engine.started:
+        sandbox.alive = False
+    eventually(lambda: metrics.ENGINE_UP._value.get() == 0)
+    engine.failing = False
+    assert answer(queue, job()).status is Status.OK
+    assert metrics.ENGINE_UP._value.get() == 1
+    assert [record.message for record in caplog.records].count("engine_lost") == 1
+    assert "engine_up" in [record.message for record in caplog.records]
+
+
+def test_stopping_agent_runs_what_a_poll_under_way_brought(agent, engine, queue):
+    eventually(lambda: len(engine.started) == 4)
+    agent._stopping.set()
+    queue.put(encode(job()))
+    assert agent.stop(10)
+    assert len(queue.deleted) == sum(len(sandbox.ran) for sandbox in engine.started) <= 1
+    assert queue.given_back == []
+
+
+def test_stopping_agent_gives_back_a_job_without_a_sandbox(engine, queue, start):
+    engine.outcomes += [SandboxError("died")] * 6
+    agent = start(engine, size=1, workers=1)
+    eventually(lambda: len(engine.started) == 2)
+    engine.failing = True
+    queue.put(encode(job()))
+    eventually(lambda: len([sandbox for sandbox in engine.started if sandbox.ran]) == 2)
+    agent.stop(10)
+    assert len(queue.given_back) == 1
+    assert queue.deleted == []
+
+
+@pytest.fixture
+def start_without_docker(engine, queue, start, monkeypatch):
+    """A function that starts an agent whose engine is lost once it has two sandboxes, both of which will break."""
+    monkeypatch.setattr("executor_host.agent.TAKE_WAIT_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.SANDBOX_WAIT_S", 0.05)
+
+    def start_without_docker():
+        engine.outcomes += [SandboxError("died")] * 2
+        start(engine, size=1, workers=1)
+        eventually(lambda: len(engine.started) == 2)
+        engine.failing = True
+
+    return start_without_docker
+
+
+def test_job_that_gets_no_sandbox_is_given_back_and_not_taken_again_without_one(engine, queue, start_without_docker):
+    start_without_docker()
+    sent = job()
+    queue.put(encode(sent))
+    eventually(lambda: queue.given_back)
+    time.sleep(0.3)
+    assert (len(queue.given_back), queue.deleted) == (1, [])
+    engine.failing = False
+    assert decode_reply(queue.next_sent(REPLIES)).status is Status.OK
+
+
+def test_job_that_cannot_be_given_back_is_held_no_longer(engine, queue, start_without_docker, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    queue.failures["give_back"] += [QueueError("unreachable")]
+    start_without_docker()
+    queue.put(encode(job()))
+    eventually(lambda: not queue.failures["give_back"])
+    time.sleep(5 * ONCE_S)
+    beats = len(queue.held)
+    time.sleep(5 * ONCE_S)
+    assert len(queue.held) == beats
+    engine.failing = False
+    assert answer(queue, job()).status is Status.OK  # the worker goes on
+    assert queue.given_back == []

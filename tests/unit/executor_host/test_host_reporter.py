@@ -1,0 +1,135 @@
+"""What an agent tells of itself, with a queue in memory."""
+
+import json
+import logging
+import time
+
+import pytest
+
+from chalicelib.contract import decode_from_host
+from chalicelib.telemetry import logs as api_logs
+from executor_host import cloudwatch, logs, metrics
+from executor_host.host_reporter import REPORTS_PER_LINE, Reporter
+from executor_host.job_queue import QueueError
+from tests.support.emf import metrics_of
+from tests.support.fakes import FakeJobQueue
+from tests.support.polling import eventually
+
+RESULTS = "http://queue/results"
+
+
+def formatted(fields):
+    """As it stands in the agent's log."""
+    record = logging.makeLogRecord({"msg": "metrics", "levelname": "INFO", "name": "n", **fields})
+    return logs.formatter().format(record)
+
+
+def told(changes, **how):
+    """Every metric of the minute: its value by name, and of Jobs by status."""
+    rows = [row for fields in changes.lines(**how) for row in metrics_of(formatted(fields))]
+    return {(name, *dimensions.values()): value for name, dimensions, value in rows}
+
+
+def test_minute_in_which_nothing_happened_says_that_the_host_is_up():
+    metrics.ENGINE_UP.set(1)
+    rows = told(cloudwatch.Changes(namespace="PythonExec"))
+    assert {name for name, *_ in rows} == {
+        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "EngineGone",
+    }  # fmt: skip
+    assert (rows["HostUp",], rows["EngineGone",], rows["SandboxErrors",]) == (1, 0, 0)
+
+
+def test_what_was_counted_is_told_once():
+    changes = cloudwatch.Changes(namespace="PythonExec")
+    metrics.JOBS.labels("ok").inc(3)
+    metrics.JOBS.labels("timeout").inc()
+    metrics.SANDBOX_ERRORS.inc(2)
+    rows = told(changes)
+    assert (rows["Jobs", "ok"], rows["Jobs", "timeout"], rows["SandboxErrors",]) == (3, 1, 2)
+    again = told(changes)
+    assert "Jobs" not in {name for name, *_ in again}
+    assert again["SandboxErrors",] == 0
+
+
+def test_what_was_before_the_agent_began_to_tell_is_not_told():
+    metrics.JOBS.labels("error").inc(5)
+    assert ("Jobs", "error") not in told(cloudwatch.Changes(namespace="PythonExec"))
+
+
+def test_waits_are_told_as_milliseconds_within_their_bucket():
+    changes = cloudwatch.Changes(namespace="PythonExec")
+    for seconds in (0.004, 0.004, 0.2, 700):
+        metrics.QUEUED_SECONDS.observe(seconds)
+    waits = told(changes)["QueuedMs",]
+    assert [round(wait) for wait in waits[:3]] == [3, 4, 175]
+    assert 300_000 < waits[3] <= 900_000
+
+
+def test_many_waits_are_a_hundred_quantiles():
+    values = cloudwatch.quantiles([(0.1, 900.0), (1.0, 90.0), (float("inf"), 10.0)])
+    assert len(values) == cloudwatch.MAX_VALUES
+    assert values == sorted(values)
+    assert (sum(value <= 0.1 for value in values), sum(value == 1.0 for value in values)) == (90, 1)
+
+
+def test_engine_that_is_gone_and_an_agent_that_stops_are_told():
+    metrics.ENGINE_UP.set(0)
+    rows = told(cloudwatch.Changes(namespace="PythonExec"), is_up=False)
+    assert (rows["EngineGone",], rows["HostUp",]) == (1, 0)
+
+
+@pytest.fixture
+def queue():
+    return FakeJobQueue()
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """Metrics that were logged."""
+    found = []
+
+    class Lines(logging.Handler):
+        def emit(self, record):
+            found.append(record)
+
+    logger, handler = logging.getLogger("executor_host.host_reporter"), Lines()
+    logger.addHandler(handler)
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    yield lambda: [record for record in found if record.getMessage() == "metrics"]
+    logger.removeHandler(handler)
+
+
+def test_host_reports_at_once_and_again(queue, lines):
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
+    reporter.start()
+    first, second = [decode_from_host(queue.next_sent(RESULTS)) for _ in range(2)]
+    eventually(lambda: len(lines()) >= 1, timeout_s=5)
+    reporter.stop()
+    assert (first.host, first.agent_version) == ("h1", "0.1.0")
+    assert time.time() - 5 < first.sent_at < second.sent_at
+
+
+def test_report_that_cannot_be_sent_is_followed_by_another(queue):
+    queue.failures[f"send to {RESULTS}"] = [QueueError("down")]
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
+    reporter.start()
+    assert decode_from_host(queue.next_sent(RESULTS)).host == "h1"
+    reporter.stop()
+
+
+def test_agent_that_stops_tells_what_it_did_since_the_last_line(queue, lines):
+    reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=60)
+    reporter.start()
+    queue.next_sent(RESULTS)
+    metrics.JOBS.labels("ok").inc(7)
+    reporter.stop()
+    last = [getattr(record, "Jobs", None) for record in lines()]
+    assert 7 in last
+    assert REPORTS_PER_LINE * 20 == 60
+
+
+def test_formatters_of_both_sides_write_the_same_members():
+    record = logging.makeLogRecord({"msg": "e", "levelname": "INFO", "name": "n", "x": 1})
+    ours = logs.formatter().format(record)
+    api_logs.begin()
+    assert json.loads(api_logs.JsonFormatter().format(record)) == json.loads(ours)

@@ -1,0 +1,133 @@
+"""A host that is taken away, told by a metadata service that wants tokens, over HTTP."""
+
+import logging
+import threading
+import uuid
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from executor_host.termination_watcher import HOOK, Metadata, watch
+
+SPOT = "/latest/meta-data/spot/instance-action"
+STATE = "/latest/meta-data/autoscaling/target-lifecycle-state"
+ID = "/latest/meta-data/instance-id"
+
+
+class FakeMetadata:
+    """What each read of the state finds, in turn; the last of it stays."""
+
+    def __init__(self, rounds):
+        self.rounds = rounds
+        self.round = 0
+        self.tokens = set()
+
+    def put(self, path, headers):
+        lifetime = int(headers["X-aws-ec2-metadata-token-ttl-seconds"])
+        assert path == "/latest/api/token"
+        assert 1 <= lifetime <= 21600
+        token = uuid.uuid4().hex
+        self.tokens.add(token)
+        return 200, token
+
+    def get(self, path, headers):
+        if headers["X-aws-ec2-metadata-token"] not in self.tokens:
+            return 401, "no token"
+        found = self.rounds[min(self.round, len(self.rounds) - 1)]
+        if path == STATE and not isinstance(found, int):
+            self.round += 1
+        self.last = found if path == STATE else getattr(self, "last", {})
+        if isinstance(found, int):
+            self.round += 1
+            return found, "broken"
+        answers = {ID: "i-0", **self.last}
+        return (200, answers[path]) if path in answers else (404, "not found")
+
+
+@contextmanager
+def served(rounds):
+    fake = FakeMetadata(rounds)
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, found):
+            status, text = found
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_PUT(self):
+            self.answer(fake.put(self.path, self.headers))
+
+        def do_GET(self):
+            self.answer(fake.get(self.path, self.headers))
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield Metadata(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class FakeAutoScaling:
+    def __init__(self, events, *, fails=False):
+        self._events = events
+        self._fails = fails
+
+    def complete_lifecycle_action(self, **request):
+        self._events.append(request)
+        if self._fails:
+            raise ConnectionError("no way out")
+
+
+COMPLETED = {
+    "AutoScalingGroupName": "hosts",
+    "LifecycleHookName": HOOK,
+    "InstanceId": "i-0",
+    "LifecycleActionResult": "CONTINUE",
+}
+
+
+def events_of(rounds, **fake):
+    events = []
+    with served(rounds) as metadata:
+        watch(
+            metadata,
+            stop_agent=lambda: events.append("stopped"),
+            autoscaling=FakeAutoScaling(events, **fake),
+            group="hosts",
+            poll_every_s=0.01,
+        )
+    return events
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        pytest.param([{STATE: "Terminated"}], id="at-once"),
+        pytest.param([{STATE: "InService"}, {}, {STATE: "Terminated"}], id="later"),
+        pytest.param([{SPOT: '{"action": "terminate"}'}, {STATE: "InService"}, {STATE: "Terminated"}], id="spot-first"),
+        pytest.param([500, {STATE: "Terminated"}], id="metadata-fails-once"),
+    ],
+)
+def test_host_that_leaves_stops_its_agent_once_and_then_lets_go(rounds):
+    assert events_of(rounds) == ["stopped", COMPLETED]
+
+
+def test_hook_that_cannot_be_completed_is_logged_and_left_to_its_time_out(caplog):
+    with caplog.at_level(logging.ERROR):
+        assert events_of([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
+    assert [record.message for record in caplog.records] == ["hook_not_completed"]
+
+
+def test_metadata_that_is_not_there_is_none():
+    with served([{}]) as metadata:
+        assert metadata.read("spot/instance-action") is None
+        assert metadata.read("instance-id") == "i-0"

@@ -1,0 +1,131 @@
+"""GET /health, and the metrics of requests."""
+
+import json
+
+import app as api
+import pytest
+from chalice.config import Config
+from chalice.local import LambdaContext, LocalGateway
+
+from chalicelib.access.api_keys import KeyStatus
+from chalicelib.api import queue_events
+from chalicelib.contract import HostReport, encode
+from chalicelib.telemetry import metrics
+from tests.support.emf import metrics_of
+from tests.support.fakes import KEY, client_error
+
+REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=1.0)
+
+
+def get(path="/health", key=None, method="GET", body=b""):
+    """Status and body of the answer."""
+    gateway = LocalGateway(api.app, Config.create())
+    headers = {"X-Api-Key": key} if key else {}
+    event = gateway._generate_lambda_event(method, path, headers, body)
+    answer = api.app(event | {"multiValueHeaders": None}, LambdaContext("run", 512))
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def test_health_without_a_key_asks_nobody(monkeypatch):
+    monkeypatch.setattr(api, "service", lambda: pytest.fail("it is asked"))
+    assert get() == (200, {"status": "ok"})
+
+
+@pytest.mark.usefixtures("jobs")
+def test_health_tells_an_operator_of_queue_and_hosts(sqs, job_queue_url, hosts):
+    for _ in range(3):
+        sqs.send_message(QueueUrl=job_queue_url, MessageBody="x")
+    sqs.receive_message(QueueUrl=job_queue_url)
+    hosts.store(REPORT)
+    assert get(key=str(KEY)) == (
+        200,
+        {
+            "status": "ok",
+            "jobs": {"waiting": 2, "running": 1},
+            "hosts": [{"name": "h1", "version": "0.1.0", "ready": 4, "running": 2}],
+        },
+    )
+
+
+@pytest.mark.usefixtures("jobs")
+def test_health_without_hosts_says_so():
+    assert get(key=str(KEY))[1]["status"] == "no_hosts"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_customer_learns_no_more_than_everybody(table, sqs):
+    table.change(KEY.key_id, plan="pro")
+    assert get(key=str(KEY)) == (200, {"status": "ok"})
+    assert sqs.calls["get_queue_attributes"] == 0
+
+
+@pytest.mark.usefixtures("jobs")
+def test_key_that_is_revoked_or_wrong_is_refused(table):
+    assert get(key="pk_x")[0] == 401
+    table.change(KEY.key_id, status=KeyStatus.REVOKED)
+    assert get(key=str(KEY))[0] == 403
+
+
+@pytest.mark.parametrize("what", ["queue", "table"])
+@pytest.mark.usefixtures("jobs")
+def test_health_is_a_503_when_it_cannot_be_known(sqs, hosts, what):
+    if what == "queue":
+        sqs.failures["get_queue_attributes"] = [client_error("Down")]
+    hosts.failing = what == "table"
+    status, problem = get(key=str(KEY))
+    assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-unknown")
+
+
+def test_report_of_a_host_is_stored_and_a_bad_message_comes_again(hosts):
+    records = [
+        {"messageId": name, "body": body, "attributes": {}} for name, body in (("a", encode(REPORT)), ("b", "nothing"))
+    ]
+    answer = queue_events.each({"Records": records}, lambda record: queue_events.store_result(record, None, hosts))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "b"}]}
+    assert hosts.reports == {"h1": REPORT}
+
+
+@pytest.mark.usefixtures("jobs")
+def test_log_line_of_a_request_holds_its_metrics(log_lines):
+    get("/usage", key=str(KEY))
+    assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_refusal_is_counted_by_its_reason_and_in_all(log_lines):
+    get("/usage", key="pk_x")
+    assert metrics_of(log_lines[0]) == [
+        ("Requests", {}, 1),
+        ("AdmissionRefusals", {}, 1),
+        ("AdmissionRefusals", {"Reason": "unauthorized"}, 1),
+    ]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_body_that_is_refused_is_no_refusal_of_admission(log_lines):
+    assert get("/", key=str(KEY), method="POST", body=b"{}")[0] in {400, 415}
+    assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
+
+
+def test_values_of_a_request_are_not_those_of_the_next():
+    metrics.put("LateReplies", 1)
+    metrics.begin()
+    assert "LateReplies" not in metrics.of_request(None)
+
+
+def test_process_that_begins_to_serve_is_counted(monkeypatch, log_lines):
+    settings = {
+        "JOB_QUEUE_URL": "http://q",
+        "WEBHOOK_QUEUE_URL": "http://w",
+        "KEYS_TABLE": "keys",
+        "JOBS_TABLE": "jobs",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    api._service.cache_clear()
+    first, second = api.service(), api.service()
+    api._service.cache_clear()
+    assert first is second
+    (line,) = log_lines
+    assert metrics_of(line) == [("ColdStarts", {}, 1)]

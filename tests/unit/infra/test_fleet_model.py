@@ -1,0 +1,249 @@
+"""The model of the fleet, the template's policy in it, and the arithmetic of costs."""
+
+import copy
+import random
+import re
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from infra import template
+from infra.capacity import costs, simulate
+from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, Work, percentile, poisson, together
+
+POLICY = Policy(
+    instance_type="c7i.large",
+    min_hosts=1,
+    max_hosts=4,
+    on_demand_hosts=1,
+    warm_up_s=60,
+    targets=(Target("backlog", 4.0), Target("cpu", 50.0)),
+    max_queue_depth=1_000_000,
+)
+WORK = Work(cpu_s=0.2, expires_s=120, vcpus=2)  # ten jobs a second of one host
+OPERATIONS = Path(__file__).parents[3] / "docs/operations.md"
+
+
+def run(load, *, minutes=60, seed=1, work=WORK, **changes):
+    return Fleet(replace(POLICY, **changes), work, seed=seed).run(load, minutes=minutes)
+
+
+LOADS = {
+    "none": lambda _: 0.0,
+    "little": lambda _: 3.0,
+    "too_much": lambda _: 70.0,
+    "bursts": lambda second: 60.0 if second % 1800 < 300 else 2.0,
+}
+
+
+@pytest.mark.parametrize("depth", [200, 1_000_000], ids=["overload", "no_overload"])
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+def test_every_job_is_somewhere(load, depth):
+    day = together(run(load, max_queue_depth=depth))
+    assert day.arrived == day.refused + day.done + day.expired + day.backlog
+    assert day.waits_s.total() == day.done
+    assert max(day.waits_s, default=0) < WORK.expires_s
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+def test_hosts_stay_within_their_limits(load):
+    hosts = [minute.hosts + minute.launching for minute in run(load, min_hosts=2, minutes=180)]
+    assert (min(hosts) >= 2, max(hosts) <= 4) == (True, True)
+
+
+def test_nobody_does_more_than_the_hosts_can():
+    assert all(minute.done <= minute.capacity + 8 * minute.hosts for minute in run(LOADS["too_much"]))
+
+
+def test_same_seed_is_the_same_day_and_another_is_not():
+    assert run(LOADS["bursts"]) == run(LOADS["bursts"])
+    assert run(LOADS["bursts"]) != run(LOADS["bursts"], seed=2)
+
+
+def test_hosts_come_after_the_metric_the_alarm_and_the_warm_up():
+    minutes = run(LOADS["too_much"], minutes=12)
+    assert [minute.hosts for minute in minutes] == [1] * 6 + [4] * 6
+
+
+def test_hosts_go_one_by_one_when_nobody_needs_them():
+    hosts = [minute.hosts for minute in run(lambda second: 60.0 if second < 600 else 0.5, minutes=60)]
+    assert (max(hosts), hosts[-1]) == (4, 1)
+    assert all(before - after <= 1 for before, after in pairwise(hosts))
+
+
+@pytest.mark.parametrize(("load", "left"), [(10.5, 3), (14.2, 4)], ids=["below-seven-tenths", "above"])
+def test_hosts_go_below_seven_tenths_of_the_target_only(load, left):
+    cpu = (Target("cpu", 50.0),)
+    hosts = [minute.hosts for minute in run(lambda second: 28.0 if second < 900 else load, targets=cpu, minutes=90)]
+    assert (max(hosts), hosts[-1]) == (4, left)
+
+
+def test_backlog_is_what_stands_when_the_queue_is_sampled():
+    spikes = run(lambda second: 80.0 if second % 60 < 2 else 0.0, targets=(Target("backlog", 4.0),), minutes=30)
+    assert min(minute.deepest for minute in spikes) > 40
+    assert {minute.hosts + minute.launching for minute in spikes} == {1}
+
+
+def test_no_host_goes_before_those_that_came_are_warm():
+    warm_up_s = 3600
+    hosts = [
+        minute.hosts for minute in run(lambda second: 60.0 if second < 300 else 0.5, minutes=90, warm_up_s=warm_up_s)
+    ]
+    first = hosts.index(4)
+    assert hosts[first : first + 55] == [4] * 55
+    assert hosts[-1] < 4
+
+
+def test_one_policy_that_objects_keeps_the_hosts():
+    minutes = run(lambda _: 16.0, minutes=180, min_hosts=1)
+    assert {minute.hosts for minute in minutes[60:]} <= {3, 4}
+
+
+def test_backlog_alone_lets_the_fleet_swing():
+    swinging = together(run(lambda _: 16.0, minutes=360, targets=(Target("backlog", 4.0),), max_queue_depth=200))
+    steady = together(run(lambda _: 16.0, minutes=360, max_queue_depth=200))
+    assert swinging.refused > 10 * max(1, steady.refused)
+
+
+def test_job_that_waits_too_long_expires():
+    day = together(run(LOADS["too_much"], max_hosts=1))
+    assert day.expired > 0
+    assert percentile(day.waits_s, 0.99) >= 110
+
+
+def test_overload_refuses_what_is_above_the_depth():
+    day = together(run(LOADS["too_much"], max_hosts=1, max_queue_depth=100))
+    assert day.refused > day.done
+    assert day.deepest < 100 + 3 * 70 * 2
+
+
+def test_spot_host_that_is_lost_is_replaced(monkeypatch):
+    monkeypatch.setattr("infra.capacity.fleet_model.SPOT_LOSSES_PER_HOUR", 6.0)
+    hosts = [minute.hosts for minute in run(LOADS["none"], min_hosts=3, minutes=120)]
+    assert (min(hosts) < 3, max(hosts)) == (True, 3)
+
+
+def test_first_hosts_are_paid_on_demand():
+    (minute,) = run(LOADS["none"], min_hosts=3, minutes=1)
+    price = costs.ON_DEMAND_HOUR["c7i.large"]
+    assert minute.usd * 60 == pytest.approx(price * (1 + 2 * costs.SPOT_SHARE))
+
+
+@pytest.mark.parametrize("mean", [0.5, 10.0, 80.0])
+def test_arrivals_have_the_mean_and_the_spread_of_poisson(mean):
+    source = random.Random(0)  # noqa: S311
+    drawn = [poisson(source, mean) for _ in range(4000)]
+    average = sum(drawn) / len(drawn)
+    spread = sum((count - average) ** 2 for count in drawn) / len(drawn)
+    assert (average, spread) == (pytest.approx(mean, rel=0.05), pytest.approx(mean, rel=0.1))
+
+
+def test_percentile_of_whole_seconds():
+    waits = Counter({0: 98, 5: 1, 60: 1})
+    assert [percentile(waits, part) for part in (0.5, 0.98, 0.99, 1.0)] == [0, 0, 5, 60]
+    assert percentile(Counter(), 0.5) == 0
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return template.load(template.PATH.read_text())
+
+
+def test_policy_is_that_of_the_template(stack):
+    parameters = stack["Parameters"]
+    policy = simulate.policy_of(stack)
+    assert (policy.min_hosts, policy.max_hosts) == (
+        parameters["MinHosts"]["Default"],
+        parameters["MaxHosts"]["Default"],
+    )
+    assert set(policy.targets) == {
+        Target("backlog", parameters["BacklogPerHost"]["Default"]),
+        Target("cpu", parameters["CpuTarget"]["Default"]),
+    }
+    assert policy.max_queue_depth == parameters["MaxQueueDepth"]["Default"]
+    assert policy.instance_type in costs.VCPUS
+    assert parameters["CpuTarget"]["Default"] == 100 * costs.UTILISATION
+
+
+CHANGES = {
+    "another-expression": lambda metrics: metrics[-1].update(Expression="visible / hosts"),
+    "another-queue-metric": lambda metrics: metrics[0]["MetricStat"]["Metric"].update(
+        MetricName="NumberOfMessagesSent"
+    ),
+    "one-more": lambda metrics: metrics.append({**metrics[-1], "Id": "other"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_metric_that_is_not_modelled_is_refused(stack, change):
+    changed = copy.deepcopy(stack)
+    policy = changed["Resources"]["ScaleOnBacklog"]["Properties"]["TargetTrackingConfiguration"]
+    change(policy["CustomizedMetricSpecification"]["Metrics"])
+    with pytest.raises(ValueError, match="no model of"):
+        simulate.policy_of(changed)
+
+
+def test_day_of_the_template_loses_nothing_but_what_bursts_overload(stack):
+    day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=50_000, seed=1)
+    troubled = [minute.refused + minute.expired + simulate.late(minute) for minute in day]
+    bursts = [range(begin, begin + 10) for begin, _, _ in simulate.BURSTS]
+    calm = [count for number, count in enumerate(troubled) if not any(number in burst for burst in bursts)]
+    assert sum(calm) == 0
+    assert sum(troubled) < 0.01 * together(day).arrived
+    assert simulate.table(day).splitlines()[-1].split()[0] == "all"
+
+
+def test_plot_is_a_picture(stack, tmp_path):
+    day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=5_000, seed=1)
+    simulate.plot(day, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_hosts_needed_hold_the_load_at_the_utilisation():
+    rate = costs.Host("c7i.large").jobs_per_second() * costs.UTILISATION * 3600
+    assert [costs.hosts_needed(each, "c7i.large") for each in (1, rate, rate + 1)] == [1, 1, 2]
+
+
+def test_bill_is_the_sum_of_its_parts():
+    bill = costs.bill(1_000)
+    assert bill.per_million()["total"] == pytest.approx(sum(bill.parts.values()) / bill.runs * 1_000_000)
+    assert bill.runs == 730_000
+
+
+@pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table])
+def test_table_of_the_document_is_what_the_code_computes(table):
+    assert table() in OPERATIONS.read_text()
+
+
+def test_document_tells_what_the_simulation_finds(stack):
+    policy = simulate.policy_of(stack)
+    alone = replace(policy, targets=tuple(each for each in policy.targets if each.metric == "backlog"))
+    told = []
+    for each in (policy, alone):
+        day = together(simulate.simulated(each, runs_per_hour=50_000, seed=1))
+        told.append((round(100 * day.refused / day.arrived, 1), round(day.usd, 2)))
+    text = " ".join(OPERATIONS.read_text().split())
+    (lost, usd), (lost_alone, usd_alone) = told
+    assert f"lose {lost} % of the day's runs to 503; hosts cost {usd} USD" in text
+    assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
+
+
+def test_document_tells_how_long_hosts_take(stack):
+    text = OPERATIONS.read_text()
+    assert START_S == 120
+    assert "some two minutes after it was launched" in text
+    assert "two of the start" in text
+
+
+def test_alarms_cost_what_the_table_says(stack):
+    alarms = [each for each in stack["Resources"].values() if each.get("Type") == "AWS::CloudWatch::Alarm"]
+    metrics = [["MetricStat" in metric for metric in each["Properties"].get("Metrics", [])] for each in alarms]
+    assert sum(sum(each) or 1 for each in metrics) == costs.ALARM_METRICS
+
+
+def test_document_says_what_to_do_at_each_alarm(stack):
+    alarms = {name for name, each in stack["Resources"].items() if each.get("Type") == "AWS::CloudWatch::Alarm"}
+    assert set(re.findall(r"^\| `(\w+Alarm)` \|", OPERATIONS.read_text(), re.MULTILINE)) == alarms

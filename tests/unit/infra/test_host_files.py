@@ -1,0 +1,206 @@
+"""What starts an agent on a host: the user data, the systemd units, the tags and the pins of the image."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from executor_host import settings, termination_watcher
+from infra import template
+from infra.aws import package
+from infra.images import agent_image
+
+ROOT = Path(__file__).parents[3]
+UNITS = sorted((ROOT / "executor_host").glob("*.service"))
+GIVEN = {
+    "AWS::Region": "eu-central-1",
+    "AWS::StackName": "python-exec-test",
+    "ArtifactBucket": "a-bucket",
+    "GvisorRelease": "20260720",
+    "HostBundle": "hosts/host-0.tar.gz",
+    "HostLogs": "/python-exec/hosts",
+    "JobQueue": "https://sqs/jobs",
+    "ResultsQueue": "https://sqs/results",
+    "SandboxRuntime": "runsc",
+}
+
+
+def substituted():
+    """The script as Fn::Sub leaves it."""
+    text = package.USER_DATA.read_text()
+    filled = re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: GIVEN[found[1]], text)
+    return filled.replace("${!", "${")
+
+
+def test_user_data_is_bash():
+    subprocess.run(["bash", "-n"], input=substituted(), text=True, check=True)
+
+
+def test_shellcheck_finds_nothing_in_user_data():
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([shellcheck, "-"], input=substituted(), text=True, check=True)
+
+
+def test_user_data_refers_only_to_what_the_template_has():
+    parsed = template.load(template.PATH.read_text())
+    named = set(re.findall(r"\$\{([A-Za-z:]+)\}", package.USER_DATA.read_text()))
+    assert named == set(GIVEN)
+    assert {name for name in named if "::" not in name} <= {*parsed["Parameters"], *parsed["Resources"]}
+
+
+def test_user_data_gives_the_agent_names_only():
+    script = package.USER_DATA.read_text()
+    assert set(re.findall(r"--env \"?([A-Z_]+)=", script)) == {
+        *(
+            "AWS_DEFAULT_REGION",
+            "JOB_QUEUE_URL",
+            "RESULTS_QUEUE_URL",
+            "SANDBOX_RUNTIME",
+            "METRICS_NAMESPACE",
+            "HOST_GROUP",
+        ),
+    }
+    assert re.findall(r"^export ([A-Z_]+)=", script, re.MULTILINE) == ["AWS_DEFAULT_REGION"]
+    assert "--env-file" not in script
+
+
+def test_user_data_fetches_the_release_of_gvisor_that_was_asked_for():
+    assert "/gvisor/releases/release/20260720/$(uname -m)" in substituted()
+
+
+COMMANDS = {
+    "curl": """case "$*" in
+  *http://127.0.0.1:9464/metrics) cat "$FAKES/metrics" ;;
+  *"-X PUT"*"ttl-seconds: "*/latest/api/token) printf a-token ;;
+  *"token: a-token"*/latest/meta-data/instance-id) printf i-0 ;;
+  *) exit 22 ;;
+esac""",
+    "aws": 'echo "$*" >>"$FAKES/asked"',
+    "sleep": ":",
+}
+
+
+@pytest.fixture
+def end_of_user_data(tmp_path):
+    """Runs it with what the agent's metrics are; the exit code, and what the AWS CLI was asked."""
+    for name, script in COMMANDS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run(metrics):
+        if metrics is not None:
+            (tmp_path / "metrics").write_text(metrics)
+        begin, end = substituted().split("# Only now does the group count")
+        script = f"set -euo pipefail\n# {end}"
+        assert "set -euo pipefail\n" in begin
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "FAKES": str(tmp_path)}
+        done = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, check=False)
+        asked = tmp_path / "asked"
+        return done.returncode, asked.read_text() if asked.exists() else ""
+
+    return run
+
+
+@pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
+def test_host_with_sandboxes_says_that_it_is_ready(end_of_user_data, pool, running):
+    metrics = f"# HELP python_exec_pool_ready Warm\npython_exec_pool_ready {pool}\npython_exec_jobs_running {running}\n"
+    code, asked = end_of_user_data(metrics)
+    assert code == 0
+    assert asked.split() == [
+        *("autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name", "ready"),
+        *("--lifecycle-action-result", "CONTINUE"),
+        *("--auto-scaling-group-name", "python-exec-test-hosts", "--instance-id", "i-0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [None, "", "python_exec_pool_ready 0.0\npython_exec_jobs_running 0.0\n"],
+    ids=["no-agent", "none-of-ours", "no-sandbox"],
+)
+def test_host_without_sandboxes_is_left_to_the_time_out_of_its_hook(end_of_user_data, metrics):
+    assert end_of_user_data(metrics) == (1, "")
+
+
+def test_user_data_fits_an_instance():
+    assert len(substituted()) < 16 * 1024
+
+
+def test_user_data_names_what_the_code_does():
+    script = package.USER_DATA.read_text()
+    assert f"--name {termination_watcher.AGENT_CONTAINER} " in script
+    assert f"--stop-timeout {termination_watcher.STOP_WITHIN_S} " in script
+    assert "-m executor_host.termination_watcher" in script
+    assert f"LifecycleHookName: {termination_watcher.HOOK}\n" in template.PATH.read_text()
+    assert "LifecycleHookName: ready\n" in template.PATH.read_text()
+    defaults = {field.name: field.default for field in msgspec.structs.fields(settings.Settings)}
+    assert f":{defaults['metrics_port']}/metrics" in script
+    assert f"  {agent_image.REPOSITORY}\n" in script
+
+
+def test_hardening_of_the_agent_is_the_same_in_its_test():
+    tested = (ROOT / "tests/integration/test_agent_image.py").read_text()
+    script = package.USER_DATA.read_text()
+    for flag, argument in (
+        ("--read-only", "read_only=True"),
+        ("--cap-drop ALL", 'cap_drop=["ALL"]'),
+        ("--security-opt no-new-privileges", 'security_opt=["no-new-privileges"]'),
+        ("--network host", 'network_mode="host"'),
+        ('--user "900:$(stat -c %g "$socket")"', 'user=f"900:{'),
+    ):
+        assert flag in script
+        assert argument in tested
+
+
+def test_there_is_a_unit_for_the_agent_and_one_for_the_notices():
+    started = {path.name: re.findall(r"^ExecStart=.* -m (.*)$", path.read_text(), re.MULTILINE) for path in UNITS}
+    assert started == {
+        "python-exec-agent.service": ["executor_host"],
+        "python-exec-notices.service": ["executor_host.termination_watcher systemctl stop python-exec-agent"],
+    }
+
+
+@pytest.mark.parametrize("path", UNITS, ids=[path.stem for path in UNITS])
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_unit_is_one_that_systemd_takes(tmp_path, path):
+    text = path.read_text()
+    docker = tmp_path / "docker.service"
+    docker.write_text("[Service]\nExecStart=/bin/true\n")
+    unit = tmp_path / path.name
+    unit.write_text(text.replace("/opt/python-exec/bin/python3", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, [line for line in done.stderr.splitlines() if path.name in line]) == (0, [])
+
+
+def test_image_is_named_after_its_architecture():
+    x86, arm = (agent_image.image_tag(each) for each in ("x86_64", "arm64"))
+    assert x86.removesuffix("-x86_64") == arm.removesuffix("-arm64")
+    assert re.fullmatch(rf"{agent_image.REPOSITORY}:[0-9a-f]{{12}}-arm64", arm)
+
+
+def engine(machine):
+    return SimpleNamespace(version=lambda: {"Arch": machine})
+
+
+def test_architectures_of_engines_are_those_that_are_packaged():
+    assert {agent_image.architecture_of(engine(each)) for each in agent_image.MACHINES} == set(package.PLATFORMS)
+    with pytest.raises(agent_image.ArchitectureError, match="riscv64"):
+        agent_image.architecture_of(engine("riscv64"))
+
+
+def test_every_wheel_is_pinned_with_hashes():
+    lines = agent_image.requirements()
+    assert set(re.findall(r"^([a-z0-9-]+)==", lines, re.MULTILINE)) == set(agent_image.WHEELS)
+    assert lines.count("--hash=sha256:") >= len(agent_image.WHEELS)
+    assert ";" not in lines

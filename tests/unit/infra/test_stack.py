@@ -1,0 +1,60 @@
+"""The demo key of `make run` lives in a file, since the emulator forgets."""
+
+import stat
+
+import pytest
+
+from chalicelib.access import api_keys
+from infra.local import stack
+from infra.local.stack import Stack
+from tests.support.fakes import KEY
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(stack, "ENVIRONMENT", tmp_path / "env")
+    return tmp_path / "env"
+
+
+SIGNING_SECRET = "whsec_" + "a" * 32
+
+
+def write(api_key=KEY):
+    settings = {"KEYS_TABLE": "python-exec-keys"}
+    processes = dict.fromkeys(("emulator", "agent", "api", "triggers"))
+    running = Stack("http://u", "http://m", str(api_key), SIGNING_SECRET, settings, **processes)
+    stack._write_environment(running)
+
+
+def test_there_is_no_key_before_the_first_start(environment):
+    assert stack._kept_key() is None
+
+
+def test_key_is_kept_for_the_next_start(environment):
+    write()
+    assert (stack._kept_key(), stack._kept_signing_secret()) == (KEY, SIGNING_SECRET)
+    write(stack._kept_key())
+    assert stack._kept_key() == KEY
+
+
+@pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", "URL=x\n"])
+def test_file_without_a_whole_key_has_none(environment, text):
+    environment.write_text(text)
+    assert (stack._kept_key(), stack._kept_signing_secret()) == (None, None)
+
+
+def test_file_is_for_its_owner_only_even_if_it_was_not(environment):
+    environment.touch(mode=0o644)
+    write(api_keys.new_key())
+    assert stat.S_IMODE(environment.stat().st_mode) == 0o600
+
+
+def test_file_can_be_sourced_by_a_shell(environment):
+    write()
+    assert environment.read_text().splitlines() == [
+        "URL=http://u",
+        "METRICS_URL=http://m",
+        f"API_KEY={KEY}",
+        f"SIGNING_SECRET={SIGNING_SECRET}",
+        "KEYS_TABLE=python-exec-keys",
+    ]

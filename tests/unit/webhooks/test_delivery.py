@@ -1,0 +1,324 @@
+"""Attempts, their order and their signatures, with a receiver that answers what it is told to."""
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.access.api_keys import KeyStatus
+from chalicelib.api.run_request import RunRequest
+from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
+from chalicelib.problems import ProblemError
+from chalicelib.webhooks.client import CallbackError, Reason
+from chalicelib.webhooks.delivery import (
+    BACKOFF_S,
+    WebhookMessageError,
+    WebhookQueueError,
+    Webhooks,
+    require_signing_secret,
+    signature,
+)
+from tests.support.fakes import KEY, FakeJobTable, FakeKeyTable, client_error, record_of
+
+README = (Path(__file__).parents[3] / "README.md").read_text()
+NOW_S = 1_800_000_000
+SECRET = "whsec_" + "k" * 32
+URL = "https://receiver.example/results"
+RECORD = JobRecord(
+    job_id="1" * 32,
+    key_id=KEY.key_id,
+    counted=1,
+    promised=1,
+    retry_at=NOW_S,
+    expires_at=NOW_S,
+    kept_until=NOW_S + 86_400,
+    reply="{}",
+    webhook_url=URL,
+)
+
+
+class FakeReceiver:
+    """Answers with the next of `answers`, a status or an exception, and with 204 after them."""
+
+    def __init__(self):
+        self.answers = []
+        self.requests = []
+        self.before_answer = lambda: None
+
+    def post(self, url, body, *, headers):
+        self.requests.append((url, body, headers))
+        self.before_answer()
+        answer = self.answers.pop(0) if self.answers else 204
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def jobs():
+    return FakeJobTable(RECORD)
+
+
+@pytest.fixture
+def key_table():
+    return FakeKeyTable(record_of(KEY, signing_secret=SECRET))
+
+
+@pytest.fixture
+def receiver():
+    return FakeReceiver()
+
+
+@pytest.fixture
+def queue(sqs):
+    return sqs.queues[sqs.create_queue(QueueName="webhooks", Attributes={})["QueueUrl"]]
+
+
+@pytest.fixture
+def webhooks(sqs, queue, jobs, key_table, receiver):
+    return Webhooks(
+        sqs,
+        queue_url=next(url for url, held in sqs.queues.items() if held is queue),
+        jobs=jobs,
+        keys=key_table,
+        receiver=receiver,
+        body_of=lambda record: json.dumps({"id": record.job_id}).encode(),
+        clock=lambda: NOW_S + 0.9,
+    )
+
+
+def sent(queue):
+    return [(json.loads(message.body)["attempt"], message.delay_s) for message in queue.messages]
+
+
+def message(attempt, job_id=RECORD.job_id):
+    return json.dumps({"job_id": job_id, "attempt": attempt})
+
+
+def deliver_all(webhooks, queue):
+    """Hands out every message, those that are due later too, in their order."""
+    while queue.messages:
+        webhooks.deliver(queue.messages.pop(0).body)
+
+
+def test_reply_is_posted_signed_and_noted(webhooks, queue, jobs, receiver):
+    webhooks.enqueue(RECORD)
+    assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("sending", 0, ""))
+    deliver_all(webhooks, queue)
+    body = b'{"id": "' + b"1" * 32 + b'"}'
+    ((url, posted, headers),) = receiver.requests
+    assert (url, posted) == (URL, body)
+    assert headers == {
+        "Content-Type": "application/json",
+        "User-Agent": "python-exec-webhooks/1",
+        "X-Job-Id": "1" * 32,
+        "X-Timestamp": str(NOW_S),
+        "X-Signature": signature(SECRET, NOW_S, body),
+    }
+    assert jobs.state() == ("delivered", 1, "")
+
+
+VECTORS = {
+    "empty": ("whsec_" + "a" * 32, 0, b""),
+    "json": (SECRET, NOW_S, b'{"id":"1"}'),
+    "not_ascii": (SECRET, 1, "\u00fc".encode()),
+}
+
+
+@pytest.mark.parametrize(("secret", "timestamp", "body"), VECTORS.values(), ids=VECTORS)
+def test_signature_is_the_hmac_of_time_and_body(secret, timestamp, body):
+    expected = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+    assert signature(secret, timestamp, body) == f"v1={expected}"
+
+
+def test_signature_is_what_openssl_makes():
+    assert (
+        signature("whsec_test", 1_800_000_000, b'{"id":"1"}')
+        == "v1=15d2177989c694fad512568783fd1e0c20e1c480f7ab63182bf13486b475c540"
+    )
+
+
+def test_signature_is_verified_as_the_readme_shows(monkeypatch):
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    shown = {}
+    exec(snippet, shown)  # noqa: S102 - our own
+    monkeypatch.setattr(shown["time"], "time", lambda: NOW_S + 299.0)
+    is_ours, genuine = shown["is_ours"], signature(SECRET, NOW_S, b"body")
+    assert is_ours(SECRET, str(NOW_S), genuine, b"body")
+    assert not is_ours(SECRET, str(NOW_S), genuine, b"other")
+    assert not is_ours(SECRET, str(NOW_S + 1), genuine, b"body")
+    assert not is_ours("whsec_other", str(NOW_S), genuine, b"body")
+    assert not is_ours(SECRET, str(NOW_S), "v1=\u00fc", b"body")
+    assert not is_ours(SECRET, str(NOW_S - 2), signature(SECRET, NOW_S - 2, b"body"), b"body")
+
+
+FAILURES = {
+    "server_error": (500, "http_500"),
+    "redirect": (302, "http_302"),
+    "gone": (410, "http_410"),
+    "early_hints": (103, "http_103"),
+    **{reason.name.lower(): (CallbackError(reason), reason.value) for reason in Reason},
+}
+
+
+@pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
+def test_failure_is_noted_in_a_word_and_tried_again_later(webhooks, queue, jobs, receiver, case):
+    answer, error = case
+    receiver.answers = [answer]
+    webhooks.enqueue(RECORD)
+    webhooks.deliver(queue.messages.pop(0).body)
+    assert (jobs.state(), sent(queue)) == (("sending", 1, error), [(2, 5)])
+    deliver_all(webhooks, queue)
+    assert (jobs.state(), len(receiver.requests)) == (("delivered", 2, ""), 2)
+
+
+def test_last_attempt_gives_up_visibly(webhooks, queue, jobs, receiver, log_records):
+    receiver.answers = [503] * 100
+    webhooks.enqueue(RECORD)
+    delays_s = []
+    while queue.messages:
+        delays_s.append(queue.messages[0].delay_s)
+        webhooks.deliver(queue.messages.pop(0).body)
+    assert delays_s == [0, *BACKOFF_S]
+    assert (jobs.state(), len(receiver.requests)) == (("given_up", 6, "http_503"), 6)
+    (warning,) = [record for record in log_records if record.levelno == logging.WARNING]
+    assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_given_up", "1" * 32, "http_503")
+
+
+def test_delays_are_what_sqs_takes():
+    assert max(BACKOFF_S) <= 900
+
+
+def test_message_that_comes_twice_is_sent_once(webhooks, queue, receiver):
+    receiver.answers = [500]
+    webhooks.enqueue(RECORD)
+    first = queue.messages.pop(0).body
+    webhooks.deliver(first)
+    webhooks.deliver(first)
+    assert (len(receiver.requests), sent(queue)) == (1, [(2, 5)])
+    second = queue.messages.pop(0).body
+    for body in (second, second, first):
+        webhooks.deliver(body)
+    assert (len(receiver.requests), queue.messages) == (2, [])
+
+
+def test_enqueued_twice_is_sent_once(webhooks, queue, jobs, receiver):
+    webhooks.enqueue(RECORD)
+    webhooks.enqueue(jobs.read(RECORD.job_id))
+    webhooks.enqueue(RECORD)  # by somebody who read it before
+    deliver_all(webhooks, queue)
+    assert len(receiver.requests) == 1
+
+
+def test_message_faster_than_its_note_is_sent_and_goes_on(webhooks, queue, jobs, receiver):
+    receiver.answers = [500]
+    receiver.before_answer = lambda: jobs.note_webhook(RECORD, WebhookState.SENDING, attempts=0)
+    webhooks.deliver(message(1))
+    assert (jobs.state(), sent(queue)) == (("sending", 1, "http_500"), [(2, 5)])
+
+
+def test_attempt_before_its_predecessor_is_noted_comes_again(webhooks, jobs, receiver):
+    with pytest.raises(WebhookMessageError):
+        webhooks.deliver(message(2))
+    assert receiver.requests == []
+
+
+NOT_DUE = {
+    "forgotten": {"forgotten": 1},
+    "url_removed": {"webhook_url": None},
+    "no_reply": {"reply": None},
+    "delivered": {"webhook_state": WebhookState.DELIVERED},
+    "given_up": {"webhook_state": WebhookState.GIVEN_UP},
+    "no_longer_kept": {"kept_until": NOW_S},
+}
+
+
+@pytest.mark.parametrize("changes", NOT_DUE.values(), ids=NOT_DUE)
+def test_job_that_is_not_due_is_left_alone(webhooks, queue, jobs, receiver, changes):
+    jobs.records[RECORD.job_id] = replace(RECORD, **changes)
+    webhooks.deliver(message(1))
+    assert (receiver.requests, queue.messages) == ([], [])
+    assert jobs.records[RECORD.job_id] == replace(RECORD, **changes)
+
+
+def test_job_that_is_gone_is_left_alone(webhooks, receiver):
+    webhooks.deliver(message(1, "2" * 32))
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("changes", [{"webhook_url": None}, {"reply": None}, {"webhook_state": WebhookState.SENDING}])
+def test_nothing_is_enqueued_for_others(webhooks, queue, changes):
+    webhooks.enqueue(replace(RECORD, **changes))
+    assert queue.messages == []
+
+
+KEYS = {
+    "revoked": ({"status": KeyStatus.REVOKED}, "key_revoked"),
+    "without_secret": ({"signing_secret": ""}, "no_signing_secret"),
+    "gone": (None, "key_revoked"),
+}
+
+
+@pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
+def test_key_that_may_no_longer_receive_ends_it(webhooks, jobs, key_table, receiver, case):
+    changes, error = case
+    if changes is None:
+        key_table.records.clear()
+    else:
+        key_table.change(KEY.key_id, **changes)
+    webhooks.deliver(message(1))
+    assert (receiver.requests, jobs.state()) == ([], ("given_up", 1, error))
+
+
+def test_expired_key_still_gets_what_it_asked_for(webhooks, queue, key_table, receiver):
+    key_table.change(KEY.key_id, expires_at=NOW_S - 1)
+    webhooks.enqueue(RECORD)
+    deliver_all(webhooks, queue)
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", '{"job_id": 1, "attempt": 1}', '{"job_id": "1", "attempt": 0}'])
+def test_message_that_is_none_of_ours_is_refused(webhooks, body):
+    with pytest.raises(WebhookMessageError):
+        webhooks.deliver(body)
+
+
+def test_queue_that_does_not_take_the_next_attempt_leaves_this_one_to_come_again(webhooks, sqs, queue, jobs, receiver):
+    receiver.answers = [500]
+    webhooks.enqueue(RECORD)
+    sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
+    with pytest.raises(WebhookQueueError):
+        webhooks.deliver(queue.messages[0].body)
+    assert jobs.state() == ("sending", 0, "")
+    deliver_all(webhooks, queue)
+    assert jobs.state() == ("delivered", 1, "")
+
+
+def test_queue_that_does_not_take_the_first_leaves_the_job_waiting(webhooks, sqs, queue, jobs):
+    sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
+    with pytest.raises(WebhookQueueError):
+        webhooks.enqueue(RECORD)
+    assert jobs.read(RECORD.job_id) == RECORD
+
+
+def test_table_that_fails_is_the_callers_to_repeat(webhooks, jobs):
+    jobs.failing = True
+    with pytest.raises(JobTableError):
+        webhooks.deliver(message(1))
+
+
+def test_callback_url_of_a_key_without_signing_secret_is_a_403():
+    with pytest.raises(ProblemError) as caught:
+        require_signing_secret(RunRequest(code="1", callback_url=URL), record_of(KEY))
+    problem = caught.value.problem
+    assert (problem.status, problem.type) == (403, "urn:python-exec:problem:no-signing-secret")
+
+
+@pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, SECRET), (URL, SECRET)])
+def test_other_requests_are_let_through(url, secret):
+    require_signing_secret(RunRequest(code="1", callback_url=url), record_of(KEY, signing_secret=secret))
