@@ -82,7 +82,7 @@ def test_fuzzed_headers_never_admit_and_never_fail(stack):
     assert {line: status for line in lines if (status := exchange(stack, line)) != 401} == {}
 
 
-def test_bearer_is_as_good_as_the_header_of_our_own(stack):
+def test_bearer_token_is_accepted(stack):
     assert exchange(stack, b"Authorization: bearer %b\r\n" % stack.api_key.encode()) == 200
 
 
@@ -98,7 +98,7 @@ def test_revoked_key_is_refused_at_the_next_request(stack, create, connected):
     assert (answer.status, answer.body["type"]) == (403, SLUG + "key-revoked")
 
 
-def test_burst_of_many_clients_is_exact_and_retry_after_is_true(create, connected):
+def test_burst_limit_is_exact_and_retry_after_is_accurate(create, connected):
     api_key = create("free")
     clients = [connected(api_key) for _ in range(16)]
     with ThreadPoolExecutor(16) as threads:
@@ -113,7 +113,7 @@ def test_burst_of_many_clients_is_exact_and_retry_after_is_true(create, connecte
     assert clients[0].post(code="print(1)").status == 200
 
 
-def test_limits_are_told_with_every_answer_and_usage_agrees(create, connected):
+def test_rate_limit_headers_match_usage(create, connected):
     client = connected(create("free"))
     for body, status in ((BODY, 200), (b"{", 400), (json.dumps({"code": "1", "timeout_s": 5}).encode(), 403)):
         answer = client.send(body)

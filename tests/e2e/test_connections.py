@@ -43,7 +43,7 @@ def is_good(answer):
     return (status, body.get("stdout")) == (200, "good\n")
 
 
-def test_client_that_sends_slowly_is_answered_and_holds_up_nobody(connect, client, good):
+def test_slow_client_does_not_block_others(connect, client, good):
     slow = connect()
     for start in range(0, len(good), 40):
         slow.sendall(good[start : start + 40])
@@ -51,20 +51,20 @@ def test_client_that_sends_slowly_is_answered_and_holds_up_nobody(connect, clien
     assert is_good(answer_on(slow))
 
 
-def test_silent_connections_hold_up_nobody(connect, client):
+def test_idle_connections_do_not_block_others(connect, client):
     for _ in range(100):
         connect()
     assert client.run("print(1)")["stdout"] == "1\n"
 
 
-def test_client_that_has_closed_its_sending_side_is_answered(connect, good):
+def test_half_closed_client_receives_response(connect, good):
     half_closed = connect()
     half_closed.sendall(good)
     half_closed.shutdown(socket.SHUT_WR)
     assert is_good(answer_on(half_closed))
 
 
-def test_body_that_is_cut_short_is_refused(connect, good):
+def test_truncated_body_is_rejected(connect, good):
     cut = connect()
     cut.sendall(good[:-1])
     cut.shutdown(socket.SHUT_WR)
@@ -72,7 +72,7 @@ def test_body_that_is_cut_short_is_refused(connect, good):
     assert (status, body["rule"]) == (400, "json")
 
 
-def test_clients_that_go_away_while_they_wait_leave_the_others_their_answers(connect, client, good):
+def test_disconnecting_clients_do_not_affect_others(connect, client, good):
     for _ in range(8):
         gone = connect()
         gone.sendall(good)
@@ -80,6 +80,6 @@ def test_clients_that_go_away_while_they_wait_leave_the_others_their_answers(con
     assert [client.run(f"print({n})")["stdout"] for n in range(8)] == [f"{n}\n" for n in range(8)]
 
 
-def test_connection_is_kept_for_many_requests(client):
+def test_connection_is_reused(client):
     first = client.run("print(1)")["stdout"], client.local_port
     assert {(client.run("print(1)")["stdout"], client.local_port) for _ in range(10)} == {first}

@@ -61,14 +61,14 @@ def is_problem(answer, status, slug):
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), BAD.values(), ids=BAD)
-def test_bad_body_is_a_400_that_names_field_and_rule(client, body, field, rule):
+def test_invalid_body_returns_400_with_field_and_rule(client, body, field, rule):
     answer = client.send(body)
     is_problem(answer, 400, "urn:python-exec:problem:invalid-request")
     assert (answer.body.get("field"), answer.body["rule"]) == (field, rule)
 
 
 @pytest.mark.parametrize(("fields", "field", "limit_bytes"), TOO_LARGE.values(), ids=TOO_LARGE)
-def test_too_large_is_a_413_that_names_field_and_limit(client, fields, field, limit_bytes):
+def test_oversized_field_returns_413_with_limit(client, fields, field, limit_bytes):
     answer = client.send(json.dumps(fields, ensure_ascii=False).encode())
     is_problem(answer, 413, "urn:python-exec:problem:too-large")
     assert (answer.body.get("field"), answer.body["rule"]) == (field, "max_bytes")
@@ -76,24 +76,24 @@ def test_too_large_is_a_413_that_names_field_and_limit(client, fields, field, li
 
 
 @pytest.mark.parametrize("headers", OTHER_TYPES.values(), ids=OTHER_TYPES)
-def test_other_content_type_is_a_415(client, headers):
+def test_unsupported_content_type_returns_415(client, headers):
     answer = client.send(GOOD, headers=headers)
     is_problem(answer, 415, "urn:python-exec:problem:unsupported-media-type")
     assert (answer.body["rule"], answer.headers["Accept-Post"]) == ("content_type", "application/json")
 
 
-def test_every_rule_is_broken_here():
+def test_every_rule_is_covered():
     assert {rule for _, _, rule in BAD.values()} | {"max_bytes", "content_type"} == set(Rule)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
-def test_other_method_is_a_405(client, method):
+def test_unsupported_method_returns_405(client, method):
     answer = client.send(method=method, headers={})
     is_problem(answer, 405, "about:blank")
     assert answer.headers["Allow"] == "POST"
 
 
-def test_chunked_body_is_a_411(stack):
+def test_chunked_body_returns_411(stack):
     # At once: the answer comes after the headers and ends the connection.
     lines = ["POST / HTTP/1.1", "Host: x", f"X-Api-Key: {stack.api_key}", "Content-Type: application/json"]
     chunks = f"{len(GOOD):x}\r\n{GOOD}\r\n0\r\n\r\n"
@@ -107,16 +107,16 @@ def test_chunked_body_is_a_411(stack):
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/../etc/passwd", "/%2e"])
-def test_unknown_path_is_a_403_as_at_the_gateway(client, path):
+def test_unknown_path_returns_403(client, path):
     assert client.send(GOOD, path=path).status == 403
 
 
-def test_content_type_may_be_written_in_any_way(client):
+def test_content_type_is_case_insensitive(client):
     headers = {"content-type": 'Application/JSON ; charset="UTF-8"'}
     assert client.send(GOOD, headers=headers).body["stdout"] == "good\n"
 
 
-def test_refused_request_never_hurts_the_next_on_its_connection(client):
+def test_rejected_request_does_not_break_connection(client):
     assert client.send(GOOD).status == 200
     connection = client.local_port
     refused = [client.send(body).status for body, _, _ in BAD.values()]

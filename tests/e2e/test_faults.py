@@ -21,13 +21,13 @@ def world(tmp_path_factory):
 
 
 @pytest.mark.parametrize("fault", run.FAULTS)
-def test_every_job_has_one_result_whatever_dies(world, fault, monkeypatch):
+def test_every_job_has_exactly_one_result_under_faults(world, fault, monkeypatch):
     monkeypatch.setattr(run, "AFTER_S", 0.5)
     row = run.suffer(world, fault, 1)
     assert row.is_good, "\n".join([*run.table([row]), *row.complaints])
 
 
-def test_job_that_kills_its_agents_is_answered_as_a_dead_letter(world):
+def test_job_that_crashes_hosts_is_dead_lettered(world):
     world.hide_messages_for(POISON_HIDDEN_S, "JOB_QUEUE_URL")
     row = run.poison(world, pauses_s=[0] * run.KILLS, is_alone=True)
     assert row.is_good, "\n".join([*run.table([row]), *row.complaints])

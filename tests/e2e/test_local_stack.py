@@ -115,7 +115,7 @@ def post(url, api_key, **fields):
         client.close()
 
 
-def test_printed_curl_and_settings_work_and_sigterm_leaves_nothing(local):
+def test_printed_curl_works_and_sigterm_cleans_up(local):
     (curl,) = [line for line in local.lines_until("Settings:") if line.lstrip().startswith("curl ")]
     assert json.loads(bash(curl, local.root))["stdout"] == "olleh\n"
 
@@ -150,7 +150,7 @@ def test_demo_key_survives_a_restart(start):
     assert keys[0] == keys[1]
 
 
-def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
+def test_reload_works_and_ctrl_c_cleans_up(local):
     local.lines_until("Settings:")
     url = f"http://{LOOPBACK}:{local.port}"
     source = local.root / "lambda_app/chalicelib/problems.py"
@@ -171,7 +171,7 @@ def test_changed_source_is_served_and_ctrl_c_during_a_job_leaves_nothing(local):
     customer.join()
 
 
-def test_agent_told_to_stop_again_and_again_stops_once_and_for_all(local):
+def test_repeated_stop_signals_are_safe(local):
     local.lines_until("Settings:")
     (agent,) = [int(pid) for pid in local.processes() if b"executor_host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -198,12 +198,12 @@ def chalice_local(logs, settings):
         yield f"http://{LOOPBACK}:{port}"
 
 
-def test_plain_chalice_local_works_against_the_same_queues_and_agent(stack, tmp_path):
+def test_stock_chalice_local_works(stack, tmp_path):
     with chalice_local(tmp_path, stack.environment) as url:
         assert post(url, stack.api_key, code="print(input())", input="plain").body["stdout"] == "plain\n"
 
 
-def test_job_that_no_host_takes_is_promised(stack, tmp_path):
+def test_job_without_host_returns_202(stack, tmp_path):
     sqs = aws_client("sqs", stack.environment)
     unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
     with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "REPLY_WAIT_S": "1"}) as url:
@@ -214,7 +214,7 @@ def test_job_that_no_host_takes_is_promised(stack, tmp_path):
     assert json.loads(message["Body"])["id"] == answer.body["id"]
 
 
-def test_job_queue_that_is_gone_is_a_503_to_try_again(stack, tmp_path):
+def test_missing_job_queue_returns_503(stack, tmp_path):
     with chalice_local(
         tmp_path, {**stack.environment, "JOB_QUEUE_URL": stack.environment["JOB_QUEUE_URL"] + "-x"}
     ) as url:

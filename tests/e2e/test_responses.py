@@ -23,7 +23,7 @@ TEXTS = {
 }
 
 
-def test_good_program_gets_every_member_of_the_answer(client):
+def test_response_contains_every_field(client):
     status, headers, body = client.post(code="import time; time.sleep(0.2); print(input()[::-1])", input="hello")
     usage = body.pop("usage")
     assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
@@ -57,13 +57,13 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("code", "status", "exit_code", "signal"), ENDS.values(), ids=ENDS)
-def test_end_of_the_program_gives_status_and_keeps_its_output(client, code, status, exit_code, signal):
+def test_exit_maps_to_status_and_keeps_output(client, code, status, exit_code, signal):
     body = client.run(code, timeout_s=1)
     assert (body["status"], body["exit_code"], body["signal"]) == (status, exit_code, signal)
     assert body["stdout"].startswith("1\n")
 
 
-def test_uncaught_exception_is_told_and_its_traceback_is_that_of_python(client):
+def test_uncaught_exception_is_reported_with_python_traceback(client):
     body = client.run("def f():\n    raise ValueError('no')\n\nf()\n")
     assert body["error"] == {"type": "ValueError", "message": "no", "line": 2}
     assert re.sub(r"\n +[~^]+(?=\n)", "", body["stderr"]) == (
@@ -72,20 +72,20 @@ def test_uncaught_exception_is_told_and_its_traceback_is_that_of_python(client):
     )
 
 
-def test_timeout_ends_the_run_after_what_was_asked_for(client):
+def test_timeout_is_respected(client):
     body = client.run("import time; time.sleep(60)", timeout_s=0.5)
     assert body["status"] == "timeout"
     assert 500 <= body["usage"]["duration_ms"] < 2500
 
 
-def test_answer_comes_when_the_program_has_ended(client):
+def test_response_is_sent_when_program_exits(client):
     client.run("print(1)")
     began = time.monotonic()
     client.run("print(1)")
     assert time.monotonic() - began < 2  # a poll that is not woken answers after some 20 s
 
 
-def test_no_timeout_means_three_seconds(client):
+def test_default_timeout_is_three_seconds(client):
     answer = client.post(code="import time; time.sleep(60)")
     assert answer.body["status"] == "timeout"
     assert 3000 <= answer.body["usage"]["duration_ms"] < 5000
@@ -102,7 +102,7 @@ def test_null_counts_as_absent(client):
 
 @pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "raw"])
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_text_comes_back_unchanged_from_input_and_from_code(client, text, escaped):
+def test_unicode_round_trips_through_code_and_input(client, text, escaped):
     code = f"import sys\nsys.stdout.buffer.write(sys.stdin.buffer.read())\nsys.stderr.write({as_literal(text)})"
     answer = client.send(json.dumps({"code": code, "input": text}, ensure_ascii=escaped).encode())
     assert (answer.body["stdout"], answer.body["stderr"]) == (text, text)
@@ -113,7 +113,7 @@ def as_literal(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def test_line_ends_reach_the_program_unchanged(client):
+def test_line_endings_are_preserved(client):
     body = client.run("import sys; sys.stdout.buffer.write(sys.stdin.buffer.read())", "a\r\nb\rc\n\n")
     assert body["stdout"] == "a\r\nb\rc\n\n"
 
@@ -132,7 +132,7 @@ def test_largest_input_is_read(client):
 
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "\U0001f600"], ids=ascii)
-def test_both_streams_full_to_the_brim_are_returned_whole(client, filler):
+def test_output_at_limit_is_returned_in_full(client, filler):
     whole = filler * (MAX_STREAM_BYTES // len(filler.encode()))
     body = client.run(f"import sys\nfor f in sys.stdout, sys.stderr: f.write({filler!r} * {len(whole)})")
     assert (body["status"], body["truncated"]) == ("ok", {"stdout": False, "stderr": False})
@@ -140,7 +140,7 @@ def test_both_streams_full_to_the_brim_are_returned_whole(client, filler):
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_one_byte_above_the_cap_is_output_limit_with_the_rest(client, stream):
+def test_output_above_limit_returns_output_limit(client, stream):
     body = client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES + 1})")
     assert (body["status"], body["truncated"][stream]) == ("output_limit", True)
     assert body[stream] == "x" * MAX_STREAM_BYTES

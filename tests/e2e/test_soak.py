@@ -5,18 +5,18 @@ import pytest
 from tests.load import soak
 
 
-def test_short_programs_are_answered_right(engine):
+def test_short_programs_return_correct_results(engine):
     assert soak.short_programs(engine, 45) == {}
 
 
-def test_good_jobs_beside_hostile_ones_are_answered_right(engine):
+def test_hostile_jobs_do_not_corrupt_results(engine):
     statuses, good = soak.hostile_customers(engine, 6)
     assert (good[True] > 0, good[False]) == (True, 0)
     assert {kind for kind, counts in statuses.items() if counts["no result"] or not counts} == set()
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_flood_of_200_mb_leaves_the_agents_memory_flat(stack, stream):
+def test_output_flood_does_not_grow_agent_memory(stack, stream):
     assert soak.flood_growth(stack, stream, 200) <= soak.MAX_GROWTH_BYTES
 
 

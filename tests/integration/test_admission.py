@@ -63,7 +63,7 @@ def rush_at(processes, key, now_s):
 
 
 @pytest.mark.timeout(400)  # four seconds a repetition on a busy machine
-def test_128_threads_of_4_processes_get_exactly_what_the_plan_says(processes, dynamodb, table):
+def test_limits_are_exact_across_processes(processes, dynamodb, table):
     for _ in range(REPETITIONS):
         key, now_s, passed = new_key(), START_S, []
         dynamodb.put_item(TableName=table, Item=to_item(record_of(key, month=202611, runs=40)))
@@ -73,7 +73,7 @@ def test_128_threads_of_4_processes_get_exactly_what_the_plan_says(processes, dy
         assert passed == [allowed for _, allowed in WINDOWS]
 
 
-def test_known_key_costs_one_call(dynamodb, table, store):
+def test_cached_key_makes_one_call(dynamodb, table, store):
     calls = []
     dynamodb.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
     key = new_key()
@@ -86,7 +86,7 @@ def test_known_key_costs_one_call(dynamodb, table, store):
     assert calls == ["UpdateItem"] * 50
 
 
-def test_medians_of_the_four_401s_are_within_noise(dynamodb, table, store):
+def test_401_latencies_are_indistinguishable(dynamodb, table, store):
     key = new_key()
     store.create(key, plan="internal", owner="somebody", now_s=START_S)
     admission = Admission(KeyTable(dynamodb, name=table))
@@ -110,7 +110,7 @@ def test_medians_of_the_four_401s_are_within_noise(dynamodb, table, store):
     assert max(medians.values()) - min(medians.values()) < spread[2] - spread[0] + 0.0005, medians
 
 
-def test_table_taken_away_lets_nobody_pass(tmp_path):
+def test_key_table_outage_rejects_all_requests(tmp_path):
     with emulated_aws(logs=tmp_path) as emulated:
         dynamodb = client("dynamodb", emulated.environment)
         table = create_platform(emulated.environment)["KEYS_TABLE"]

@@ -41,7 +41,7 @@ def test_log_is_json_and_holds_neither_code_nor_input_nor_output(start_agent, cu
     assert {line[0] + line[-1] for line in log.splitlines()} == {"{}"}
 
 
-def test_idle_agent_told_to_stop_leaves_nothing_and_exits_with_0(start_agent):
+def test_idle_agent_stops_cleanly(start_agent):
     agent = start_agent()
     agent.wait_until_ready()
     agent.popen.send_signal(signal.SIGTERM)
@@ -49,7 +49,7 @@ def test_idle_agent_told_to_stop_leaves_nothing_and_exits_with_0(start_agent):
     assert agent.containers() == []
 
 
-def test_agent_told_to_stop_finishes_what_runs(start_agent, customer):
+def test_stopping_agent_finishes_running_jobs(start_agent, customer):
     agent = start_agent()
     agent.wait_until_ready()
     job_id = customer.send("import time; time.sleep(2); print('done')")
@@ -60,7 +60,7 @@ def test_agent_told_to_stop_finishes_what_runs(start_agent, customer):
     assert agent.containers() == []
 
 
-def test_killed_agent_leaves_no_container(start_agent, customer):
+def test_killed_agent_leaves_no_containers(start_agent, customer):
     agent = start_agent()
     agent.wait_until_ready(2)
     customer.send("import time; time.sleep(10)", timeout_s=10.0)
@@ -70,7 +70,7 @@ def test_killed_agent_leaves_no_container(start_agent, customer):
     agent.wait_until_nothing_is_left(timeout_s=5)
 
 
-def test_new_agent_removes_what_one_of_its_name_left_behind(start_agent, docker_client, image):
+def test_new_agent_removes_orphans_of_same_name(start_agent, docker_client, image):
     name = f"test-{uuid.uuid4().hex[:8]}"
     leftover = docker_client.api.create_container(image, ["python3"], labels={"python-exec.agent": name})["Id"]
     agent = start_agent(name=name)
@@ -78,7 +78,7 @@ def test_new_agent_removes_what_one_of_its_name_left_behind(start_agent, docker_
     eventually(lambda: leftover not in {container["Id"] for container in agent.containers()})
 
 
-def test_sandbox_killed_from_outside_while_it_waits_is_replaced(start_agent, customer, docker_client):
+def test_idle_sandbox_killed_externally_is_replaced(start_agent, customer, docker_client):
     agent = start_agent()
     agent.wait_until_ready(2)
     killed = [container["Id"] for container in agent.containers()]
@@ -88,7 +88,7 @@ def test_sandbox_killed_from_outside_while_it_waits_is_replaced(start_agent, cus
     eventually(lambda: agent.metric("python_exec_pool_ready") == 2)
 
 
-def test_sandbox_removed_from_outside_under_a_job_is_replaced(start_agent, customer, docker_client):
+def test_busy_sandbox_removed_externally_is_retried(start_agent, customer, docker_client):
     agent = start_agent(POOL_SIZE="1", CONCURRENCY="1")
     agent.wait_until_ready()
     before = {container["Id"] for container in agent.containers()}
@@ -99,7 +99,7 @@ def test_sandbox_removed_from_outside_under_a_job_is_replaced(start_agent, custo
     assert customer.replies(1)[job_id].stdout == "done\n"
 
 
-def test_job_that_runs_for_longer_than_its_message_is_hidden_runs_once(start_agent, customer):
+def test_long_job_is_not_redelivered(start_agent, customer):
     agent = start_agent()
     agent.wait_until_ready()
     job_id = customer.send("import time; time.sleep(8); print('done')", timeout_s=10.0)
@@ -113,7 +113,7 @@ NOBODY_WAITS = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "
 
 
 @pytest.mark.parametrize("changes", NOBODY_WAITS.values(), ids=NOBODY_WAITS)
-def test_result_that_nobody_waits_for_goes_to_the_results_queue(start_agent, customer, sqs, changes):
+def test_async_result_goes_to_results_queue(start_agent, customer, sqs, changes):
     if changes.get("reply_to"):
         changes = {"reply_to": sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]}
         sqs.delete_queue(QueueUrl=changes["reply_to"])
@@ -123,7 +123,7 @@ def test_result_that_nobody_waits_for_goes_to_the_results_queue(start_agent, cus
     assert customer.groups == {job_id: "a-key"}
 
 
-def test_missing_settings_are_all_named(start_agent):
+def test_all_missing_settings_are_reported(start_agent):
     agent = start_agent(JOB_QUEUE_URL="", POOL_SIZE="none")
     assert agent.popen.wait(20) == 2
     log = agent.log.read_text()
@@ -138,7 +138,7 @@ def own_daemon(tmp_path_factory):
         yield daemon
 
 
-def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, own_daemon, image):
+def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with started(own_daemon):
         client = client_of(own_daemon, image=image)
@@ -153,7 +153,7 @@ def test_job_whose_docker_is_gone_is_run_by_another_host(start_agent, customer, 
     agent.popen.kill()  # told to stop, it would wait for Docker
 
 
-def test_agent_survives_a_restart_of_docker(start_agent, customer, own_daemon, image):
+def test_agent_survives_docker_restart(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with started(own_daemon):
         client = client_of(own_daemon, image=image)

@@ -81,7 +81,7 @@ def waiting_or_in_flight(sqs, url):
     return sum(int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"][name]) for name in names)
 
 
-def test_agent_in_a_container_answers_and_leaves_nothing(start_container, customer, docker_client):
+def test_containerized_agent_runs_job_and_stops_cleanly(start_container, customer, docker_client):
     agent = start_container()
     result = customer.run("print(input()[::-1])", "hello")
     assert (result.status, result.stdout) == (Status.OK, "olleh\n")
@@ -92,7 +92,7 @@ def test_agent_in_a_container_answers_and_leaves_nothing(start_container, custom
     eventually(lambda: not sandboxes_of(docker_client, agent), timeout_s=5)
 
 
-def test_user_data_sees_when_the_agent_has_sandboxes(start_container, docker_client):
+def test_user_data_detects_ready_agent(start_container, docker_client):
     agent = start_container()
     begin, _, _ = USER_DATA.read_text().partition("tries=")
     function = begin[begin.index("has_sandboxes()") :].replace("9464", agent.metrics_port)
@@ -101,24 +101,24 @@ def test_user_data_sees_when_the_agent_has_sandboxes(start_container, docker_cli
     assert sandboxes_of(docker_client, agent)
 
 
-def test_image_is_that_of_the_engine(docker_client, agent_image):
+def test_image_matches_docker_architecture(docker_client, agent_image):
     assert agent_image.endswith(f"-{agent_image_module.architecture_of(docker_client)}")
     assert docker_client.images.get(agent_image).attrs["Architecture"] == docker_client.version()["Arch"]
 
 
-def test_image_has_what_the_notices_need_and_no_more_of_aws(docker_client, agent_image):
+def test_image_contains_only_needed_aws_models(docker_client, agent_image):
     code = "import boto3, executor_host.termination_watcher; print(boto3.Session().get_available_services())"
     printed = docker_client.containers.run(agent_image, ["python3", "-c", code], network_mode="none", remove=True)
     assert printed.decode() == f"{list(agent_image_module.BOTOCORE_MODELS)}\n"
 
 
-def test_agent_without_settings_says_which_are_missing(docker_client, agent_image):
+def test_agent_reports_missing_settings(docker_client, agent_image):
     with pytest.raises(ContainerError) as raised:
         docker_client.containers.run(agent_image, network_mode="none", remove=True)
     assert raised.value.stderr.decode() == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing\n"
 
 
-def test_two_agents_share_a_queue_and_one_that_drains_loses_no_job(start_container, customer, docker_client, sqs):
+def test_draining_agent_loses_no_jobs(start_container, customer, docker_client, sqs):
     leaving, staying = start_container(), start_container()
     for agent in (leaving, staying):
         eventually(lambda agent=agent: len(sandboxes_of(docker_client, agent)) >= 2, timeout_s=20)

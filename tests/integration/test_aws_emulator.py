@@ -46,7 +46,7 @@ def in_flight(sqs, queue_url):
     return sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])["Attributes"][name]
 
 
-def test_four_producers_and_consumers_lose_nothing(sqs, queue_url):
+def test_concurrent_producers_and_consumers_lose_no_messages(sqs, queue_url):
     received = []
 
     def produce(producer):
@@ -66,7 +66,7 @@ def test_four_producers_and_consumers_lose_nothing(sqs, queue_url):
     assert sorted(received) == sorted(f"{p}-{n}" for p in range(4) for n in range(MESSAGES_EACH))
 
 
-def test_conditional_update_under_eight_threads_is_exact(environment):
+def test_concurrent_conditional_updates_are_exact(environment):
     dynamodb = client("dynamodb", environment)
     dynamodb.create_table(
         TableName="limits",
@@ -92,7 +92,7 @@ def test_conditional_update_under_eight_threads_is_exact(environment):
         assert sum(pool.map(take, range(80))) == 10
 
 
-def test_send_wakes_a_long_poll_at_once(sqs, queue_url):
+def test_send_wakes_long_poll_immediately(sqs, queue_url):
     with ThreadPoolExecutor(1) as pool:
         poll = pool.submit(lambda: (receive(sqs, queue_url), time.monotonic()))
         time.sleep(0.3)  # the poll is waiting by now; if not, the test only proves less
@@ -109,7 +109,7 @@ def test_long_poll_of_an_empty_queue_ends_in_time(sqs, queue_url):
     assert 1.0 <= time.monotonic() - started < 1.0 + WAKE_UP_S
 
 
-def test_message_that_becomes_visible_again_wakes_a_long_poll(sqs, queue_url):
+def test_redelivery_wakes_long_poll(sqs, queue_url):
     sqs.send_message(QueueUrl=queue_url, MessageBody="again")
     sqs.receive_message(QueueUrl=queue_url, VisibilityTimeout=1)
     started = time.monotonic()
@@ -117,7 +117,7 @@ def test_message_that_becomes_visible_again_wakes_a_long_poll(sqs, queue_url):
     assert time.monotonic() - started < 1.0 + WAKE_UP_S
 
 
-def test_message_received_too_often_goes_to_the_dead_letter_queue(sqs, environment):
+def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
     jobs = create_platform(environment)["JOB_QUEUE_URL"]
     policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     sqs.send_message(QueueUrl=jobs, MessageBody="poison")
@@ -128,7 +128,7 @@ def test_message_received_too_often_goes_to_the_dead_letter_queue(sqs, environme
     assert [message["Body"] for message in receive(sqs, dead, wait_s=0)] == ["poison"]
 
 
-def test_many_long_polls_leave_room_for_others(sqs, queue_url):
+def test_long_polls_do_not_block_other_requests(sqs, queue_url):
     polls = 40
     with ThreadPoolExecutor(polls) as pool:
         waiting = [pool.submit(receive, sqs, queue_url, wait_s=3) for _ in range(polls)]
@@ -138,7 +138,7 @@ def test_many_long_polls_leave_room_for_others(sqs, queue_url):
         assert sum(len(poll.result()) for poll in waiting) == 1
 
 
-def test_client_that_has_gone_swallows_nothing(sqs, queue_url, environment):
+def test_disconnected_client_receives_no_messages(sqs, queue_url, environment):
     address = urlsplit(environment["AWS_ENDPOINT_URL"])
     with socket.create_connection((address.hostname, address.port)) as gone:
         gone.sendall(signed_receive(queue_url, environment))

@@ -98,7 +98,7 @@ def queues(clients):
     return {url.rpartition("/")[2] for url in clients("sqs").list_queues(QueueNamePrefix="python-exec-")["QueueUrls"]}
 
 
-def test_deploy_says_what_it_made_and_destroy_what_is_gone(operator, clients):
+def test_deploy_and_destroy_report_progress(operator, clients):
     operator.deploy()
     assert len(queues(clients)) == 6
     s3 = clients("s3")
@@ -110,13 +110,13 @@ def test_deploy_says_what_it_made_and_destroy_what_is_gone(operator, clients):
     assert operator.said[-1] == "There is no stack python-exec-gone."
 
 
-def test_second_deployment_without_a_change_changes_nothing(operator):
+def test_redeploy_without_changes_is_a_no_op(operator):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy()
     assert operator.said[-1] == f"{STACK} has no changes."
 
 
-def test_changed_parameter_leaves_the_others_as_they_are(operator):
+def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(MaxQueueDepth="50")
     operator.deploy(InstanceType="c7i.xlarge")
     assert operator.parameters() == {
@@ -128,19 +128,19 @@ def test_changed_parameter_leaves_the_others_as_they_are(operator):
 
 
 @pytest.mark.parametrize(("before", "after"), [("arm64", "x86_64"), ("x86_64", "arm64")])
-def test_default_of_another_architecture_gives_way_to_that_of_this_one(operator, before, after):
+def test_architecture_defaults_are_switched(operator, before, after):
     operator.deploy(architecture=before, defaults={**DEFAULTS, **HOST_DEFAULTS[before]})
     operator.deploy(architecture=after, defaults={**DEFAULTS, **HOST_DEFAULTS[after]})
     assert operator.parameters().items() >= HOST_DEFAULTS[after].items()
 
 
-def test_instance_type_that_was_chosen_stays(operator):
+def test_custom_instance_type_is_preserved(operator):
     operator.deploy(architecture="arm64", InstanceType="c7g.4xlarge")
     operator.deploy()
     assert operator.parameters()["InstanceType"] == "c7g.4xlarge"
 
 
-def test_change_of_outputs_alone_is_made(operator, clients):
+def test_output_only_change_is_applied(operator, clients):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy(outputs=("JobQueue", "ResultsQueue"))
     made = clients("cloudformation").get_template(StackName=STACK)["TemplateBody"]
@@ -148,7 +148,7 @@ def test_change_of_outputs_alone_is_made(operator, clients):
 
 
 @pytest.mark.parametrize("status", ["REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"])
-def test_stack_that_was_never_complete_is_made_anew(operator, clients, status):
+def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
     operator.deploy(MaxQueueDepth="50")
     set_status(status)
     for table in ("jobs", "keys"):  # CloudFormation did so when it rolled back
@@ -160,14 +160,14 @@ def test_stack_that_was_never_complete_is_made_anew(operator, clients, status):
 
 
 @pytest.mark.parametrize("status", ["CREATE_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS", "DELETE_FAILED"])
-def test_stack_that_cannot_be_changed_now_is_refused(operator, status):
+def test_deploy_to_busy_or_stuck_stack_is_rejected(operator, status):
     operator.deploy()
     set_status(status)
     with pytest.raises(deploy.DeployError, match=f"^{STACK} is {status}: "):
         operator.deploy(MaxQueueDepth="50")
 
 
-def test_attempt_that_fails_keeps_nothing(operator, clients):
+def test_failed_creation_retains_no_resources(operator, clients):
     asked = []
 
     def listening(service):
@@ -198,7 +198,7 @@ class SlowCloudFormation:
         return SimpleNamespace(paginate=lambda **_: [{"StackEvents": [{"EventId": each} for each in self.ids[::-1]]}])
 
 
-def test_update_has_not_ended_before_it_began():
+def test_update_waits_for_first_event():
     cloudformation, said = SlowCloudFormation(), []
     deploy._follow(cloudformation, STACK, seen=set(), say=said.append, poll_s=0)
     assert len(said) == 2
@@ -213,7 +213,7 @@ def roles(clients):
 
 
 @pytest.mark.parametrize("role_is_there", [False, True], ids=["fresh", "role-of-another-region"])
-def test_gateway_without_a_role_for_logs_gets_one(fresh_clients, tmp_path, role_is_there):
+def test_missing_gateway_log_role_is_created(fresh_clients, tmp_path, role_is_there):
     if role_is_there:
         account_setup._gateway_role(fresh_clients)
     operator = Operator(fresh_clients, tmp_path)
@@ -228,7 +228,7 @@ def test_gateway_without_a_role_for_logs_gets_one(fresh_clients, tmp_path, role_
     assert roles(fresh_clients) == [account_setup.GATEWAY_ROLE]
 
 
-def test_role_that_the_gateway_has_stays(operator, clients):
+def test_existing_gateway_log_role_is_kept(operator, clients):
     operator.deploy()
     assert (gateway_role(clients), roles(clients)) == (SOMEBODY_ELSES, [])
 
@@ -254,13 +254,13 @@ def with_gateway(clients, gateway):
 
 
 @pytest.mark.parametrize("code", ["BadRequestException", "TooManyRequestsException"])
-def test_gateway_that_does_not_know_the_new_role_yet_is_asked_again(fresh_clients, code):
+def test_gateway_role_propagation_is_retried(fresh_clients, code):
     gateway = SlowGateway(3, code)
     account_setup.let_gateway_log(with_gateway(fresh_clients, gateway), say=[].append, poll_s=0)
     assert [each["path"] for each in gateway.set] == ["/cloudwatchRoleArn"]
 
 
-def test_gateway_that_refuses_for_good_ends_the_deployment(fresh_clients, monkeypatch):
+def test_gateway_role_rejection_fails_deployment(fresh_clients, monkeypatch):
     monkeypatch.setattr("infra.account.GATEWAY_TAKES_ROLE_WITHIN_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
@@ -277,7 +277,7 @@ def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
 
 
 @pytest.mark.parametrize("stage", ["", "Prod", "a_b", "x" * 21])
-def test_stage_that_cannot_name_things_is_refused(stage):
+def test_invalid_stage_name_is_rejected(stage):
     with pytest.raises(deploy.DeployError, match="STAGE"):
         deploy.stack_name(stage)
 
@@ -291,23 +291,23 @@ def no_settings(monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
 
 
-def test_deploy_without_credentials_says_so(no_settings, monkeypatch):
+def test_missing_credentials_are_reported(no_settings, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert "credentials" in deploy.main(["destroy", "x"])
 
 
 @pytest.mark.parametrize("action", ["deploy", "destroy"])
-def test_deploy_without_a_region_says_so_first(no_settings, action):
+def test_missing_region_is_reported_first(no_settings, action):
     assert deploy.main([action, "x"]) == "Error: No region is configured: set AWS_DEFAULT_REGION."
 
 
-def test_parameter_without_a_value_is_refused(no_settings, monkeypatch):
+def test_malformed_parameter_is_rejected(no_settings, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert "Name=value" in deploy.main(["deploy", "x", "VpcId"])
 
 
 @pytest.mark.parametrize(("engine", "wanted"), [("amd64", "arm64"), ("arm64", "x86_64")])
-def test_images_of_another_architecture_are_refused(engine, wanted):
+def test_architecture_mismatch_is_rejected(engine, wanted):
     client = SimpleNamespace(version=lambda: {"Arch": engine})
     with pytest.raises(deploy.DeployError, match=f"hosts are to be {wanted}"):
         deploy.built_host_images(client, architecture=wanted)
@@ -332,7 +332,7 @@ def test_command_for_a_key_runs_from_the_checkout():
     [((), "x86_64"), (("ARCHITECTURE=arm64", "PARAMETERS=VpcId=vpc-0 SubnetIds=a,b"), "arm64")],
     ids=["default", "arm64"],
 )
-def test_make_says_what_deploy_understands(given, architecture):
+def test_makefile_arguments_match_cli(given, architecture):
     printed = subprocess.run(
         ["make", "--dry-run", "deploy", "STAGE=prod", *given], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -30,7 +30,7 @@ def processes_of(daemon: Daemon) -> list[str]:
     return [line for line in listing.splitlines() if str(daemon.run) in line]
 
 
-def test_started_engine_answers_and_leaves_nothing(daemon):
+def test_started_daemon_responds_and_cleans_up(daemon):
     daemon.run.mkdir()
     daemon.pidfile.write_text("1")  # a stale one, whose number is another program's by now
     with docker_daemon.started(daemon, logs=daemon.run.parent) as address:
@@ -41,7 +41,7 @@ def test_started_engine_answers_and_leaves_nothing(daemon):
     assert not daemon.pidfile.exists()
 
 
-def test_killed_engine_leaves_nothing(daemon):
+def test_killed_daemon_is_cleaned_up(daemon):
     with docker_daemon.started(daemon, logs=daemon.run.parent):
         assert len(processes_of(daemon)) == 2
         os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
@@ -49,14 +49,14 @@ def test_killed_engine_leaves_nothing(daemon):
     assert not daemon.pidfile.exists()
 
 
-def test_killed_engine_starts_again_at_once(daemon):
+def test_killed_daemon_restarts_immediately(daemon):
     for _ in range(3):
         with docker_daemon.started(daemon, logs=daemon.run.parent) as address:
             assert docker.DockerClient(base_url=address).ping()
             os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
 
 
-def test_engine_that_cannot_start_shows_its_log(daemon):
+def test_daemon_start_failure_shows_log(daemon):
     daemon.data.parent.joinpath("data").write_text("a file where a directory should be")
     with pytest.raises(ProcessError, match=r"dockerd\.log"), docker_daemon.started(daemon, logs=daemon.run.parent):
         pass

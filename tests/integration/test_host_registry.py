@@ -19,11 +19,11 @@ def hosts(aws):
     return Hosts(client("dynamodb", aws.environment), table=table, clock=lambda: NOW_S)
 
 
-def test_no_host_is_seen_before_one_reports(hosts):
+def test_no_hosts_before_first_report(hosts):
     assert hosts.seen() == []
 
 
-def test_last_report_of_each_host_within_a_minute_is_seen(hosts):
+def test_latest_report_per_host_is_returned(hosts):
     other = replace(REPORT, host="ttl", sent_at=NOW_S - 59)  # called as an attribute of the table
     for report in (
         replace(REPORT, sent_at=NOW_S - 40, ready=0),
@@ -35,13 +35,13 @@ def test_last_report_of_each_host_within_a_minute_is_seen(hosts):
     assert hosts.seen() == [REPORT, other]
 
 
-def test_fleet_that_fills_many_items_is_seen(hosts):
+def test_reports_across_shards_are_returned(hosts):
     for number in range(60):
         hosts.store(replace(REPORT, host=f"host-{number:02}"))
     assert [report.host for report in hosts.seen()] == [f"host-{number:02}" for number in range(60)]
 
 
-def test_table_that_is_gone_is_an_error(aws):
+def test_missing_table_raises(aws):
     hosts = Hosts(client("dynamodb", aws.environment), table="gone")
     with pytest.raises(HostsError):
         hosts.store(REPORT)

@@ -60,13 +60,13 @@ def unlike(text):
     return pytest.param(text, id=repr(text))
 
 
-def test_job_that_is_not_there_is_none(table):
+def test_missing_job_returns_none(table):
     assert table.read(uuid.uuid4().hex) is None
     assert table.settle(uuid.uuid4().hex, "{}") is None
     assert table.forget(uuid.uuid4().hex, key_id="key") is None
 
 
-def test_claimed_job_comes_back_as_it_was(table):
+def test_claimed_job_round_trips(table):
     for changes in ({}, {"counted": 0, "promised": 1, "webhook_url": None, "fingerprint": "", "retry_at": 0}):
         written = record(**changes)
         assert table.claim(written, now_s=NOW_S) is written
@@ -76,19 +76,19 @@ def test_claimed_job_comes_back_as_it_was(table):
 @pytest.mark.parametrize(
     "reply", [unlike(text) for text in ("null", "12", "true", "1e5", "", " ", "{}", "A" * 250_000)]
 )
-def test_reply_comes_back_as_it_was(table, reply):
+def test_reply_round_trips(table, reply):
     job = claimed(table)
     assert table.settle(job.job_id, reply) == table.read(job.job_id) == replace(job, reply=reply)
 
 
-def test_second_claim_gets_what_the_first_wrote(table):
+def test_second_claim_returns_existing_record(table):
     first = claimed(table)
     assert table.claim(record(job_id=first.job_id, key_id="other"), now_s=NOW_S) == first
     assert table.read(first.job_id) == first
 
 
 @pytest.mark.parametrize(("now_s", "is_new"), [(NOW_S + 89_999, False), (NOW_S + 90_000, True)])
-def test_job_may_be_claimed_anew_when_it_is_no_longer_kept(table, now_s, is_new):
+def test_expired_job_can_be_reclaimed(table, now_s, is_new):
     first = claimed(table)
     table.settle(first.job_id, "{}")
     second = record(job_id=first.job_id, kept_until=NOW_S + 200_000)
@@ -96,7 +96,7 @@ def test_job_may_be_claimed_anew_when_it_is_no_longer_kept(table, now_s, is_new)
     assert (table.read(first.job_id) == second) == is_new
 
 
-def test_one_of_16_claims_wins_and_the_others_see_it(table):
+def test_concurrent_claims_have_one_winner(table):
     job_id = uuid.uuid4().hex
     with ThreadPoolExecutor(16) as threads:
         tried = [record(job_id=job_id, fingerprint=f"{n}") for n in range(16)]
@@ -105,13 +105,13 @@ def test_one_of_16_claims_wins_and_the_others_see_it(table):
     assert len({one.fingerprint for one in found}) == 1
 
 
-def test_first_reply_stays(table):
+def test_first_reply_wins(table):
     job = claimed(table)
     first = table.settle(job.job_id, "first")
     assert table.settle(job.job_id, "second") == first == replace(job, reply="first")
 
 
-def test_job_is_replaced_as_long_as_it_is_as_seen(table):
+def test_replace_succeeds_when_unchanged(table):
     seen = claimed(table)
     again = replace(seen, nonce="another", retry_at=NOW_S + 120)
     assert table.replace(seen, again) is again
@@ -119,7 +119,7 @@ def test_job_is_replaced_as_long_as_it_is_as_seen(table):
     assert table.read(seen.job_id) == again
 
 
-def test_writer_knows_its_own_item_when_its_write_was_tried_twice(dynamodb, table_name):
+def test_retried_write_is_recognized_by_token(dynamodb, table_name):
     class Deaf:
         def put_item(self, **arguments):
             dynamodb.put_item(**arguments)
@@ -131,34 +131,34 @@ def test_writer_knows_its_own_item_when_its_write_was_tried_twice(dynamodb, tabl
     assert table.replace(first, replace(again, job_id=first.job_id)).nonce == again.nonce
 
 
-def test_job_with_a_reply_or_forgotten_is_not_replaced(table):
+def test_finished_or_deleted_job_is_not_replaced(table):
     answered, forgotten = claimed(table), claimed(table)
     expected = [table.settle(answered.job_id, "{}"), table.forget(forgotten.job_id, key_id="key")]
     assert [table.replace(seen, replace(seen, expires_at=1)) for seen in (answered, forgotten)] == expected
     assert [table.read(seen.job_id) for seen in (answered, forgotten)] == expected
 
 
-def test_job_that_is_promised_is_not_replaced(table):
+def test_accepted_job_is_not_replaced(table):
     seen = claimed(table)
     promised = table.replace(seen, replace(seen, promised=1))
     assert table.replace(seen, replace(seen, nonce="another")) == table.read(seen.job_id) == promised
 
 
-def test_job_that_is_gone_is_not_replaced(table):
+def test_missing_job_is_not_replaced(table):
     seen = record()
     with pytest.raises(JobTableError):
         table.replace(seen, seen)
     assert table.read(seen.job_id) is None
 
 
-def test_claim_is_taken_back_as_if_it_had_never_been(table):
+def test_released_claim_leaves_no_record(table):
     job = claimed(table)
     table.unclaim(job)
     table.unclaim(job)
     assert table.read(job.job_id) is None
 
 
-def test_claim_of_a_job_that_went_on_is_not_taken_back(table):
+def test_changed_claim_is_not_released(table):
     answered, sent_again = claimed(table), claimed(table)
     table.settle(answered.job_id, "{}")
     table.replace(sent_again, replace(sent_again, nonce="another"))
@@ -167,7 +167,7 @@ def test_claim_of_a_job_that_went_on_is_not_taken_back(table):
         assert table.read(job.job_id) is not None
 
 
-def test_forgotten_job_has_nothing_left_of_what_was_sent_and_got_and_takes_no_reply(table):
+def test_deleted_job_keeps_no_data_and_accepts_no_reply(table):
     job = claimed(table)
     table.settle(job.job_id, "{}")
     empty = replace(job, reply=None, webhook_url=None, forgotten=1)
@@ -180,23 +180,23 @@ def test_forgotten_job_has_nothing_left_of_what_was_sent_and_got_and_takes_no_re
 @pytest.mark.parametrize(
     ("key_id", "changes"), [("other", {}), ("key", {"fingerprint": ""})], ids=["of_another_key", "not_asked_for"]
 )
-def test_job_that_the_key_does_not_know_is_not_forgotten(table, key_id, changes):
+def test_foreign_job_is_not_deleted(table, key_id, changes):
     job = claimed(table, **changes)
     assert table.forget(job.job_id, key_id=key_id) == job
     assert table.read(job.job_id) == job
 
 
-def test_promised_job_is_forgotten(table):
+def test_accepted_job_can_be_deleted(table):
     assert table.forget(claimed(table, fingerprint="", promised=1).job_id, key_id="key").forgotten
 
 
-def test_item_is_removed_a_day_after_its_reply_is_no_longer_kept():
+def test_ttl_is_one_day_after_retention():
     job = record()
     assert to_item(job)[TTL_ATTRIBUTE] == {"N": str(job.kept_until + TOMBSTONE_S)}
     assert from_item(to_item(job)) == job
 
 
-def test_table_that_is_not_there_is_an_error(dynamodb):
+def test_missing_table_raises(dynamodb):
     table, waiting, job = JobTable(dynamodb, name="nowhere"), WaitingJobs(dynamodb, name="nowhere"), record()
     calls = [
         lambda: table.read(job.job_id),
@@ -213,7 +213,7 @@ def test_table_that_is_not_there_is_an_error(dynamodb):
             call()
 
 
-def test_item_that_is_no_job_is_an_error():
+def test_malformed_item_raises():
     for item in ({"job_id": {"S": "x"}}, to_item(record()) | {"expires_at": {"S": "soon"}}):
         with pytest.raises(JobTableError):
             from_item(item)
@@ -233,21 +233,21 @@ def full(waiting, key_id, **changes):
         add(waiting, f"{n}", key_id=key_id, **changes)
 
 
-def test_jobs_up_to_the_plan_may_wait(waiting, key_id):
+def test_pending_jobs_up_to_plan_limit_are_accepted(waiting, key_id):
     full(waiting, key_id)
     with pytest.raises(TooManyWaitingError):
         add(waiting, "one more", key_id=key_id)
     add(waiting, "one", key_id=f"other than {key_id}")
 
 
-def test_job_that_waits_may_be_added_again_and_counts_once(waiting, key_id):
+def test_adding_pending_job_is_idempotent(waiting, key_id):
     full(waiting, key_id)
     full(waiting, key_id)
     waiting.remove("0", key_id=key_id, until=NOW_S + 60)
     add(waiting, "one more", key_id=key_id)
 
 
-def test_removing_frees_one_place_however_often_it_is_done(waiting, key_id):
+def test_removing_pending_job_is_idempotent(waiting, key_id):
     waiting.remove("0", key_id=key_id, until=NOW_S + 60)
     full(waiting, key_id)
     for _ in range(2):
@@ -257,7 +257,7 @@ def test_removing_frees_one_place_however_often_it_is_done(waiting, key_id):
         add(waiting, "two more", key_id=key_id)
 
 
-def test_entry_whose_time_is_over_makes_room(waiting, key_id):
+def test_expired_entry_frees_slot(waiting, key_id):
     add(waiting, "over", key_id=key_id, until=NOW_S + 10)
     for n in range(PLAN.waiting_jobs - 1):
         add(waiting, f"{n}", key_id=key_id)
@@ -268,13 +268,13 @@ def test_entry_whose_time_is_over_makes_room(waiting, key_id):
         add(waiting, "one more", key_id=key_id, now_s=NOW_S + 10)
 
 
-def test_last_one_removed_leaves_room_for_all(waiting, key_id):
+def test_removing_last_entry_frees_all_slots(waiting, key_id):
     add(waiting, "a", key_id=key_id)
     waiting.remove("a", key_id=key_id, until=NOW_S + 60)
     full(waiting, key_id)
 
 
-def test_16_at_once_are_as_many_as_the_plan_allows(waiting, key_id):
+def test_concurrent_adds_respect_plan_limit(waiting, key_id):
     def try_(n):
         try:
             add(waiting, f"{n}", key_id=key_id)

@@ -47,13 +47,13 @@ def spend(table, seen, **changes):
     return replace(table.spend(seen, arguments.pop("plan"), **arguments), spent_by="")
 
 
-def test_record_comes_back_as_it_was_put(table):
+def test_record_round_trips(table):
     for record in (HELD, USED, replace(HELD, expires_at=NOW_S, status=KeyStatus.REVOKED, owner="1")):
         table.put(record)
         assert table.read(KEY.key_id) == record
 
 
-def test_unknown_key_is_none(table):
+def test_unknown_key_returns_none(table):
     assert table.read(KEY.key_id) is None
 
 
@@ -67,20 +67,20 @@ WRITES = {
 
 
 @pytest.mark.parametrize(("held", "written"), WRITES.values(), ids=WRITES)
-def test_right_guess_is_written_and_returned(table, held, written):
+def test_update_with_matching_state_succeeds(table, held, written):
     table.put(held)
     expected = replace(held, **written)
     assert spend(table, held) == expected
     assert replace(table.read(KEY.key_id), spent_by="") == expected
 
 
-def test_request_that_was_paid_for_takes_no_run_even_if_none_is_left(table):
+def test_zero_run_request_succeeds_with_exhausted_quota(table):
     table.put(replace(USED, runs=61))
     expected = replace(USED, tat_us=NOW_US + 2_000_000, runs=61)
     assert spend(table, USED, runs=0) == replace(table.read(KEY.key_id), spent_by="") == expected
 
 
-def test_write_that_is_tried_again_since_its_answer_was_lost_takes_once(aws):
+def test_retried_write_consumes_once(aws):
     real = RealTable(aws.environment)
     real.put(USED)
     once = real._dynamodb.update_item
@@ -94,7 +94,7 @@ def test_write_that_is_tried_again_since_its_answer_was_lost_takes_once(aws):
     assert spend(real, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
 
 
-def test_counts_may_have_moved_on_since(table):
+def test_update_tolerates_changed_counters(table):
     table.put(USED)
     spent = spend(table, replace(USED, tat_us=NOW_US + 1, runs=3))
     assert (spent.tat_us, spent.runs) == (NOW_US + 2_000_000, 60)
@@ -120,7 +120,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("held", "seen", "changes"), REFUSED.values(), ids=REFUSED)
-def test_anything_else_writes_nothing_and_tells_what_is_held(table, held, seen, changes):
+def test_conflicting_update_writes_nothing_and_returns_current_record(table, held, seen, changes):
     if held:
         table.put(held)
     with pytest.raises(ChangedError) as caught:
@@ -129,12 +129,12 @@ def test_anything_else_writes_nothing_and_tells_what_is_held(table, held, seen, 
     assert table.read(KEY.key_id) == held
 
 
-def test_last_second_of_key_and_old_secret_is_good(table):
+def test_key_and_old_secret_are_valid_until_expiry(table):
     table.put(replace(HELD, expires_at=NOW_S + 1))
     assert spend(table, HELD, now_us=NOW_US + 999_999, **GOOD_OLD).runs == 1
 
 
-def test_months_do_not_pile_up_in_the_item(table):
+def test_item_does_not_grow_over_months(table):
     table.put(HELD)
     for months in range(24):
         held = table.read(KEY.key_id)
@@ -144,7 +144,7 @@ def test_months_do_not_pile_up_in_the_item(table):
     assert sum(map(len, spent)) + sum(len(v) for value in spent.values() for v in value.values()) < 512
 
 
-def test_table_that_is_not_there_is_an_error(aws):
+def test_missing_table_raises(aws):
     table = KeyTable(client("dynamodb", aws.environment), name="nowhere")
     with pytest.raises(KeyTableError):
         table.read(KEY.key_id)
@@ -152,6 +152,6 @@ def test_table_that_is_not_there_is_an_error(aws):
         spend(table, HELD)
 
 
-def test_item_that_is_no_key_is_an_error():
+def test_malformed_item_raises():
     with pytest.raises(KeyTableError):
         from_item({"key_id": {"S": "x"}, "runs": {"S": "many"}})

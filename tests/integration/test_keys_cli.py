@@ -69,14 +69,14 @@ def admit(dynamodb, table):
     return lambda text: admission.admit(admission.identify([text]))
 
 
-def test_created_key_is_admitted_and_shown_with_its_use(created, told, admit):
+def test_created_key_is_admitted_and_usage_is_shown(created, told, admit):
     assert admit(created["api_key"]).plan.name == "pro"
     shown = told("show", created["key_id"])
     assert (shown["owner"], shown["plan"], shown["status"]) == ("Somebody", "pro", "active")
     assert (shown["used"], shown["left"], shown["expires"]) == (1, 99_999, None)
 
 
-def test_secret_is_printed_once_and_stored_nowhere(call, dynamodb, table):
+def test_secret_is_printed_once_and_not_stored(call, dynamodb, table):
     code, out, err = call("create", "--plan", "free", "--owner", "x")
     text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
     signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
@@ -87,7 +87,7 @@ def test_secret_is_printed_once_and_stored_nowhere(call, dynamodb, table):
     assert (key.secret in later, signing_secret in later) == (False, False)
 
 
-def test_signing_secret_is_replaced_and_nothing_else(created, call, told, dynamodb, table):
+def test_rotate_signing_secret_changes_only_signing_secret(created, call, told, dynamodb, table):
     rotated = told("rotate-signing-secret", created["key_id"])
     held = KeyTable(dynamodb, name=table).read(created["key_id"])
     assert api_keys.is_signing_secret(created["signing_secret"])
@@ -106,7 +106,7 @@ def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
         admit(created["api_key"])
 
 
-def test_rotated_key_has_a_grace(created, told, admit):
+def test_rotated_key_has_grace_period(created, told, admit):
     rotated = told("rotate", created["key_id"], "--grace", "1h")
     assert rotated["key_id"] == created["key_id"]
     assert rotated["old_secret_until"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -114,7 +114,7 @@ def test_rotated_key_has_a_grace(created, told, admit):
     admit(rotated["api_key"])
 
 
-def test_key_rotated_without_grace_is_closed_to_its_old_secret(created, told, admit):
+def test_rotation_without_grace_rejects_old_secret(created, told, admit):
     admit(created["api_key"])
     rotated = told("rotate", created["key_id"], "--grace", "0s")
     with pytest.raises(UnauthorizedError):
@@ -122,7 +122,7 @@ def test_key_rotated_without_grace_is_closed_to_its_old_secret(created, told, ad
     admit(rotated["api_key"])
 
 
-def test_plan_is_changed_and_what_was_used_stays_used(created, told, admit):
+def test_set_plan_preserves_usage(created, told, admit):
     admit(created["api_key"])
     changed = told("set-plan", created["key_id"], "free")
     assert (changed["plan"], changed["used"], changed["left"]) == ("free", 1, 999)
@@ -136,7 +136,7 @@ def test_key_expires(told, admit):
         admit(expired["api_key"])
 
 
-def test_list_is_a_table_for_people_and_json_for_scripts(call, told):
+def test_list_supports_table_and_json(call, told):
     for owner in ("one", "two\nthree\x1b[2J"):
         told("create", "--plan", "free", "--owner", owner)
     code, out, _ = call("list")
@@ -150,7 +150,7 @@ def test_list_is_a_table_for_people_and_json_for_scripts(call, told):
     assert sorted(row["owner"] for row in told("list")) == ["one", "two\nthree\x1b[2J"]
 
 
-def test_list_goes_on_after_a_page(told, dynamodb, table):
+def test_list_paginates(told, dynamodb, table):
     for number in range(5):  # Scan ends a page at 1 MiB
         record = record_of(replace(KEY, key_id=f"key{number}"), owner="x" * 350_000)
         dynamodb.put_item(TableName=table, Item=to_item(record))
@@ -177,7 +177,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "complaint"), WRONG.values(), ids=WRONG)
-def test_wrong_use_is_told_with_its_exit_code(call, table, arguments, code, complaint):
+def test_usage_errors_exit_2(call, table, arguments, code, complaint):
     found, out, err = call(*arguments)
     assert (found, out) == (code, "")
     assert complaint in err
@@ -201,14 +201,14 @@ SURROUNDINGS = {
 
 
 @pytest.mark.parametrize(("changes", "code", "complaint"), SURROUNDINGS.values(), ids=SURROUNDINGS)
-def test_surroundings_that_do_not_fit_are_told(call, changes, code, complaint):
+def test_environment_errors_are_reported(call, changes, code, complaint):
     found, out, err = call("list", **changes)
     assert (found, out) == (code, "")
     assert complaint in err
     assert "Traceback" not in err
 
 
-def test_endpoint_may_be_told_on_the_command_line(call, aws):
+def test_endpoint_option(call, aws):
     endpoint = aws.environment["AWS_ENDPOINT_URL"]
     code, out, _ = call("--endpoint", endpoint, "list", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert (code, out) == (0, "[]\n")

@@ -150,7 +150,7 @@ ENDINGS = {  # exit code, program
 
 
 @pytest.mark.parametrize(("exit_code", "program"), ENDINGS.values(), ids=ENDINGS)
-def test_end_of_a_program_is_that_of_plain_python(run, plain_python, exit_code, program):
+def test_exit_behaviour_matches_plain_python(run, plain_python, exit_code, program):
     outcome = run(program)
     assert seen(outcome) == plain_python(program)
     assert outcome.exit_code == exit_code
@@ -393,7 +393,7 @@ PROGRAMS = {  # each prints what it sees, ends with 0 and leaves stderr empty
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_program_sees_what_it_sees_under_plain_python(run, plain_python, program):
+def test_runtime_environment_matches_plain_python(run, plain_python, program):
     program = dedent(program)
     outcome = run(program)
     assert seen(outcome) == plain_python(program)
@@ -435,7 +435,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("program", READERS.values(), ids=READERS)
-def test_stdin_is_that_of_plain_python(run, plain_python, program, text):
+def test_stdin_matches_plain_python(run, plain_python, program, text):
     if program == READERS["input_until_eof"]:
         text = text[:1000]
     elif program == READERS["iterating"]:
@@ -447,7 +447,7 @@ def test_stdin_is_that_of_plain_python(run, plain_python, program, text):
 
 @pytest.mark.parametrize("size", [MAX_STREAM_BYTES - 1, MAX_STREAM_BYTES, MAX_STREAM_BYTES + 1])
 @pytest.mark.parametrize("fds", [(1,), (2,), (1, 2)], ids=["stdout", "stderr", "both"])
-def test_output_up_to_the_cap_is_whole_and_beyond_it_is_cut(run, fds, size):
+def test_output_is_truncated_only_above_limit(run, fds, size):
     outcome = run(f"import os\nfor fd in {fds}: os.write(fd, b'x' * {size})\nos._exit(0)")
     kept, cut = min(size, MAX_STREAM_BYTES), size > MAX_STREAM_BYTES
     streams = {
@@ -459,7 +459,7 @@ def test_output_up_to_the_cap_is_whole_and_beyond_it_is_cut(run, fds, size):
     assert {fd: streams[fd] for fd in written} == dict.fromkeys(written, (kept, cut))
 
 
-def test_character_at_the_edge_of_the_cap_is_not_broken(run):
+def test_truncation_preserves_utf8_characters(run):
     outcome = run(f"import os\nos.write(1, b'x' * {MAX_STREAM_BYTES - 2} + '\u20ac'.encode() * 9)")
     assert outcome.stdout == "x" * (MAX_STREAM_BYTES - 2)
 

@@ -28,7 +28,7 @@ def queues(sqs, prefix):
     return sqs.list_queues(QueueNamePrefix=prefix).get("QueueUrls", [])
 
 
-def test_reply_is_left_then_stored_and_its_queue_deleted(sqs, prefix):
+def test_orphaned_reply_is_stored_and_queue_deleted(sqs, prefix):
     url, other = (
         sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
         for name in (f"{prefix}1", f"other-{prefix}1")

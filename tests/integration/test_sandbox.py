@@ -46,11 +46,11 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("program", "expected"), ENDS.values(), ids=ENDS)
-def test_end_gives_status(run, program, expected):
+def test_exit_maps_to_status(run, program, expected):
     assert verdict(run(program)) == expected
 
 
-def test_memory_over_many_processes_ends_in_time_with_what_was_printed(run):
+def test_multi_process_oom_keeps_output(run):
     program = """
         import os, time
         print("before", flush=True)
@@ -85,7 +85,7 @@ STAYS = {
 
 
 @pytest.mark.parametrize("program", STAYS.values(), ids=STAYS)
-def test_program_that_stays_times_out_and_keeps_its_output(run, program):
+def test_timeout_keeps_output(run, program):
     outcome = run(
         f"import os, signal, sys, threading, time\nprint('out')\nprint('err', file=sys.stderr)\n{program}",
         timeout_s=0.5,
@@ -96,7 +96,7 @@ def test_program_that_stays_times_out_and_keeps_its_output(run, program):
 
 
 @pytest.mark.parametrize(("fd", "cut"), [(1, Truncated(stdout=True)), (2, Truncated(stderr=True))])
-def test_flood_ends_the_run_and_keeps_the_first_64_kib(run, fd, cut):
+def test_output_limit_stops_run_and_keeps_first_64_kib(run, fd, cut):
     outcome = run(f"import os\nos.write({3 - fd}, b'other')\nwhile True: os.write({fd}, b'0123456789abcdef' * 64)")
     said = {1: outcome.stdout, 2: outcome.stderr}
     assert verdict(outcome) == ("output_limit", None, None)
@@ -104,7 +104,7 @@ def test_flood_ends_the_run_and_keeps_the_first_64_kib(run, fd, cut):
     assert outcome.truncated == cut
 
 
-def test_clock_starts_with_the_program(engine):
+def test_timeout_starts_with_program(engine):
     sandbox = engine.start()
     time.sleep(2)
     outcome = sandbox.run("import time; time.sleep(1)", "", timeout_s=1.7)
@@ -112,7 +112,7 @@ def test_clock_starts_with_the_program(engine):
     assert 1000 <= outcome.duration_ms < 1700
 
 
-def test_sandbox_that_waits_is_waiting_and_a_destroyed_one_is_not(engine):
+def test_is_ready_reflects_sandbox_state(engine):
     sandbox = engine.start()
     assert sandbox.is_waiting()
     engine.remove(sandbox.id)
@@ -132,7 +132,7 @@ def test_container_is_gone_after_its_run(engine):
     assert sandbox.id not in dict(engine.containers())
 
 
-def test_short_program_uses_little(run):
+def test_short_program_usage_is_small(run):
     outcome = run("pass")
     assert outcome.duration_ms < 500
     assert outcome.cpu_ms < 200
@@ -164,7 +164,7 @@ def test_cpu_of_the_whole_process_tree_is_counted(run, program):
     assert outcome.duration_ms >= 300
 
 
-def test_sleep_is_wall_time_and_no_cpu_time(run):
+def test_sleep_uses_no_cpu_time(run):
     outcome = run("import time; time.sleep(.6)")
     assert 600 <= outcome.duration_ms < 1500
     assert outcome.cpu_ms < 200
@@ -180,7 +180,7 @@ def test_sleep_is_wall_time_and_no_cpu_time(run):
     ],
     ids=["kept", "freed", "child", "file"],
 )
-def test_peak_memory_is_that_of_the_sandbox(run, program):
+def test_peak_memory_covers_all_processes(run, program):
     assert 100 << 20 <= run(program).memory_bytes < 150 << 20
 
 

@@ -54,16 +54,16 @@ def run_python(client, image, code):
     ).decode()
 
 
-def test_no_file_changes_the_user(files):
+def test_image_has_no_setuid_files(files):
     assert [f.name for f in files if f.mode & (stat.S_ISUID | stat.S_ISGID)] == []
 
 
-def test_nothing_is_writable_but_what_the_scratch_is_mounted_over(files):
+def test_image_is_read_only_except_tmp(files):
     assert {(f.uid, f.gid) for f in files} == {(0, 0)}
     assert [f.name for f in files if not f.issym() and f.mode & 0o022] == ["tmp"]
 
 
-def test_everything_is_readable_by_all(files):
+def test_image_files_are_world_readable(files):
     unreadable = [f.name for f in files if not f.issym() and not f.mode & 0o004]
     assert unreadable == []
 
@@ -75,7 +75,7 @@ def test_python_is_the_only_program(files):
     assert names & SHELLS_AND_TOOLS == set()
 
 
-def test_there_is_no_device_and_no_socket(files):
+def test_image_has_no_devices_or_sockets(files):
     """/dev/console is the engine's, and empty."""
     assert [f.name for f in files if not (f.isfile() or f.isdir() or f.issym() or f.islnk())] == []
 
@@ -106,12 +106,12 @@ print(len(zoneinfo.available_timezones()) > 400)
     assert run_python(client, image, code) == "2:00:00\nTrue\n"
 
 
-def test_accounts_have_names(client, image):
+def test_passwd_entries_exist(client, image):
     code = "import os, pwd, grp; print(pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name)"
     assert run_python(client, image, code) == "nobody nogroup\n"
 
 
-def test_byte_code_of_the_library_is_used(client, image):
+def test_stdlib_bytecode_is_used(client, image):
     """Without it each start compiles what it imports, and the result cannot be kept."""
     code = """
 import argparse, importlib.util, pathlib
@@ -131,19 +131,19 @@ import os; os._exit(0)
     assert run_python(client, image, code) == "alive\n"
 
 
-def test_second_build_asks_only_whether_the_image_is_there(image):
+def test_existing_image_is_not_rebuilt(image):
     asked = []
     knows_images = SimpleNamespace(images=SimpleNamespace(get=asked.append))  # and nothing else
     assert sandbox_image.ensure_image(knows_images) == image
     assert asked == [image]
 
 
-def test_builds_that_start_together_agree(image):
+def test_concurrent_builds_produce_one_image(image):
     with ThreadPoolExecutor(3) as pool:
         assert set(pool.map(lambda _: sandbox_image.ensure_image(docker.from_env()), range(3))) == {image}
 
 
-def test_tag_follows_every_input(monkeypatch, tmp_path):
+def test_tag_changes_with_every_input(monkeypatch, tmp_path):
     before = sandbox_image.image_tag()
     changed = tmp_path / "Dockerfile"
     changed.write_text("FROM scratch\n")

@@ -85,20 +85,20 @@ def granted(merged):
     return sorted(rows)
 
 
-def test_roles_may_do_what_is_listed_and_no_more(merged):
+def test_iam_permissions_match_golden_file(merged):
     assert granted(merged) == json.loads(POLICIES.read_text())
 
 
-def test_no_role_may_do_anything_to_everything(merged):
+def test_iam_has_no_wildcard_actions_or_resources(merged):
     assert [row for row in granted(merged) if row[1].endswith("*") or row[2] == "*"] == []
 
 
-def test_every_function_has_a_role_of_the_template(merged):
+def test_every_function_uses_a_template_role(merged):
     roles = [each["Role"]["Fn::GetAtt"][0] for each in of_type(merged, "AWS::Serverless::Function").values()]
     assert sorted(roles) == sorted(set(of_type(merged, "AWS::IAM::Role")) - {"HostRole"})
 
 
-def test_nothing_comes_in_to_a_host(merged):
+def test_hosts_accept_no_inbound_traffic(merged):
     (group,) = of_type(merged, "AWS::EC2::SecurityGroup").values()
     assert "SecurityGroupIngress" not in group
     assert of_type(merged, "AWS::EC2::SecurityGroupIngress") == {}
@@ -113,7 +113,7 @@ def test_nothing_comes_in_to_a_host(merged):
     assert "KeyName" not in data
 
 
-def test_only_the_gateway_may_call_from_outside(expanded):
+def test_only_api_gateway_and_events_can_invoke_functions(expanded):
     called = {
         (each["Principal"], each["FunctionName"]["Ref"], json.dumps(each["SourceArn"]))
         for each in of_type(expanded, "AWS::Lambda::Permission").values()
@@ -128,7 +128,7 @@ def test_only_the_gateway_may_call_from_outside(expanded):
     assert {kind for kind in kinds if kind.endswith(("QueuePolicy", "BucketPolicy", "Url", "TopicPolicy"))} == set()
 
 
-def test_one_stage_is_public_and_it_has_throttle_and_log(expanded):
+def test_single_public_stage_has_throttling_and_logging(expanded):
     assert [each for each in of_type(expanded, "AWS::ApiGateway::Deployment").values() if "StageName" in each] == []
     (stage,) = of_type(expanded, "AWS::ApiGateway::Stage").values()
     assert stage["StageName"] == "api"
@@ -148,7 +148,7 @@ def test_template_holds_no_secret(packaged):
     assert re.findall(r"AKIA[0-9A-Z]{16}|pk_[a-z0-9]+_|BEGIN [A-Z ]*PRIVATE KEY|SECRET", text) == []
 
 
-def test_functions_are_told_names_and_numbers_only(expanded):
+def test_function_environment_is_exact(expanded):
     for function in of_type(expanded, "AWS::Lambda::Function").values():
         assert function["Environment"]["Variables"] == {
             "JOB_QUEUE_URL": {"Ref": "JobQueue"},
@@ -165,7 +165,7 @@ def test_no_parameter_is_a_secret(merged):
     assert [name for name, each in merged["Parameters"].items() if each.get("NoEcho")] == []
 
 
-def test_queues_and_tables_are_encrypted_and_tables_stay(merged):
+def test_queues_and_tables_are_encrypted_and_tables_retained(merged):
     assert all(each["SqsManagedSseEnabled"] for each in of_type(merged, "AWS::SQS::Queue").values())
     for name, table in of_type(merged, "AWS::DynamoDB::Table").items():
         assert table["SSESpecification"]["SSEEnabled"]
@@ -173,7 +173,7 @@ def test_queues_and_tables_are_encrypted_and_tables_stay(merged):
         assert merged["Resources"][name]["DeletionPolicy"] == "Retain"
 
 
-def test_zip_holds_every_module_and_nothing_of_the_rest(names):
+def test_zip_contains_exactly_the_api(names):
     project = ROOT / "lambda_app"
     sources = {str(path.relative_to(project)) for path in project.rglob("*.py")}
     assert sources <= names
@@ -186,7 +186,7 @@ def test_zip_is_small_enough_to_start_fast(packaged):
     assert (packaged / f"api-{MACHINE}.zip").stat().st_size < 15_000_000
 
 
-def test_bare_python_imports_the_zip_and_has_clients(packaged, tmp_path):
+def test_zip_imports_standalone(packaged, tmp_path):
     with zipfile.ZipFile(packaged / f"api-{MACHINE}.zip") as archive:
         archive.extractall(tmp_path)
     code = (
@@ -202,7 +202,7 @@ def test_bare_python_imports_the_zip_and_has_clients(packaged, tmp_path):
     assert all(path.startswith(str(tmp_path)) for path in ast.literal_eval(done.stdout))
 
 
-def test_linter_accepts_the_stack_before_and_after_the_transform(packaged):
+def test_cfn_lint_passes_before_and_after_sam_transform(packaged):
     text = (packaged / f"template-{MACHINE}.json").read_text()
     assert [
         str(match) for each in (text, lint_templates.expanded(text)) for match in lint_templates.findings(each)
@@ -218,7 +218,7 @@ def event_sources(expanded):
         yield each, (function, resources[function]["Properties"]), (queue, resources[queue]["Properties"])
 
 
-def test_functions_of_queues_leave_concurrency_to_the_api(expanded):
+def test_queue_functions_have_maximum_concurrency(expanded):
     limits = {name: each["ScalingConfig"] for each, (name, _), _ in event_sources(expanded)}
     assert limits == {
         "StoreResults": {"MaximumConcurrency": 10},
@@ -227,19 +227,19 @@ def test_functions_of_queues_leave_concurrency_to_the_api(expanded):
     }
 
 
-def test_message_comes_again_only_after_its_function_has_ended(expanded):
+def test_visibility_timeout_exceeds_function_timeout(expanded):
     assert all(
         queue["VisibilityTimeout"] > function["Timeout"] for _, (_, function), (_, queue) in event_sources(expanded)
     )
 
 
-def test_housekeeping_ends_by_itself_and_is_not_tried_again(expanded):
+def test_cleanup_function_is_bounded_and_not_retried(expanded):
     assert expanded["Resources"]["KeepHouse"]["Properties"]["Timeout"] > RUN_S + 10
     (config,) = of_type(expanded, "AWS::Lambda::EventInvokeConfig").values()
     assert (config["FunctionName"], config["MaximumRetryAttempts"]) == ({"Ref": "KeepHouse"}, 0)
 
 
-def test_host_serves_only_once_it_says_so_and_drains_before_it_goes(merged):
+def test_lifecycle_hooks_gate_launch_and_termination(merged):
     hooks = {
         each.pop("LifecycleHookName"): each
         for each in map(dict, merged["Resources"]["HostGroup"]["Properties"]["LifecycleHookSpecificationList"])
@@ -258,7 +258,7 @@ def test_host_serves_only_once_it_says_so_and_drains_before_it_goes(merged):
     }
 
 
-def test_no_host_leaves_before_its_successor_is_ready(merged):
+def test_instance_refresh_keeps_capacity(merged):
     ((name, policy),) = merged["Resources"]["HostGroup"]["UpdatePolicy"].items()
     assert (name, policy["Strategy"]) == ("AutoScalingInstanceRefresh", "Rolling")
     assert policy["Preferences"]["MinHealthyPercentage"] == 100
@@ -271,7 +271,7 @@ def measured(alarm):
     return {(each["MetricName"], each["Dimensions"][0]["Value"]["Fn::GetAtt"][0]) for each in queues}
 
 
-def test_dead_letters_are_counted_though_a_function_holds_them(merged):
+def test_dead_letter_alarm_counts_in_flight_messages(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["DeadLetterAlarm"]
     visible = "ApproximateNumberOfMessagesVisible"
     queues = ("DeadLetterQueue", "ResultsDeadLetterQueue", "WebhookDeadLetterQueue")
@@ -282,20 +282,20 @@ def test_dead_letters_are_counted_though_a_function_holds_them(merged):
     assert set(re.findall(r"FILL\((\w+), 0\)", total)) == ids
 
 
-def test_results_that_are_not_stored_are_seen(merged):
+def test_results_alarm_detects_stuck_results(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["ResultsAlarm"]
     names = ("ApproximateAgeOfOldestMessage", "NumberOfMessagesReceived", "NumberOfMessagesDeleted")
     assert measured(alarm) == {(name, "ResultsQueue") for name in names}
 
 
-def test_hosts_without_an_agent_are_no_hosts(merged):
+def test_no_host_alarm_uses_agent_reports(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["NoHostAlarm"]
     assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == (STACK_NAME, "HostUp", "Sum")
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
     assert alarm["TreatMissingData"] == "breaching"
 
 
-def test_stages_do_not_hear_each_others_alarms(expanded):
+def test_alarms_are_scoped_to_stage(expanded):
     for alarm in of_type(expanded, "AWS::CloudWatch::Alarm").values():
         named = [alarm] if "Namespace" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"][1:]]
         for metric in named:
@@ -310,11 +310,11 @@ def test_stages_do_not_hear_each_others_alarms(expanded):
     assert json.loads(f'"{search}"') == """SEARCH('{"python-exec-test",Status} MetricName="Jobs"', 'Sum', 60)"""
 
 
-def test_results_are_tried_for_as_long_as_sqs_allows(merged):
+def test_results_queue_uses_maximum_receive_count(merged):
     assert of_type(merged, "AWS::SQS::Queue")["ResultsQueue"]["RedrivePolicy"]["maxReceiveCount"] == 1000
 
 
-def test_custom_domain_tells_where_its_name_is_to_point(expanded):
+def test_custom_domain_outputs_target(expanded):
     output = expanded["Outputs"]["DomainTarget"]
     assert output == {"Condition": "HasDomain", "Value": {"Fn::GetAtt": ["Domain", "RegionalDomainName"]}}
 
@@ -375,7 +375,7 @@ def created(emulated, expanded, packaged):
     return made
 
 
-def test_stack_is_created_as_far_as_the_emulator_goes(created, emulated, expanded):
+def test_stack_creates_in_emulator(created, emulated, expanded):
     lambdas, iam = emulated("lambda"), emulated("iam")
     roles = {each["RoleName"] for each in iam.list_roles()["Roles"]}
     assert roles >= {created[name] for name in of_type(expanded, "AWS::IAM::Role")}
@@ -400,7 +400,7 @@ def test_stack_is_created_as_far_as_the_emulator_goes(created, emulated, expande
     assert groups == {f"/python-exec/{STACK}/{name}" for name in ("access", "api", "events", "hosts")}
 
 
-def test_hosts_are_launched_from_the_template_in_the_subnets(created, emulated):
+def test_auto_scaling_group_uses_launch_template_and_subnets(created, emulated):
     (group,) = emulated("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     launch = group["MixedInstancesPolicy"]["LaunchTemplate"]
     assert launch["LaunchTemplateSpecification"]["LaunchTemplateId"] == created["HostTemplate"]

@@ -61,13 +61,13 @@ def test_certificate_must_be_trusted_and_of_the_name(secure, authority):
     assert secure.requests == []
 
 
-def test_plain_receiver_behind_https_is_told(receiver, authority):
+def test_http_server_on_https_port_is_reported(receiver, authority):
     receiver.behave = lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     receiver.reads = False
     assert reason_of(receiver, scheme="https", tls=authority.client_context(), deadline_s=DEADLINE_S) == Reason.TIMEOUT
 
 
-def test_http_is_refused_outside_the_local_stack(receiver):
+def test_http_is_rejected_by_default(receiver):
     assert reason_of(receiver, local=False) == Reason.URL
 
 
@@ -75,31 +75,31 @@ def test_http_is_refused_outside_the_local_stack(receiver):
     "addresses",
     [["127.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["127.0.0.1", "1.1.1.1"], ["::1"], ["::ffff:127.0.0.1"], []],
 )
-def test_name_with_any_address_inside_is_refused_without_a_connection(secure, addresses):
+def test_name_with_private_address_is_rejected_before_connecting(secure, addresses):
     found = reason_of(secure, scheme="https", local=False, resolve=lambda *_: addresses)
     assert (found, secure.connections) == (Reason.ADDRESS, 0)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "fd00:ec2::254", "fe80::1%lo", "64:ff9b::7f00:1"])
-def test_local_stack_reaches_nothing_inside_but_itself(receiver, address):
+def test_local_mode_allows_only_loopback(receiver, address):
     found = reason_of(receiver, resolve=lambda *_: ["127.0.0.1", address])
     assert (found, receiver.connections) == (Reason.ADDRESS, 0)
 
 
-def test_localhost_of_the_system_is_refused_outside_the_local_stack(secure):
+def test_localhost_is_rejected_by_default(secure):
     with pytest.raises(CallbackError) as caught:
         Callback().post(f"https://localhost:{secure.port}/", b"", headers={})
     assert (caught.value.reason, secure.connections) == (Reason.ADDRESS, 0)
 
 
-def test_name_is_resolved_once_and_the_checked_address_connected_to(receiver, monkeypatch):
+def test_connection_uses_the_checked_address(receiver, monkeypatch):
     answers, asked = iter([["127.0.0.1"], ["10.0.0.1"]]), []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: asked.append(arguments))
     assert post(receiver, resolve=lambda *_: next(answers)) == 200
     assert (list(answers), asked) == ([["10.0.0.1"]], [])
 
 
-def test_next_address_is_tried_when_one_does_not_answer(receiver):
+def test_falls_back_to_next_address(receiver):
     assert post(receiver, resolve=lambda *_: ["::1", "127.0.0.2", "127.0.0.1"]) == 200
 
 
@@ -117,19 +117,19 @@ def silent(address, port):
         yield address
 
 
-def test_silent_address_leaves_time_for_the_next(receiver):
+def test_unresponsive_address_leaves_time_for_next(receiver):
     with silent("127.0.0.2", receiver.port) as address:
         assert post(receiver, resolve=lambda *_: [address, address, "127.0.0.1"], deadline_s=3 * DEADLINE_S) == 200
 
 
-def test_silent_addresses_are_told_at_the_deadline(receiver):
+def test_unresponsive_addresses_time_out(receiver):
     begun = time.monotonic()
     with silent("127.0.0.2", receiver.port) as address:
         found = reason_of(receiver, resolve=lambda *_: [address, address], deadline_s=DEADLINE_S)
     assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
 
 
-def test_address_of_a_family_that_this_host_does_not_have_is_passed_over(receiver, monkeypatch):
+def test_unsupported_address_family_is_skipped(receiver, monkeypatch):
     class Ipv4Socket(socket.socket):
         def __init__(self, family=-1, *arguments, **named):
             if family == socket.AF_INET6:
@@ -141,12 +141,12 @@ def test_address_of_a_family_that_this_host_does_not_have_is_passed_over(receive
     assert reason_of(receiver, resolve=lambda *_: ["::1"]) == Reason.CONNECTION
 
 
-def test_nobody_there_is_told(receiver):
+def test_connection_refused_is_reported(receiver):
     assert reason_of(receiver, resolve=lambda *_: ["127.0.0.2"]) == Reason.CONNECTION
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no"), UnicodeError()], ids=["unknown", "unicode"])
-def test_name_that_does_not_resolve_is_told(receiver, error):
+def test_unresolvable_name_is_reported(receiver, error):
     def fail(*_):
         raise error
 
@@ -160,7 +160,7 @@ def test_redirect_is_not_followed(receiver, status):
     assert (post(receiver), receiver.connections) == (status, 1)
 
 
-def test_proxies_of_the_environment_are_not_asked(receiver, monkeypatch):
+def test_environment_proxies_are_ignored(receiver, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert post(receiver) == 200
@@ -170,7 +170,7 @@ def in_time(begun):
     return time.monotonic() - begun < DEADLINE_S + 1
 
 
-def test_slow_receiver_is_cut_at_the_deadline(receiver):
+def test_slow_receiver_times_out(receiver):
     for behave in (receiver.drip, receiver.say_nothing):
         receiver.behave = behave
         begun = time.monotonic()
@@ -180,14 +180,14 @@ def test_slow_receiver_is_cut_at_the_deadline(receiver):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_receiver_that_never_reads_is_cut_at_the_deadline(receiver, scheme):
+def test_non_reading_receiver_times_out(receiver, scheme):
     receiver.reads = False
     begun = time.monotonic()
     found = reason_of(receiver, scheme=scheme, body=b"x" * 10_000_000, deadline_s=DEADLINE_S)
     assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
 
 
-def test_slow_name_is_cut_at_the_deadline(receiver):
+def test_slow_dns_times_out(receiver):
     answered = threading.Event()
     begun = time.monotonic()
     found = reason_of(receiver, deadline_s=DEADLINE_S, resolve=lambda *_: answered.wait(10) and ["127.0.0.1"])
@@ -196,7 +196,7 @@ def test_slow_name_is_cut_at_the_deadline(receiver):
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["headers", "body"])
-def test_endless_headers_are_not_read_to_the_end(receiver, end):
+def test_response_header_size_is_limited(receiver, end):
     receiver.behave = receiver.never_end(b"HTTP/1.1 200 OK\r\n" + end)
     begun = time.monotonic()
     if end:
@@ -216,6 +216,6 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
-def test_answer_that_is_no_http_is_told(receiver, answer):
+def test_non_http_response_is_reported(receiver, answer):
     receiver.behave = lambda connection: connection.sendall(answer)
     assert reason_of(receiver) == Reason.PROTOCOL

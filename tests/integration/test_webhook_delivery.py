@@ -62,7 +62,7 @@ def record(url):
     )
 
 
-def test_webhook_fails_once_and_then_arrives_signed(sqs, job_table, key_table, receiver):
+def test_webhook_is_retried_and_delivered_signed(sqs, job_table, key_table, receiver):
     queue_url = sqs.create_queue(QueueName=f"webhooks-{uuid.uuid4().hex}")["QueueUrl"]
     webhooks = Webhooks(
         sqs,
@@ -94,7 +94,7 @@ def test_webhook_fails_once_and_then_arrives_signed(sqs, job_table, key_table, r
 
 
 @pytest.mark.parametrize("kind", ["real", "fake"])
-def test_note_is_written_once_and_tells_how_it_is_then(kind, job_table):
+def test_webhook_state_update_is_conditional(kind, job_table):
     job = record("https://receiver.example")
     jobs = FakeJobTable(job) if kind == "fake" else job_table
     job_table.claim(job, now_s=0)

@@ -85,6 +85,6 @@ EVERYDAY = {  # program, what it prints
 
 
 @pytest.mark.parametrize(("program", "printed"), EVERYDAY.values(), ids=EVERYDAY)
-def test_everyday_program_works(run, program, printed):
+def test_common_program_works(run, program, printed):
     outcome = run(dedent(program), timeout_s=10)
     assert (outcome.stdout, outcome.stderr, outcome.status) == (printed + "\n", "", "ok")

@@ -83,7 +83,7 @@ SAYINGS = {
 
 
 @pytest.mark.parametrize("saying", SAYINGS.values(), ids=SAYINGS)
-def test_what_no_supervisor_of_ours_says_is_a_sandbox_error(supervisor, saying):
+def test_invalid_frame_raises_sandbox_error(supervisor, saying):
     ours, sandbox = supervisor
     ours.sendall(saying)
     with pytest.raises(SandboxError) as raised:
@@ -102,7 +102,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("said", ENDS.values(), ids=ENDS)
-def test_end_without_report_is_a_sandbox_that_is_gone(supervisor, said):
+def test_missing_report_raises_sandbox_gone(supervisor, said):
     ours, sandbox = supervisor
     ours.sendall(said)
     ours.shutdown(socket.SHUT_WR)
@@ -111,7 +111,7 @@ def test_end_without_report_is_a_sandbox_that_is_gone(supervisor, said):
     assert sandbox._engine.removed == ["id"]
 
 
-def test_what_comes_after_the_report_is_ignored(supervisor):
+def test_data_after_report_is_ignored(supervisor):
     ours, sandbox = supervisor
     ours.sendall(on_the_wire(frame(STDOUT, b"a") + report(number=3) + report() + frame(STDOUT, b"b")))
     outcome = sandbox.run("pass", "", timeout_s=1)
@@ -119,7 +119,7 @@ def test_what_comes_after_the_report_is_ignored(supervisor):
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "SIG0"), (9, "SIGKILL"), (33, "SIG33"), (255, "SIG255")])
-def test_report_of_any_signal_number_has_a_name(supervisor, number, name):
+def test_unknown_signal_numbers_are_named(supervisor, number, name):
     ours, sandbox = supervisor
     ours.sendall(on_the_wire(report(SIGNALLED, number)))
     assert sandbox.run("pass", "", timeout_s=1).signal == name
@@ -134,7 +134,7 @@ CHATTER = {
 
 
 @pytest.mark.parametrize("part", CHATTER.values(), ids=CHATTER)
-def test_endless_chatter_ends_with_the_agents_own_clock(supervisor, monkeypatch, part):
+def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
     ours, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.OVERRUN_S", 0.2)
     header = (
@@ -162,14 +162,14 @@ def test_endless_chatter_ends_with_the_agents_own_clock(supervisor, monkeypatch,
     assert sandbox._engine.removed == ["id"]
 
 
-def test_supervisor_that_does_not_read_ends_with_the_agents_own_clock(supervisor, monkeypatch):
+def test_agent_timeout_stops_non_reading_supervisor(supervisor, monkeypatch):
     _, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.OVERRUN_S", 0.2)
     outcome = sandbox.run("x" * 65536, "y" * (4 << 20), timeout_s=0.2)
     assert outcome.status == Status.TIMEOUT
 
 
-def test_everything_byte_by_byte_is_still_understood(supervisor):
+def test_fragmented_frames_are_parsed(supervisor):
     ours, sandbox = supervisor
     said = frame(STDOUT, "\u20ac".encode()) + frame(STDERR, b"e") + report()
     chatting = threading.Thread(target=lambda: [ours.sendall(on_the_wire(bytes([b]))) for b in said])

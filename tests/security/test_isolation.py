@@ -60,7 +60,7 @@ NETWORK = {  # call, errors that it may end with
 }  # fmt: skip
 
 
-def test_every_way_into_a_network_fails(run):
+def test_network_access_is_denied(run):
     said = answers(run, {name: call for name, (call, _) in NETWORK.items()})
     assert {name: error for name, error in said.items() if error not in NETWORK[name][1]} == {}
 
@@ -74,7 +74,7 @@ def test_loopback_is_the_only_interface(run):
     assert run(START + dedent(program)).stdout == "['lo'] 1\n[]\n1\n"
 
 
-def test_loopback_of_the_host_is_another(run):
+def test_host_loopback_is_unreachable(run):
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
         name = f"python-exec-test-{tcp.getsockname()[1]}"
         abstract.bind(f"\0{name}")
@@ -114,7 +114,7 @@ def test_sandboxes_cannot_reach_each_other(warm_sandbox):
     assert (said[0].stdout, reached) == ("listens\n", "0\n")
 
 
-def test_nothing_but_the_scratch_can_be_written(run):
+def test_only_scratch_is_writable(run):
     program = """
         created, opened, changed, special = set(), set(), set(), set()
         for directory, names, files in os.walk("/"):
@@ -190,7 +190,7 @@ HOST_FILES = {
 }  # fmt: skip
 
 
-def test_files_of_the_host_and_kernel_are_out_of_reach(run):
+def test_host_and_kernel_files_are_inaccessible(run):
     said = answers(run, {name: call for name, (call, _) in HOST_FILES.items()})
     assert {name: error for name, error in said.items() if error not in HOST_FILES[name][1]} == {}
 
@@ -224,11 +224,11 @@ PRIVILEGES = {
 }  # fmt: skip
 
 
-def test_every_privilege_is_refused(run):
+def test_privilege_escalation_is_denied(run):
     assert set(answers(run, PRIVILEGES).values()) == {"EPERM"}
 
 
-def test_process_has_no_privilege_and_its_filter(run):
+def test_process_has_no_capabilities_and_seccomp_is_active(run):
     program = """
         status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status"))
         print(*(int(status[f"Cap{s}"], 16) for s in ("Inh", "Prm", "Eff", "Bnd", "Amb")), status["NoNewPrivs"], status["Seccomp"])
@@ -299,7 +299,7 @@ only_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers an
 
 
 @only_x86
-def test_rare_system_calls_are_refused(run):
+def test_disallowed_syscalls_fail(run):
     said = answers(
         run,
         {name: f"libc.syscall({number}, {args})".replace(", )", ")") for name, (number, args) in RARE_CALLS.items()},
@@ -307,7 +307,7 @@ def test_rare_system_calls_are_refused(run):
     assert {name: error for name, error in said.items() if error != "EPERM"} == {}
 
 
-def test_clone3_is_unknown_so_that_libc_falls_back(run):
+def test_clone3_returns_enosys(run):
     assert answers(run, {"clone3": "libc.syscall(435, None, 0)"}) == {"clone3": "ENOSYS"}
 
 
@@ -319,7 +319,7 @@ FOREIGN = {  # machine code: getpid by the other doors
 
 @only_x86
 @pytest.mark.parametrize("instructions", FOREIGN.values(), ids=FOREIGN)
-def test_system_call_of_a_foreign_instruction_set_does_not_pass(run, instructions):
+def test_foreign_abi_syscalls_are_blocked(run, instructions):
     program = f"""
         import ctypes, mmap, os
         code = mmap.mmap(-1, 4096, prot=7)
@@ -331,7 +331,7 @@ def test_system_call_of_a_foreign_instruction_set_does_not_pass(run, instruction
     assert run(dedent(program)).stdout == "False\n"
 
 
-def test_files_of_the_scratch_are_not_executed(run):
+def test_scratch_is_noexec(run):
     program = """
         import shutil
         for path in ("/tmp/p", "/dev/shm/p"):
@@ -370,18 +370,18 @@ print([len(open(f"/proc/sysvipc/{kind}").readlines()) for kind in ("shm", "sem",
 """
 
 
-def test_nothing_is_left_for_the_next_job(run):
+def test_no_state_survives_between_jobs(run):
     assert run(LEAVE).status == "ok"
     assert run(LOOK).stdout == "['main.py'] [] [] None\nTrue\n[1, 1, 1] 1\n"
 
 
-def test_each_sandbox_has_a_user_of_its_own(run):
+def test_each_sandbox_has_unique_uid(run):
     first, second = (int(run("import os; print(os.getuid())").stdout) for _ in range(2))
     assert first != second
     assert min(first, second) >= FIRST_UID
 
 
-def test_links_and_strange_names_in_the_scratch_lead_nobody_out(run):
+def test_symlinks_and_special_names_do_not_escape(run):
     program = """
         import os
         os.remove("main.py")

@@ -140,7 +140,7 @@ GREEDY = {  # statuses that may come of it, program
 
 
 @pytest.mark.parametrize(("statuses", "program"), GREEDY.values(), ids=GREEDY)
-def test_greedy_program_ends_in_time_with_a_verdict(run, statuses, program):
+def test_resource_exhaustion_is_contained(run, statuses, program):
     start = "import os, signal, sys, threading, time\nos.write(1, b'first\\n')\n"
     started = time.monotonic()
     try:
@@ -153,7 +153,7 @@ def test_greedy_program_ends_in_time_with_a_verdict(run, statuses, program):
     assert time.monotonic() - started < 1 + OVERRUN_S + 1  # the last for a sandbox not yet warm
 
 
-def test_program_is_killed_for_memory_before_the_supervisor(run):
+def test_oom_killer_prefers_program_over_supervisor(run):
     program = 'print(*(int(open(f"/proc/{pid}/oom_score_adj").read()) for pid in (1, "self")))'
     supervisor, program = map(int, run(program).stdout.split())
     assert supervisor < program == 1000
@@ -173,7 +173,7 @@ DAEMONS = {
 
 
 @pytest.mark.parametrize("daemon", DAEMONS.values(), ids=DAEMONS)
-def test_what_outlives_the_program_ends_with_it(run, daemon):
+def test_daemons_are_killed_with_program(run, daemon):
     start = "import ctypes, os, signal, time\nif os.fork():\n    time.sleep(.1)\n    os.write(1, b'done')\n    os._exit(3)\n"
     outcome = run(start + daemon)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 3, "done")
@@ -193,7 +193,7 @@ def test_processes_are_limited(run):
     assert run(dedent(program)).stdout == f"{PIDS - 2} 11\n"
 
 
-def test_exhausted_processes_do_not_hinder_the_report(run):
+def test_report_survives_pid_exhaustion(run):
     program = """
         import os, time
         try:
@@ -235,7 +235,7 @@ def test_number_of_files_is_limited(run):
     assert run(dedent(program)).stdout == f"{SCRATCH_INODES - 2} 28\n"
 
 
-def test_full_scratch_does_not_hinder_the_report(run):
+def test_report_survives_full_scratch(run):
     outcome = run("try: open('f', 'wb').write(bytes(1 << 30))\nexcept OSError: pass\nraise ValueError('v')")
     assert (outcome.status, outcome.error.message) == ("error", "v")
 
@@ -254,7 +254,7 @@ def test_orphans_are_reaped(run):
     assert (outcome.status, outcome.stdout) == ("ok", "done\n")
 
 
-def test_good_programs_are_right_beside_every_hostile_one(engine):
+def test_hostile_jobs_do_not_affect_others(engine):
     def hostile(program):
         with contextlib.suppress(SandboxGoneError):  # as above
             engine.start().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)

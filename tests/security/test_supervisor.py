@@ -83,7 +83,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_attacked_supervisor_still_tells_the_truth(run, attack):
+def test_supervisor_reports_correctly_under_attack(run, attack):
     outcome = run(START + dedent(attack) + END)
     assert lived(outcome), outcome
 
@@ -129,7 +129,7 @@ REFUSED = {  # call, error
 }  # fmt: skip
 
 
-def test_every_way_into_the_supervisor_is_refused(run):
+def test_supervisor_access_is_denied(run):
     calls = "\n".join(f"print({name!r}, tried(lambda: {call}))" for name, (call, _) in REFUSED.items())
     outcome = run(START + calls)
     said = dict(line.split(" ", 1) for line in outcome.stdout.splitlines())
@@ -138,7 +138,7 @@ def test_every_way_into_the_supervisor_is_refused(run):
     assert (len(said), outcome.stderr) == (len(refused), "")
 
 
-def test_nothing_of_the_supervisor_can_be_written(run):
+def test_supervisor_proc_files_are_not_writable(run):
     program = """
         found = []
         for directory, names, files in os.walk("/proc/1"):
@@ -162,7 +162,7 @@ FORGED = (
 )
 
 
-def test_frames_forged_to_every_descriptor_are_no_more_than_output(run):
+def test_forged_frames_are_treated_as_output(run):
     program = f"""
         import glob, os
         forged = {FORGED!r}
@@ -202,7 +202,7 @@ RECORDS = {  # what a program writes over its error record, what is made of it
 
 
 @pytest.mark.parametrize(("record", "expected"), RECORDS.values(), ids=RECORDS)
-def test_forged_error_record_is_text_in_bounds_and_no_verdict(run, record, expected):
+def test_forged_error_record_cannot_change_status(run, record, expected):
     program = f"""
         ((start, end),) = re.findall(r"(\\w+)-(\\w+) rw-s .*", open("/proc/self/maps").read())
         ctypes.memmove(int(start, 16), {record!r}, {len(record)})
@@ -213,7 +213,7 @@ def test_forged_error_record_is_text_in_bounds_and_no_verdict(run, record, expec
     assert outcome.error == expected
 
 
-def test_forged_error_of_a_good_end_is_none(run):
+def test_forged_error_is_ignored_on_success(run):
     program = "import sys\nsys.last_value = ValueError('v')"
     assert (run(program).status, run(program).error) == ("ok", None)
 
@@ -227,7 +227,7 @@ def test_descriptors_of_the_supervisor_are_not_inherited(run):
     assert run(dedent(program)).stdout == "[0, 1, 2]\n3\n"
 
 
-def test_memory_and_environment_hold_nothing_of_the_agent(run):
+def test_memory_and_environment_contain_no_agent_data(run):
     program = """
         import gc, os, sys
         print(sorted(k for k in os.environ), sorted(l.split(b"=")[0].decode() for l in open("/proc/self/environ", "rb").read().split(b"\\0") if l))
@@ -239,11 +239,11 @@ def test_memory_and_environment_hold_nothing_of_the_agent(run):
     assert run(dedent(program)).stdout == f"{names} {sorted({*names, 'PYTHONPATH'})}\n[]\n[]\n"
 
 
-def test_code_and_input_come_only_once(run):
+def test_input_can_be_read_only_once(run):
     program = "import os, sys\nprint(len(sys.stdin.read()), os.read(0, 9))"
     assert run(program, "x" * 100).stdout == "100 b''\n"
 
 
-def test_program_in_the_middle_of_its_answer_is_whole_after_it_dies(run):
+def test_output_is_complete_when_program_is_killed(run):
     outcome = run("import os, signal\nos.write(1, b'x' * 40000)\nos.write(2, b'y' * 40000)\nos.kill(os.getpid(), 9)")
     assert (outcome.stdout, outcome.stderr) == ("x" * 40000, "y" * 40000)

@@ -40,42 +40,42 @@ def each(paths):
 
 
 @each(SOURCES)
-def test_module_is_short_enough_to_read(path):
+def test_module_length_is_limited(path):
     assert len(path.read_text().splitlines()) <= ONE_FILE.get(path, MAX_LINES)
 
 
-def test_contract_imports_nothing_of_ours():
+def test_contract_has_no_first_party_imports():
     assert within(imports(CONTRACT), OURS) == set()
 
 
 @each(sorted(AGENT.rglob("*.py")))
-def test_agent_imports_only_the_contract_of_the_rest(path):
+def test_agent_imports_only_contract_from_other_packages(path):
     foreign = within(imports(path), set(OURS) - {"executor_host"})
     assert {name for name in foreign if not name.startswith("chalicelib.contract.")} == set()
 
 
 @each(sorted(API.rglob("*.py")))
-def test_api_never_sees_docker_or_the_agent(path):
+def test_api_does_not_import_docker_or_agent(path):
     assert within(imports(path), {"docker", "executor_host", "infra", "tests"}) == set()
 
 
 @each(sorted((API / "chalicelib").glob("*.py")))
-def test_chalicelib_never_sees_the_routes(path):
+def test_chalicelib_does_not_import_app(path):
     assert within(imports(path), {"app"}) == set()
 
 
 @each(STANDARD_LIBRARY_ONLY)
-def test_what_runs_in_a_container_imports_the_standard_library_only(path):
+def test_container_code_imports_only_standard_library(path):
     assert {name.split(".")[0] for name in imports(path)} <= sys.stdlib_module_names
 
 
-def test_nothing_deployed_imports_infra_or_tests():
+def test_deployed_code_does_not_import_infra_or_tests():
     assert {
         path for path in SOURCES if INFRA not in path.parents and within(imports(path), {"infra", "tests"})
     } == set()
 
 
-def test_nothing_is_mocked():
+def test_unittest_mock_is_not_used():
     assert {
         path for path in TESTS.rglob("*.py") if any(name.startswith("unittest.mock") for name in imports(path))
     } == set()

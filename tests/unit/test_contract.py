@@ -119,7 +119,7 @@ def test_decode_reads_the_golden_compressed_file():
 
 
 @pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
-def test_largest_job_fits_and_comes_back(filler):
+def test_largest_job_round_trips(filler):
     largest = job(
         code=fill(filler, contract.MAX_CODE_BYTES),
         input=fill(filler, contract.MAX_INPUT_BYTES),
@@ -131,7 +131,7 @@ def test_largest_job_fits_and_comes_back(filler):
 
 
 @pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
-def test_largest_result_fits_and_comes_back(filler):
+def test_largest_result_round_trips(filler):
     largest = result(
         stdout=fill(filler, contract.MAX_STREAM_BYTES),
         stderr=fill(filler, contract.MAX_STREAM_BYTES),
@@ -142,7 +142,7 @@ def test_largest_result_fits_and_comes_back(filler):
     assert decode_reply(body) == largest
 
 
-def test_result_of_nothing_but_invalid_bytes_fits_and_comes_back():
+def test_result_of_invalid_utf8_round_trips():
     """Each invalid byte of a stream becomes U+FFFD: three bytes of UTF-8, six of JSON."""
     largest = result(stdout="\ufffd" * contract.MAX_STREAM_BYTES, stderr="\ufffd" * contract.MAX_STREAM_BYTES)
     assert decode_reply(encode(largest)) == largest
@@ -173,7 +173,7 @@ INCOMPRESSIBLE = {
 
 
 @pytest.mark.parametrize("text", INCOMPRESSIBLE.values(), ids=INCOMPRESSIBLE)
-def test_largest_result_fits_into_an_item_of_the_table(text):
+def test_largest_result_fits_in_dynamodb_item(text):
     """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: names, values, all of it."""
     field = text(4 * contract.MAX_ERROR_MESSAGE_CHARS)[: contract.MAX_ERROR_MESSAGE_CHARS]
     stdout = text(contract.MAX_STREAM_BYTES)
@@ -196,7 +196,7 @@ def test_largest_result_fits_into_an_item_of_the_table(text):
     assert sum(len(name) + len(next(iter(value.values()))) for name, value in item.items()) < 400 * 1024 * 0.9
 
 
-def test_incompressible_job_fits_and_comes_back():
+def test_incompressible_job_round_trips():
     largest = job(code=noise(contract.MAX_CODE_BYTES), input=noise(contract.MAX_INPUT_BYTES))
     body = encode(largest)
     assert len(body) <= contract.MAX_MESSAGE_BYTES
@@ -205,7 +205,7 @@ def test_incompressible_job_fits_and_comes_back():
 
 @pytest.mark.parametrize("filler", FILLERS.values(), ids=FILLERS)
 @pytest.mark.parametrize("length", [1, 100_000])
-def test_body_holds_only_characters_that_sqs_takes(filler, length):
+def test_encoded_body_uses_only_sqs_safe_characters(filler, length):
     assert set(encode(job(input=filler * (length // len(filler.encode()) or 1)))) <= set(map(chr, range(32, 127)))
 
 
@@ -214,7 +214,7 @@ def test_small_message_stays_readable_and_large_one_is_compressed():
     assert len(encode(job(input="x" * contract.MAX_INPUT_BYTES))) < 2000
 
 
-def test_message_above_the_limit_of_sqs_is_refused():
+def test_message_above_sqs_limit_is_rejected():
     with pytest.raises(ContractError, match="exceeds 1048576"):
         encode(job(code=noise(2 * contract.MAX_MESSAGE_BYTES)))
 
@@ -280,7 +280,7 @@ BAD_JOBS = {
 
 
 @pytest.mark.parametrize("body", BAD_JOBS.values(), ids=BAD_JOBS)
-def test_bad_job_is_refused(body):
+def test_invalid_job_is_rejected(body):
     with pytest.raises(ContractError):
         decode_job(body)
 
@@ -300,7 +300,7 @@ BAD_REPLIES = {
 
 
 @pytest.mark.parametrize("body", BAD_REPLIES.values(), ids=BAD_REPLIES)
-def test_bad_reply_is_refused(body):
+def test_invalid_reply_is_rejected(body):
     with pytest.raises(ContractError):
         decode_reply(body)
 
@@ -317,7 +317,7 @@ BAD_FROM_HOSTS = {
 
 
 @pytest.mark.parametrize("body", BAD_FROM_HOSTS.values(), ids=BAD_FROM_HOSTS)
-def test_bad_message_from_a_host_is_refused(body):
+def test_invalid_host_message_is_rejected(body):
     with pytest.raises(ContractError):
         decode_from_host(body)
 

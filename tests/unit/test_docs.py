@@ -65,7 +65,7 @@ def test_request_table_lists_every_field():
     assert tuple(column(table(README, "Field", "Type", "Rule"))) == run_request.FIELDS
 
 
-def test_request_headers_and_lives_of_jobs_are_those_of_the_code():
+def test_documented_headers_and_job_lifetimes_match_code():
     shown = dict(table(README, "Header", "Meaning"))
     assert list(shown) == ["Prefer: wait=5", "Prefer: respond-async", "Idempotency-Key"]
     assert f"{prefer_header.MIN_WAIT_S} to {prefer_header.MAX_WAIT_S};" in shown["Prefer: wait=5"]
@@ -81,7 +81,7 @@ def test_answer_table_lists_every_member():
     assert column(table(README, "Member", "Meaning")) == public
 
 
-def test_first_curl_goes_to_the_default_address_and_is_a_valid_request():
+def test_quickstart_curl_is_valid():
     curl = shlex.split(next(block for block in code_blocks(README, "sh") if block.startswith("curl ")))
     content_type = curl[curl.index("-H") + 1].removeprefix("Content-Type: ")
     request = run_request.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
@@ -90,7 +90,7 @@ def test_first_curl_goes_to_the_default_address_and_is_a_valid_request():
     assert "X-Api-Key: $API_KEY" in curl
 
 
-def test_example_answer_is_one_that_the_contract_allows():
+def test_example_response_matches_contract():
     (example,) = code_blocks(README, "json")
     answer = json.loads(example)
     result = msgspec.convert({**answer, "kind": "result"}, contract.Result)
@@ -98,11 +98,11 @@ def test_example_answer_is_one_that_the_contract_allows():
     assert answer == {name: value for name, value in shown.items() if name not in {"version", "kind"}}
 
 
-def test_statuses_are_those_of_the_contract():
+def test_documented_statuses_match_contract():
     assert column(table(README, "Status", "The program", "exit_code", "signal")) == list(contract.Status)
 
 
-def test_limits_are_those_of_the_code():
+def test_documented_limits_match_code():
     shown = {row[0]: row[1] for row in table(README, "Limit", "Value")}
     assert shown == {
         "code": f"{contract.MAX_CODE_BYTES // KIB} KiB",
@@ -151,14 +151,14 @@ def all_problems():
     return {(error.problem.type.removeprefix(problems.TYPE_PREFIX), str(int(error.problem.status))) for error in found}
 
 
-def test_problem_types_and_their_statuses_are_those_of_the_code():
+def test_documented_problem_types_match_code():
     rows = table(README, "Type", "HTTP", "When")
     shown = {(row[0], row[1]) for row in rows if row[0] != "about:blank"}
     assert shown == all_problems()
     assert f"`{problems.TYPE_PREFIX}`" in README
 
 
-def test_plans_are_those_of_the_code():
+def test_documented_plans_match_code():
     header = (
         "Plan", "Requests a second", "At once", "Runs a month", "timeout_s` up to", "input` up to", "Waiting jobs",
     )  # fmt: skip
@@ -176,7 +176,7 @@ def test_plans_are_those_of_the_code():
     ]
 
 
-def test_rate_limit_fields_are_as_shown():
+def test_documented_rate_limit_headers_match_code():
     (shown,) = [block for block in code_blocks(README, "") if block.startswith("RateLimit-Policy")]
     now_us = (
         rate_limits.standing(record_of(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
@@ -186,18 +186,18 @@ def test_rate_limit_fields_are_as_shown():
     assert shown == "".join(f"{name}: {value}\n" for name, value in headers.items())
 
 
-def test_commands_for_keys_are_those_of_the_code():
+def test_documented_key_commands_match_cli():
     assert column(table(README, "python -m infra.operator.keys_cli …", "What it does")) == sorted(
         cli.commands, key=["create", "list", "show", "revoke", "rotate", "rotate-signing-secret", "set-plan"].index
     )
 
 
-def test_rules_are_those_of_validation():
+def test_documented_rules_match_code():
     (rules,) = re.findall(r"^`rule` is one of (.*?)\.$", README, re.MULTILINE | re.DOTALL)
     assert re.findall(r"`([a-z0-9_]+)`", rules) == list(run_request.Rule)
 
 
-def test_api_settings_are_those_of_the_code():
+def test_documented_api_settings_match_code():
     shown = {row[0]: row[1] for row in table(README, "Setting of the API", "Default", "Meaning")}
     assert shown == {
         "JOB_QUEUE_URL": "required",
@@ -230,7 +230,7 @@ def default_of(field):
     return named.get(field.name, str(field.default))
 
 
-def test_agent_settings_are_those_of_the_code():
+def test_documented_agent_settings_match_code():
     shown = {row[0]: row[1] for row in table(README, "Setting of the agent", "Default", "Meaning")}
     fields = msgspec.structs.fields(agent_settings.Settings)
     assert shown == {field.encode_name: default_of(field) for field in fields}
@@ -243,20 +243,20 @@ def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
     assert (given.agent_name, given.sandbox_runtime) == (agent_settings.socket.gethostname(), "")
 
 
-def test_metrics_are_those_of_the_agent():
+def test_documented_prometheus_metrics_match_code():
     kinds = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
     ours = {value for value in vars(metrics).values() if type(value) in kinds}
     names = {(metric.describe()[0].name + "_total" * (type(metric) is Counter), kinds[type(metric)]) for metric in ours}
     assert {(row[0], row[1]) for row in table(README, "Metric", "Kind", "Meaning")} == names
 
 
-def test_cloudwatch_metrics_are_those_of_both_sides():
+def test_documented_cloudwatch_metrics_match_code():
     shown = {(row[0], row[1]) for row in table(README, "CloudWatch metric", "From", "Dimension", "Meaning")}
     of_host = {*cloudwatch.GAUGES, *cloudwatch.COUNTERS, "Jobs", "QueuedMs", "EngineGone", "HostUp"}
     assert shown == {(name, "API") for name in api_metrics.UNITS} | {(name, "host") for name in of_host}
 
 
-def test_refusals_are_problems_that_there_are():
+def test_counted_rejections_are_known_problem_types():
     assert {slug for slug, _ in all_problems()} >= api_metrics.REFUSALS
 
 
@@ -275,18 +275,18 @@ def functions_of(path):
 
 
 @pytest.mark.parametrize("row", threat_rows(), ids=[row[0][:60] for row in threat_rows()])
-def test_row_of_the_threat_model_names_a_test(row):
+def test_every_threat_has_a_test(row):
     assert len(row) == 3
     assert named_tests(row[2])
 
 
 @each_document
-def test_tests_that_are_named_exist(path):
+def test_referenced_tests_exist(path):
     named = named_tests(path.read_text())
     assert [test for test in named if test[1] not in functions_of(ROOT / "tests" / test[0])] == []
 
 
-def test_every_attack_that_is_tested_is_in_the_threat_model():
+def test_every_security_test_is_in_threat_model():
     files = (ROOT / "tests/security").glob("test_*.py")
     written = {
         (f"security/{path.name}", name) for path in files for name in functions_of(path) if name.startswith("test_")
@@ -295,20 +295,20 @@ def test_every_attack_that_is_tested_is_in_the_threat_model():
 
 
 @each_document
-def test_links_lead_somewhere(path):
+def test_relative_links_resolve(path):
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
     relative = [link for link in links if not link.startswith(("http:", "https:"))]
     assert [link for link in relative if not (path.parent / link).exists()] == []
 
 
 @each_document
-def test_make_targets_exist(path):
+def test_referenced_make_targets_exist(path):
     text = path.read_text()
     named = re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)
     assert set(named) - TARGETS == set()
 
 
-def test_every_file_that_docs_name_exists():
+def test_referenced_files_exist():
     named = {
         name
         for path in DOCUMENTS

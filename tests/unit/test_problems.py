@@ -56,7 +56,7 @@ def test_problem_types_are_distinct():
     assert len({error.problem.type for error in ERRORS.values()}) == len(ERRORS)
 
 
-def test_member_that_does_not_apply_is_left_out():
+def test_absent_members_are_omitted():
     body = json.loads(problems.response(ERRORS["no_reply"].problem).body)
     assert body == {
         "type": "urn:python-exec:problem:no-reply",
@@ -67,6 +67,6 @@ def test_member_that_does_not_apply_is_left_out():
     }
 
 
-def test_status_alone_is_about_blank():
+def test_status_only_problem_is_about_blank():
     body = json.loads(problems.response(problems.of_status(405)).body)
     assert body == {"type": "about:blank", "title": "Method Not Allowed", "status": 405}

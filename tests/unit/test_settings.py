@@ -12,7 +12,7 @@ REQUIRED = {
 }
 
 
-def test_queue_and_table_alone_get_the_defaults():
+def test_optional_settings_have_defaults():
     assert load(REQUIRED) == Settings(
         job_queue_url=URL,
         reply_wait_s=20.0,
@@ -39,13 +39,13 @@ def test_reply_wait_out_of_range_is_refused(text):
 
 
 @pytest.mark.parametrize("environ", [{}, {"JOB_QUEUE_URL": ""}, {"JOB_QUEUE_URL": "python-exec-jobs"}])
-def test_no_queue_url_is_refused(environ):
+def test_missing_queue_url_is_rejected(environ):
     with pytest.raises(SettingsError, match="JOB_QUEUE_URL"):
         load(environ)
 
 
 @pytest.mark.parametrize("name", ["", "ab", "a b", "x" * 256])
-def test_no_table_name_is_refused(name):
+def test_missing_table_name_is_rejected(name):
     with pytest.raises(SettingsError, match="KEYS_TABLE"):
         load(REQUIRED | {"KEYS_TABLE": name})
 
@@ -55,16 +55,16 @@ def test_queue_depth_is_taken():
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "many", "\u0661"])
-def test_queue_depth_that_is_no_count_is_refused(text):
+def test_invalid_queue_depth_is_rejected(text):
     with pytest.raises(SettingsError, match="MAX_QUEUE_DEPTH must be a whole number above 0"):
         load(REQUIRED | {"MAX_QUEUE_DEPTH": text})
 
 
-def test_local_webhooks_are_taken_where_there_is_no_lambda():
+def test_local_webhooks_are_allowed_outside_lambda():
     assert load(REQUIRED | {"LOCAL_WEBHOOKS": "true"}).local_webhooks
 
 
-def test_local_webhooks_are_refused_on_lambda():
+def test_local_webhooks_are_rejected_on_lambda():
     with pytest.raises(SettingsError, match="LOCAL_WEBHOOKS must be absent on Lambda"):
         load(REQUIRED | {"LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
 
@@ -75,7 +75,7 @@ def test_local_webhooks_are_true_or_absent(text):
         load(REQUIRED | {"LOCAL_WEBHOOKS": text})
 
 
-def test_several_wrong_settings_are_all_named():
+def test_all_invalid_settings_are_reported():
     with pytest.raises(
         SettingsError, match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*MAX_QUEUE_DEPTH.*REPLY_WAIT_S"
     ):

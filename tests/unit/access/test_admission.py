@@ -70,12 +70,12 @@ def admitted(admission, tries, key=KEY):
     return count
 
 
-def test_good_key_is_admitted_and_counted(admission, table):
+def test_valid_key_is_admitted_and_counted(admission, table):
     assert admit(admission).standing.month_left == 59
     assert table.records[KEY.key_id].runs == 1
 
 
-def test_known_key_costs_one_write_and_nothing_else(admission, table, clock):
+def test_cached_key_costs_one_write(admission, table, clock):
     admit(admission)
     table.calls.clear()
     for number in range(1, 40):
@@ -84,7 +84,7 @@ def test_known_key_costs_one_write_and_nothing_else(admission, table, clock):
         assert table.calls == {"spend": number}
 
 
-def test_turn_of_the_month_costs_one_write(admission, table, clock):
+def test_month_rollover_costs_one_write(admission, table, clock):
     admitted(admission, 3)
     table.calls.clear()
     clock.now += 30 * 86_400
@@ -102,7 +102,7 @@ def test_burst_then_rate(admission, clock):
     assert admitted(admission, 20) == 10
 
 
-def test_quota_ends_and_comes_back_with_the_month(admission, clock):
+def test_quota_resets_at_month_rollover(admission, clock):
     total = 0
     for _ in range(30):
         total += admitted(admission, 12)
@@ -112,7 +112,7 @@ def test_quota_ends_and_comes_back_with_the_month(admission, clock):
     assert admitted(admission, 12) == 10
 
 
-def test_refusal_for_the_rate_costs_no_call_until_it_ends(admission, table, clock):
+def test_rate_limited_key_makes_no_calls_until_reset(admission, table, clock):
     admitted(admission, 11)
     table.calls.clear()
     assert admitted(admission, 1000) == 0
@@ -122,7 +122,7 @@ def test_refusal_for_the_rate_costs_no_call_until_it_ends(admission, table, cloc
     assert (admitted(admission, 1), table.calls) == (1, {"spend": 1})
 
 
-def test_rate_refusal_spends_no_quota_and_quota_refusal_no_rate(admission, table, clock):
+def test_rejected_request_consumes_neither_rate_nor_quota(admission, table, clock):
     admitted(admission, 100)
     assert table.records[KEY.key_id].runs == 10
     table.change(KEY.key_id, runs=60)
@@ -133,7 +133,7 @@ def test_rate_refusal_spends_no_quota_and_quota_refusal_no_rate(admission, table
 
 
 @pytest.mark.parametrize("used_up", ["rate", "month"])
-def test_retry_after_is_true(admission, table, clock, used_up):
+def test_request_succeeds_after_retry_after(admission, table, clock, used_up):
     if used_up == "month":
         table.change(KEY.key_id, runs=60, month=202611)
     admitted(admission, 11)
@@ -144,7 +144,7 @@ def test_retry_after_is_true(admission, table, clock, used_up):
     admit(admission)
 
 
-def test_retry_after_is_not_a_second_too_long(admission, table, clock):
+def test_retry_after_is_minimal(admission, table, clock):
     table.change(KEY.key_id, tat_us=(NOVEMBER_S + 100) * rate_limits.SECOND_US)
     with pytest.raises(LimitedError) as caught:
         admit(admission)
@@ -161,7 +161,7 @@ def test_revoked_key_is_refused_at_the_next_request(admission, table):
     assert table.records[KEY.key_id].runs == 1
 
 
-def test_refusal_of_a_revoked_key_is_remembered(admission, table):
+def test_revoked_key_rejection_is_cached(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     for _ in range(5):
         with pytest.raises(KeyRefusedError):
@@ -169,14 +169,14 @@ def test_refusal_of_a_revoked_key_is_remembered(admission, table):
     assert table.calls == {"read": 1}
 
 
-def test_deleted_key_is_unknown_at_the_next_request(admission, table):
+def test_deleted_key_is_rejected_on_next_request(admission, table):
     admit(admission)
     del table.records[KEY.key_id]
     with pytest.raises(UnauthorizedError):
         admit(admission)
 
 
-def test_key_expires_at_its_second(admission, table, clock):
+def test_key_expires_at_exact_second(admission, table, clock):
     table.change(KEY.key_id, expires_at=NOVEMBER_S + 10)
     clock.now += 9.9
     admit(admission)
@@ -187,20 +187,20 @@ def test_key_expires_at_its_second(admission, table, clock):
     assert caught.value.problem.detail == "This key expired at 2026-11-06T21:20:10Z."
 
 
-def test_expiry_set_after_the_key_was_seen_counts(admission, table, clock):
+def test_expiry_added_after_caching_is_enforced(admission, table, clock):
     admit(admission)
     table.change(KEY.key_id, expires_at=NOVEMBER_S - 1)
     with pytest.raises(KeyRefusedError):
         admit(admission)
 
 
-def test_smaller_plan_counts_at_the_next_request(admission, table):
+def test_plan_downgrade_applies_to_next_request(admission, table):
     admit(admission)
     table.change(KEY.key_id, plan="free")
     assert admitted(admission, 10) == 1
 
 
-def test_larger_plan_is_seen_within_half_a_minute(table, clock, monkeypatch):
+def test_plan_upgrade_applies_within_cache_ttl(table, clock, monkeypatch):
     monotonic = Clock(0.0)
     admission = Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock)
     admission._known = KnownKeys(clock=monotonic)
@@ -224,7 +224,7 @@ def rotate(table, *, until):
 
 
 @pytest.mark.parametrize("seen_before", [True, False])
-def test_rotated_key_opens_with_both_secrets_until_the_grace_ends(admission, table, clock, seen_before):
+def test_both_secrets_work_during_rotation_grace_period(admission, table, clock, seen_before):
     if seen_before:
         admit(admission)
     new = rotate(table, until=clock.now + 60)
@@ -238,7 +238,7 @@ def test_rotated_key_opens_with_both_secrets_until_the_grace_ends(admission, tab
     admit(admission, str(new))
 
 
-def test_key_rotated_without_grace_is_closed_to_the_old_secret_at_once(admission, table, clock):
+def test_rotation_without_grace_rejects_old_secret_immediately(admission, table, clock):
     admit(admission)
     rotate(table, until=clock.now)
     with pytest.raises(UnauthorizedError):
@@ -259,7 +259,7 @@ KINDS = {
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not_seen"])
 @pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
-def test_each_kind_of_401_costs_one_read_and_says_the_same(admission, table, presented, known):
+def test_every_401_costs_one_read_and_is_identical(admission, table, presented, known):
     if known:
         admit(admission)
     table.calls.clear()
@@ -269,7 +269,7 @@ def test_each_kind_of_401_costs_one_read_and_says_the_same(admission, table, pre
     assert (caught.value.problem, caught.value.headers) == (UnauthorizedError().problem, UnauthorizedError().headers)
 
 
-def test_kinds_of_401_take_the_same_work(admission):
+def test_every_401_does_the_same_work(admission):
     admit(admission)
     took = {name: [] for name in ("missing", "malformed", "unknown", "wrong_secret")}
     for _ in range(400):
@@ -283,19 +283,19 @@ def test_kinds_of_401_take_the_same_work(admission):
 
 
 @pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
-def test_401_waits_for_what_the_read_did_not_take(admission, sleeps, presented):
+def test_401_is_padded_to_minimum_latency(admission, sleeps, presented):
     with pytest.raises(UnauthorizedError):
         admission.identify(presented)
     assert len(sleeps) == 1
     assert 0 < sleeps[0] < UNAUTHORIZED_AFTER_S
 
 
-def test_good_key_does_not_wait(admission, sleeps):
+def test_valid_key_is_not_delayed(admission, sleeps):
     admit(admission)
     assert sleeps == []
 
 
-def test_table_that_is_gone_lets_nobody_pass(admission, table):
+def test_table_failure_rejects_all_requests(admission, table):
     admit(admission)
     table.failing = True
     for presented in (str(KEY), str(new_key())):
@@ -306,7 +306,7 @@ def test_table_that_is_gone_lets_nobody_pass(admission, table):
     admit(admission)
 
 
-def test_endless_change_of_the_key_ends_in_503(table, clock):
+def test_persistent_update_conflict_returns_503(table, clock):
     class Restless(FakeKeyTable):
         def spend(self, seen, plan, **options):
             self.change(KEY.key_id, plan="free" if plan.name == "pro" else "pro")
@@ -318,7 +318,7 @@ def test_endless_change_of_the_key_ends_in_503(table, clock):
     assert table.calls["spend"] == MAX_WRITES
 
 
-def test_another_process_costs_at_most_two_more_writes(table, clock):
+def test_concurrent_process_adds_at_most_two_writes(table, clock):
     ours, theirs = (Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock) for _ in range(2))
     for admission in (ours, theirs):
         admit(admission)
@@ -330,7 +330,7 @@ def test_another_process_costs_at_most_two_more_writes(table, clock):
         assert table.calls["spend"] <= 2
 
 
-def test_64_threads_get_exactly_the_burst(admission):
+def test_concurrent_requests_are_limited_to_burst(admission):
     with ThreadPoolExecutor(64) as threads:
         assert sum(threads.map(lambda _: admitted(admission, 3), range(64))) == 10
 
@@ -346,7 +346,7 @@ def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
     assert table.calls == {"read": 1}
 
 
-def test_usage_of_a_key_over_its_limits_is_shown(admission, table):
+def test_usage_is_available_when_rate_limited(admission, table):
     table.change(KEY.key_id, runs=60, month=202611, tat_us=(NOVEMBER_S + 9) * rate_limits.SECOND_US)
     assert admission.usage(admission.identify([str(KEY)], fresh=True)).left == 0
 
@@ -357,7 +357,7 @@ def test_usage_of_a_revoked_key_is_refused(admission, table):
         admission.usage(admission.identify([str(KEY)], fresh=True))
 
 
-def test_known_keys_are_bounded():
+def test_key_cache_is_bounded():
     known = KnownKeys()
     made = [new_key() for _ in range(MAX_KNOWN + 10)]
     for key in made:
@@ -365,7 +365,7 @@ def test_known_keys_are_bounded():
     assert [known.recall(key.key_id) is None for key in made] == [True] * 10 + [False] * MAX_KNOWN
 
 
-def test_known_key_is_forgotten_in_time():
+def test_key_cache_entry_expires():
     clock = Clock(0.0)
     known = KnownKeys(clock=clock)
     known.remember(record_of(KEY))
@@ -375,7 +375,7 @@ def test_known_key_is_forgotten_in_time():
     assert known.recall(KEY.key_id) is None
 
 
-def test_known_key_is_not_replaced_by_an_answer_that_was_overtaken():
+def test_key_cache_ignores_stale_update():
     known = KnownKeys()
     known.remember(record_of(KEY, tat_us=2))
     known.remember(record_of(KEY, tat_us=1))
@@ -396,5 +396,5 @@ CREDENTIALS = {
 
 
 @pytest.mark.parametrize(("api_keys", "authorizations", "expected"), CREDENTIALS.values(), ids=CREDENTIALS)
-def test_credentials_are_all_that_is_presented(api_keys, authorizations, expected):
+def test_all_presented_keys_are_collected(api_keys, authorizations, expected):
     assert credentials(api_keys, authorizations) == expected

@@ -29,7 +29,7 @@ def test_key_is_parsed_into_id_and_secret():
 
 
 @pytest.mark.parametrize("text", NO_KEYS.values(), ids=NO_KEYS)
-def test_anything_else_is_no_key(text):
+def test_malformed_key_is_rejected(text):
     assert parse(text) is None
 
 
@@ -43,7 +43,7 @@ def test_secret_has_160_bits():
     assert len(set(ALPHABET)) ** api_keys.SECRET_CHARS == 2**160
 
 
-def test_new_secret_for_an_id_keeps_the_id():
+def test_new_secret_preserves_key_id():
     assert new_key(ID).key_id == ID
 
 
@@ -58,16 +58,16 @@ def test_new_signing_secrets_are_well_formed_and_differ():
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", f"whsec_{SECRET}b", f"whsec_{SECRET}\n", f"pk_{ID}_{SECRET}"])
-def test_anything_else_is_no_signing_secret(text):
+def test_malformed_signing_secret_is_rejected(text):
     assert not api_keys.is_signing_secret(text)
 
 
-def test_shown_record_does_not_show_its_signing_secret():
+def test_record_repr_hides_signing_secret():
     secret = api_keys.new_signing_secret()
     assert secret not in repr(record_of(new_key(), signing_secret=secret))
 
 
-def test_record_holds_nothing_of_the_secret():
+def test_record_does_not_contain_secret():
     key = new_key()
     assert key.secret not in str(record_of(key))
 
@@ -84,9 +84,9 @@ OPENINGS = {
 
 
 @pytest.mark.parametrize(("record", "key", "now_s", "member"), OPENINGS.values(), ids=OPENINGS)
-def test_secret_opens_its_key_in_its_time(record, key, now_s, member):
+def test_secret_matches_during_its_validity(record, key, now_s, member):
     assert record.opening_secret(key.sha256, now_s=now_s) == member
 
 
-def test_hash_of_no_secret_opens_nothing():
+def test_placeholder_hash_never_matches():
     assert record_of(CURRENT).opening_secret(api_keys.NO_SHA256, now_s=NOW_S) is None

@@ -29,26 +29,26 @@ def send(sqs, job_queue_url, count):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
 
 
-def test_queue_up_to_the_limit_is_no_overload(sqs, job_queue_url, overload):
+def test_queue_at_limit_accepts_requests(sqs, job_queue_url, overload):
     send(sqs, job_queue_url, 2)
     overload.check()
 
 
-def test_deeper_queue_is_a_503_that_says_when_to_come_back(sqs, job_queue_url, overload):
+def test_queue_above_limit_returns_503_with_retry_after(sqs, job_queue_url, overload):
     send(sqs, job_queue_url, 3)
     with pytest.raises(OverloadedError) as caught:
         overload.check()
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "5"})
 
 
-def test_depth_is_read_once_in_a_while(sqs, overload, clock):
+def test_queue_depth_is_cached_between_refreshes(sqs, overload, clock):
     for _ in range(30):
         overload.check()
         clock.now += READ_EVERY_S / 10
     assert sqs.calls["get_queue_attributes"] == 3
 
 
-def test_overload_ends_with_the_next_reading(sqs, job_queue_url, overload, clock):
+def test_overload_clears_on_next_refresh(sqs, job_queue_url, overload, clock):
     send(sqs, job_queue_url, 3)
     with pytest.raises(OverloadedError):
         overload.check()
@@ -59,7 +59,7 @@ def test_overload_ends_with_the_next_reading(sqs, job_queue_url, overload, clock
     overload.check()
 
 
-def test_depth_that_cannot_be_read_is_no_overload_and_not_asked_for_at_once(sqs, overload, log_records):
+def test_queue_depth_read_failure_fails_open_and_is_not_retried_immediately(sqs, overload, log_records):
     sqs.failures["get_queue_attributes"] += [client_error("ServiceUnavailable")] * 2
     overload.check()
     overload.check()
@@ -67,7 +67,7 @@ def test_depth_that_cannot_be_read_is_no_overload_and_not_asked_for_at_once(sqs,
     assert [record.getMessage() for record in log_records] == ["queue_depth_failed"]
 
 
-def test_one_thread_reads_and_holds_up_nobody(job_queue_url):
+def test_only_one_thread_refreshes_and_others_do_not_block(job_queue_url):
     class SlowSqs:
         calls = 0
 

@@ -8,23 +8,23 @@ from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH
 FREE = PLANS["free"]
 
 
-def test_plans_are_the_ones_that_are_sold():
+def test_plan_names():
     assert {name: plan.name for name, plan in PLANS.items()} == {"free": "free", "pro": "pro", "internal": "internal"}
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_plan_allows_a_request_without_options_and_nothing_that_no_host_takes(plan):
+def test_plan_limits_are_within_contract_bounds(plan):
     assert DEFAULT_TIMEOUT_S <= plan.max_timeout_s <= MAX_TIMEOUT_S
     assert 0 < plan.max_input_bytes <= MAX_INPUT_BYTES
     assert min(plan.requests_per_second, plan.burst, plan.runs_per_month, plan.waiting_jobs) > 0
     assert plan.waiting_jobs <= DEFAULT_MAX_QUEUE_DEPTH / 2  # no key alone is an overload (docs/decisions/012)
 
 
-def test_request_up_to_the_ceiling_is_in_plan():
+def test_request_at_plan_limit_is_accepted():
     require_in_plan(RunRequest(code="1", timeout_s=FREE.max_timeout_s, input="x" * FREE.max_input_bytes), FREE)
 
 
-def test_longer_timeout_names_the_ceiling():
+def test_timeout_above_plan_limit_reports_limit():
     with pytest.raises(NotInPlanError) as caught:
         require_in_plan(RunRequest(code="1", timeout_s=3.1), FREE)
     problem = caught.value.problem
@@ -32,7 +32,7 @@ def test_longer_timeout_names_the_ceiling():
     assert problem.detail == "timeout_s may be at most 3 in the plan free."
 
 
-def test_larger_input_names_the_ceiling_in_bytes():
+def test_input_above_plan_limit_reports_limit_in_bytes():
     with pytest.raises(NotInPlanError) as caught:
         require_in_plan(RunRequest(code="1", input="ü" * 8193), FREE)
     problem = caught.value.problem

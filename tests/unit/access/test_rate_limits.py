@@ -42,7 +42,7 @@ def test_rate_left_follows_the_arrival_time(ahead_us, rate_left, retry_after_s):
     assert (found.rate_left, found.retry_after_s()) == (rate_left, retry_after_s)
 
 
-def test_rate_left_is_what_would_be_admitted():
+def test_remaining_requests_match_admissions():
     for ahead_us in range(0, 2_200_000, 50_000):
         record, admitted = replace(KEY, tat_us=NOW_US + ahead_us), 0
         while not standing(record, PLAN, now_us=NOW_US).retry_after_s():
@@ -51,7 +51,7 @@ def test_rate_left_is_what_would_be_admitted():
         assert standing(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US).rate_left == admitted
 
 
-def test_used_up_month_waits_for_the_next():
+def test_exhausted_quota_retries_next_month():
     found = standing(replace(KEY, month=202611, runs=60), PLAN, now_us=NOW_US)
     assert (found.month_left, found.retry_after_s(), found.month_ends_at) == (0, 10, us(2026, 12, 1) // SECOND_US)
 
@@ -60,15 +60,15 @@ def test_runs_of_an_earlier_month_do_not_count():
     assert standing(replace(KEY, month=202610, runs=60), PLAN, now_us=NOW_US).month_left == 60
 
 
-def test_month_of_a_clock_that_is_ahead_counts():
+def test_future_month_in_record_is_respected():
     assert standing(replace(KEY, month=202612, runs=3), PLAN, now_us=NOW_US).month_left == 57
 
 
-def test_quota_above_a_smaller_plan_leaves_nothing():
+def test_downgraded_plan_has_no_quota_left():
     assert standing(replace(KEY, month=202611, runs=100), PLAN, now_us=NOW_US).month_left == 0
 
 
-def test_december_ends_with_the_year():
+def test_december_rolls_over_to_january():
     assert standing(KEY, PLAN, now_us=us(2026, 12, 31)).month_ends_at == us(2027, 1, 1) // SECOND_US
 
 

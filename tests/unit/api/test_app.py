@@ -68,7 +68,7 @@ def exchange(connection, body=None, *, method="POST", path="/", headers=JSON):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_program_that_ran_is_a_200_with_the_public_members(connection):
+def test_completed_run_returns_200_with_public_fields(connection):
     response, body = exchange(connection, '{"code": "c", "input": "\\u00fc\\ufffe\\ud83d\\ude00"}')
     assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
     assert body == {
@@ -98,7 +98,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
-def test_bad_request_is_a_problem_and_nothing_is_run(connection, jobs, case):
+def test_invalid_request_returns_problem_and_submits_nothing(connection, jobs, case):
     body, headers, status, slug = case
     response, problem = exchange(connection, body, headers=headers)
     assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
@@ -118,7 +118,7 @@ def test_dispatch_error_headers_are_sent(connection, jobs):
     assert (response.status, problem["status"], response.headers["Retry-After"]) == (503, 503, "2")
 
 
-def test_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(connection, jobs, log_records):
+def test_unhandled_exception_returns_500_with_only_request_id(connection, jobs, log_records):
     jobs.error = RuntimeError("secret")
     response, problem = exchange(connection, '{"code": "1"}')
     instance = problem.pop("instance")
@@ -128,7 +128,7 @@ def test_unexpected_exception_is_a_500_that_tells_nothing_but_its_id(connection,
     assert any(record.exc_info and record.exc_info[1] is jobs.error for record in log_records)
 
 
-def test_setting_missing_is_a_500(connection, monkeypatch, log_records):
+def test_missing_setting_returns_500(connection, monkeypatch, log_records):
     monkeypatch.delenv("JOB_QUEUE_URL", raising=False)
     response, problem = exchange(connection, '{"code": "1"}')
     assert (response.status, "JOB_QUEUE_URL" in json.dumps(problem)) == (500, False)
@@ -136,7 +136,7 @@ def test_setting_missing_is_a_500(connection, monkeypatch, log_records):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_other_method_is_a_405_problem_with_allow(connection):
+def test_unsupported_method_returns_405_with_allow_header(connection):
     response, problem = exchange(connection, method="GET", headers={})
     assert (response.status, response.headers["Allow"]) == (405, "POST")
     assert (problem["type"], problem["title"]) == ("about:blank", "Method Not Allowed")
@@ -144,12 +144,12 @@ def test_other_method_is_a_405_problem_with_allow(connection):
 
 @pytest.mark.usefixtures("jobs")
 @pytest.mark.parametrize("body", ['{"code": "1"}', "{}"], ids=["result", "problem"])
-def test_response_is_not_to_be_stored(connection, body):
+def test_response_is_not_cacheable(connection, body):
     assert exchange(connection, body)[0].headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.usefixtures("jobs")
-def test_chunked_body_is_refused_and_the_connection_closed(port):
+def test_chunked_body_returns_411_and_closes_connection(port):
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client, client.makefile("rb") as answer:
         client.sendall(b"POST / HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
         received = answer.read()  # to the end: the server closes
@@ -159,14 +159,14 @@ def test_chunked_body_is_refused_and_the_connection_closed(port):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_body_encoded_in_base64_as_api_gateway_may_is_read():
+def test_base64_encoded_event_body_is_decoded():
     event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
     event |= {"body": base64.b64encode(b'{"code": "c"}').decode(), "isBase64Encoded": True}
     assert api.app(event, LambdaContext("run", 512))["statusCode"] == 200
 
 
 @pytest.mark.usefixtures("jobs")
-def test_body_as_text_as_api_gateway_does_is_read():
+def test_text_event_body_is_read():
     event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
     answer = api.app(event | {"body": '{"code": "ü"}'}, LambdaContext("run", 512))
     assert json.loads(json.dumps(answer))["statusCode"] == 200
@@ -192,7 +192,7 @@ def request_line(records):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_request_is_one_log_line_without_code_input_or_output(connection, log_lines):
+def test_request_log_excludes_code_input_and_output(connection, log_lines):
     exchange(connection, '{"code": "secret1", "input": "secret2"}')
     (text,) = log_lines
     line = json.loads(text)
@@ -214,7 +214,7 @@ def test_problem_log_line_names_type_and_rule_without_input(connection, log_line
     assert "secret" not in text
 
 
-def test_500_log_lines_carry_the_id_of_the_answer(connection, jobs, log_lines):
+def test_500_log_lines_include_response_instance_id(connection, jobs, log_lines):
     jobs.error = RuntimeError("bug")
     problem = exchange(connection, '{"code": "1"}')[1]
     lines = [json.loads(text) for text in log_lines]
@@ -223,7 +223,7 @@ def test_500_log_lines_carry_the_id_of_the_answer(connection, jobs, log_lines):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_line_of_the_next_request_holds_nothing_of_the_last(connection, log_lines):
+def test_log_context_does_not_leak_between_requests(connection, log_lines):
     exchange(connection, '{"code": "1"}')
     exchange(connection, "{}")
     assert "job_status" not in json.loads(log_lines[1])
@@ -242,7 +242,7 @@ def test_import_makes_no_aws_call_and_needs_no_setting():
     assert run.stdout == "0\n"
 
 
-def test_service_asked_for_by_many_threads_is_made_once(monkeypatch):
+def test_components_are_built_once_across_threads(monkeypatch):
     monkeypatch.setenv("JOB_QUEUE_URL", "http://sqs.test/0/jobs")
     monkeypatch.setenv("WEBHOOK_QUEUE_URL", "http://sqs.test/0/webhooks")
     monkeypatch.setenv("KEYS_TABLE", "keys")

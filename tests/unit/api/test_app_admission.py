@@ -36,7 +36,7 @@ def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repe
 get_usage = partial(send, method="GET", path="/usage", body="")
 
 
-def test_good_key_is_admitted_either_way(jobs):
+def test_valid_key_is_accepted_in_either_header(jobs):
     assert send()[0] == 200
     assert send({"Authorization": f"Bearer {KEY}"}, key=None)[0] == 200
     assert [order.key_id for order in jobs.orders] == [KEY_ID] * 2
@@ -54,7 +54,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("path", ["/", "/usage"])
-def test_401s_are_the_same(jobs, path):
+def test_all_401_responses_are_identical(jobs, path):
     method = "POST" if path == "/" else "GET"
     answers = [send(**how, method=method, path=path) for how in REFUSED.values()]
     assert answers == [answers[0]] * len(REFUSED)
@@ -82,7 +82,7 @@ def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
     assert jobs.orders == []
 
 
-def test_admitted_answer_tells_both_limits():
+def test_response_includes_both_rate_limit_policies():
     _, headers, _ = send()
     assert headers["RateLimit-Policy"].startswith('"rate";q=200;w=2, "month";q=10000000;w=')
     assert headers["RateLimit"].startswith('"rate";r=199;t=1, "month";r=9999999;t=')
@@ -97,19 +97,19 @@ AFTER_ADMISSION = {
 
 
 @pytest.mark.parametrize(("request_", "error", "status"), AFTER_ADMISSION.values(), ids=AFTER_ADMISSION)
-def test_failure_after_admission_tells_the_limits_and_has_been_paid_for(jobs, table, request_, error, status):
+def test_error_after_admission_consumes_quota_and_reports_limits(jobs, table, request_, error, status):
     jobs.error = error
     found, headers, _ = send(**request_)
     assert (found, headers.keys() >= LIMITS) == (status, True)
     assert table.records[KEY_ID].runs == 1
 
 
-def test_body_of_a_stranger_is_not_looked_at():
+def test_unauthenticated_body_is_not_parsed():
     for body in ("{", json.dumps({"code": "x" * 70_000}), "x" * 2_000_000):
         assert send(key="x", body=body)[0] == 401
 
 
-def test_rate_used_up_is_a_429_with_retry_after(jobs, table):
+def test_rate_limit_exceeded_returns_429_with_retry_after(jobs, table):
     table.change(KEY_ID, plan="free", tat_us=int((time.time() + 6.5) * rate_limits.SECOND_US))
     status, headers, problem = send()
     assert (status, problem["type"], problem["plan"]) == (429, SLUG + "rate-limited", "free")
@@ -119,7 +119,7 @@ def test_rate_used_up_is_a_429_with_retry_after(jobs, table):
     assert jobs.orders == []
 
 
-def test_quota_used_up_is_a_429_of_its_own_type(table):
+def test_quota_exceeded_returns_429_with_its_own_type(table):
     send()
     table.change(KEY_ID, plan="free", runs=1000)
     status, headers, problem = send()
@@ -133,14 +133,14 @@ def test_quota_used_up_is_a_429_of_its_own_type(table):
     ids=["revoked", "expired"],
 )
 @pytest.mark.parametrize("request_", [send, get_usage], ids=["run", "usage"])
-def test_key_whose_time_is_over_is_a_403_at_the_next_request(table, changes, slug, request_):
+def test_revoked_or_expired_key_returns_403(table, changes, slug, request_):
     assert request_()[0] == 200
     table.change(KEY_ID, **changes)
     status, headers, problem = request_()
     assert (status, problem["type"], headers.keys() >= LIMITS) == (403, SLUG + slug, True)
 
 
-def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(jobs, table):
+def test_request_above_plan_limit_returns_403_with_limit(jobs, table):
     table.change(KEY_ID, plan="free")
     status, headers, problem = send(body=json.dumps({"code": "1", "timeout_s": 5}))
     assert (status, problem["type"], problem["field"], problem["limit_s"]) == (
@@ -156,7 +156,7 @@ def test_more_than_the_plan_allows_is_a_403_that_names_the_ceiling(jobs, table):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_table_that_is_gone_is_a_503_and_nothing_is_run(jobs, table, known):
+def test_key_table_failure_returns_503_and_submits_nothing(jobs, table, known):
     if known:
         send()
     table.failing = True
@@ -167,7 +167,7 @@ def test_table_that_is_gone_is_a_503_and_nothing_is_run(jobs, table, known):
     assert jobs.orders == []
 
 
-def test_overload_is_a_503_that_costs_nothing(jobs, table, sqs, job_queue_url):
+def test_overload_returns_503_without_consuming_quota(jobs, table, sqs, job_queue_url):
     for _ in range(3):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     status, headers, problem = send()
@@ -175,13 +175,13 @@ def test_overload_is_a_503_that_costs_nothing(jobs, table, sqs, job_queue_url):
     assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, jobs.orders) == (True, 0, [])
 
 
-def test_overload_is_not_told_to_strangers(sqs, job_queue_url):
+def test_overload_is_not_revealed_to_unauthenticated_callers(sqs, job_queue_url):
     for _ in range(3):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     assert send(key="x")[0] == 401
 
 
-def test_depth_that_cannot_be_read_does_not_stop_anybody(sqs):
+def test_queue_depth_failure_does_not_reject_requests(sqs):
     sqs.failures["get_queue_attributes"].append(client_error("ServiceUnavailable"))
     assert send()[0] == 200
 
@@ -196,7 +196,7 @@ EACH_KIND = {
 
 
 @pytest.mark.parametrize(("request_", "status"), EACH_KIND.values(), ids=EACH_KIND)
-def test_every_answer_may_be_read_by_a_page_of_another_origin(request_, status):
+def test_every_response_has_cors_headers(request_, status):
     found, headers, _ = request_()
     assert found == status
     assert headers["Access-Control-Allow-Origin"] == "*"
@@ -204,7 +204,7 @@ def test_every_answer_may_be_read_by_a_page_of_another_origin(request_, status):
 
 
 @pytest.mark.parametrize(("path", "method"), [("/", "POST"), ("/usage", "GET")])
-def test_preflight_allows_the_key_without_one(table, path, method):
+def test_preflight_needs_no_key(table, path, method):
     answer = LocalGateway(api.app, Config.create()).handle_request("OPTIONS", path, {"Origin": "http://x.test"}, None)
     headers = answer["headers"]
     assert (answer["statusCode"], headers["Access-Control-Allow-Origin"]) == (200, "*")
@@ -213,7 +213,7 @@ def test_preflight_allows_the_key_without_one(table, path, method):
     assert not table.calls
 
 
-def test_usage_costs_nothing_and_is_shown_to_a_key_over_its_limits(table):
+def test_usage_is_free_and_available_when_rate_limited(table):
     send()
     month = table.records[KEY_ID].month
     table.change(KEY_ID, plan="free", runs=1000, tat_us=int((time.time() + 60) * rate_limits.SECOND_US))
@@ -238,12 +238,12 @@ def test_usage_costs_nothing_and_is_shown_to_a_key_over_its_limits(table):
     }
 
 
-def test_limits_of_one_request_are_not_told_to_the_next():
+def test_rate_limit_headers_do_not_leak_between_requests():
     send()
     assert not LIMITS & send(key=None)[1].keys()
 
 
-def test_log_line_names_key_and_plan_but_never_the_secret(log_lines):
+def test_log_line_includes_key_id_and_plan_but_not_secret(log_lines):
     send()
     send(key=str(replace(KEY, secret=new_key().secret)))
     good, bad = [json.loads(line) for line in log_lines]

@@ -54,7 +54,7 @@ PROMISED = JobRecord(job_id="a" * 32, key_id=KEY.key_id, retry_at=1, expires_at=
 @pytest.mark.parametrize(
     ("prefer", "applied"), [("respond-async", "respond-async"), ("wait=7", "wait=7"), ("wait=99", "wait=25")]
 )
-def test_promise_is_a_202_that_says_where_and_when_to_ask(jobs, prefer, applied):
+def test_pending_job_returns_202_with_location_and_retry_after(jobs, prefer, applied):
     jobs.promised = PROMISED
     status, headers, body = send({"Prefer": prefer})
     assert (status, body) == (202, {"id": "a" * 32, "status": "pending"})
@@ -62,32 +62,32 @@ def test_promise_is_a_202_that_says_where_and_when_to_ask(jobs, prefer, applied)
     assert (headers["Preference-Applied"], headers["Content-Type"]) == (applied, "application/json")
 
 
-def test_promise_that_nobody_asked_for_applies_no_preference(jobs):
+def test_unrequested_202_has_no_preference_applied(jobs):
     jobs.promised = PROMISED
     status, headers, _ = send()
     assert (status, "Preference-Applied" in headers) == (202, False)
 
 
-def test_result_in_time_tells_that_the_wait_was_honoured(jobs):
+def test_result_within_wait_reports_preference_applied(jobs):
     status, headers, _ = send({"Prefer": "wait=7"})
     assert (status, headers["Preference-Applied"], jobs.orders[0].wait_s) == (200, "wait=7", 7)
 
 
-def test_order_without_headers_is_waited_for_as_set(jobs):
+def test_default_wait_is_used_without_prefer_header(jobs):
     send()
     (order,) = jobs.orders
     assert (order.wait_s, order.is_async, order.idempotency_key) == (20.0, False, None)
     assert (order.body, order.plan.name, order.key_id) == (BODY.encode(), "internal", KEY.key_id)
 
 
-def test_preferences_of_all_headers_count_and_together_mean_to_wait_first(jobs):
+def test_multiple_prefer_headers_are_combined(jobs):
     _, headers, _ = send(repeated={"Prefer": ["wait=3", "respond-async"]})
     (order,) = jobs.orders
     assert (order.wait_s, order.is_async) == (3, False)
     assert headers["Preference-Applied"] == "respond-async, wait=3"
 
 
-def test_who_is_called_back_does_not_wait(jobs, table):
+def test_callback_url_disables_wait(jobs, table):
     jobs.promised = PROMISED
     table.change(KEY.key_id, signing_secret=new_signing_secret())
     body = json.dumps({"code": "1", "callback_url": "https://receiver.example/"})
@@ -96,27 +96,27 @@ def test_who_is_called_back_does_not_wait(jobs, table):
 
 
 @pytest.mark.parametrize(("path", "location"), [("/", "/jobs/"), ("/api/", "/api/jobs/"), ("/api", "/api/jobs/")])
-def test_promise_is_where_the_gateway_is(jobs, path, location):
+def test_location_includes_gateway_stage(jobs, path, location):
     jobs.promised = PROMISED
     _, headers, _ = send(full_path=path)  # of a stage api, or a domain of one's own
     assert headers["Location"] == location + PROMISED.job_id
 
 
 @pytest.mark.parametrize(("waiting", "is_counted"), [(0, False), (1, True)])
-def test_jobs_are_counted_while_the_queue_fills(jobs, sqs, job_queue_url, waiting, is_counted):
+def test_sync_jobs_reserve_slot_under_pressure(jobs, sqs, job_queue_url, waiting, is_counted):
     for _ in range(waiting):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     send()
     assert jobs.orders[0].is_counted == is_counted
 
 
-def test_stored_result_of_the_same_request_is_a_200(jobs):
+def test_idempotent_replay_returns_stored_result(jobs):
     jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
     status, headers, body = send({"Idempotency-Key": "k"})
     assert (status, body["id"], "Location" in headers) == (200, "a" * 32, False)
 
 
-def test_stored_result_of_the_same_asynchronous_request_is_the_same_202(jobs):
+def test_idempotent_async_replay_returns_same_202(jobs):
     jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
     status, _, body = send({"Idempotency-Key": "k", "Prefer": "respond-async"})
     assert (status, body) == (202, {"id": "a" * 32, "status": "pending"})
@@ -128,7 +128,7 @@ def test_stored_result_of_the_same_asynchronous_request_is_the_same_202(jobs):
     ids=str,
 )
 @pytest.mark.parametrize("stored", [False, True])
-def test_failure_is_a_problem_that_names_job_and_reason(jobs, reason, status, stored):
+def test_failed_job_returns_problem_with_job_id_and_reason(jobs, reason, status, stored):
     failure = Failure(id="a" * 32, reason=reason)
     jobs.promised = replace(PROMISED, reply=encode(failure)) if stored else failure
     found, headers, problem = send()
@@ -137,7 +137,7 @@ def test_failure_is_a_problem_that_names_job_and_reason(jobs, reason, status, st
 
 
 @pytest.mark.parametrize("value", ["k", " ~!", "x" * 255, "8e03978e-40d5-43e8-bc93-6894a57f9324"])
-def test_idempotency_key_is_handed_on_as_it_is(jobs, value):
+def test_idempotency_key_is_passed_through_unchanged(jobs, value):
     assert send(repeated={"idempotency-key": [value]})[0] == 200
     assert jobs.orders[0].idempotency_key == value
 
@@ -154,13 +154,13 @@ BAD_KEYS = {
 
 
 @pytest.mark.parametrize("values", BAD_KEYS.values(), ids=BAD_KEYS)
-def test_bad_idempotency_key_is_a_400_and_was_paid_for(jobs, table, values):
+def test_invalid_idempotency_key_returns_400_and_consumes_quota(jobs, table, values):
     status, headers, problem = send(repeated={"Idempotency-Key": values})
     assert (status, problem["type"]) == (400, SLUG + "invalid-idempotency-key")
     assert (jobs.orders, table.records[KEY.key_id].runs, "RateLimit" in headers) == ([], 1, True)
 
 
-def test_result_is_shown_as_by_post(job_table):
+def test_get_job_matches_post_response(job_table):
     record = answered(job_table)
     status, headers, body = job(record.job_id)
     assert (status, headers["Content-Type"]) == (200, "application/json")
@@ -169,14 +169,14 @@ def test_result_is_shown_as_by_post(job_table):
     assert "webhook" not in body
 
 
-def test_job_that_is_not_done_is_a_202_to_ask_again(job_table):
+def test_get_unfinished_job_returns_202_with_retry_after(job_table):
     record = held(job_table)
     status, headers, body = job(record.job_id)
     assert (status, body) == (202, {"id": record.job_id, "status": "pending"})
     assert (headers["Retry-After"], "Location" in headers) == ("1", False)
 
 
-def test_result_that_lies_in_the_reply_queue_of_this_process_is_found_by_asking(sqs, job_table):
+def test_get_job_polls_own_reply_queue(sqs, job_table):
     record, replies = held(job_table), api.service().replies
     with replies.expecting(record.job_id), pytest.raises(TimeoutError):
         replies.wait(record.job_id, deadline=0.0)
@@ -185,7 +185,7 @@ def test_result_that_lies_in_the_reply_queue_of_this_process_is_found_by_asking(
 
 
 @pytest.mark.parametrize("reason", FailureReason, ids=str)
-def test_job_that_failed_is_a_200_with_the_problem(job_table, reason):
+def test_get_failed_job_returns_200_with_problem(job_table, reason):
     record = held(job_table)
     job_table.settle(record.job_id, encode(Failure(id=record.job_id, reason=reason)))
     status, _, body = job(record.job_id)
@@ -193,7 +193,7 @@ def test_job_that_failed_is_a_200_with_the_problem(job_table, reason):
     assert (body["problem"]["type"], body["problem"]["job_id"]) == (f"{SLUG}job-failed:{reason}", record.job_id)
 
 
-def test_webhook_is_shown_beside_the_result(job_table):
+def test_get_job_includes_webhook_state(job_table):
     record = answered(job_table, webhook_url="https://receiver.example/secret-path")
     _, _, body = job(record.job_id)
     assert body["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
@@ -204,7 +204,7 @@ NO_IDS = ("x", "A" * 32, "0" * 31, "0" * 33, "waiting:0", "%0a" + "0" * 31, ".."
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_404s_are_the_same_whether_or_not_another_key_has_the_job(job_table, table, method):
+def test_unknown_and_foreign_jobs_return_identical_404(job_table, table, method):
     other = new_key()
     table.records[other.key_id] = record_of(other, plan="internal")
     ids = [answered(job_table).job_id, held(job_table).job_id, "0" * 32, f"waiting:{KEY.key_id}", *NO_IDS]
@@ -215,12 +215,12 @@ def test_404s_are_the_same_whether_or_not_another_key_has_the_job(job_table, tab
 
 
 @pytest.mark.parametrize("job_id", NO_IDS)
-def test_what_no_job_can_be_called_is_not_looked_up(job_table, job_id):
+def test_malformed_job_id_is_not_looked_up(job_table, job_id):
     job_table.failing = True
     assert job(job_id)[0] == 404
 
 
-def test_deleted_job_is_a_204_and_then_gone(job_table):
+def test_delete_returns_204_then_410(job_table):
     for record in (answered(job_table), held(job_table)):
         status, _, body = job(record.job_id, method="DELETE")
         assert (status, body) == (204, None)
@@ -229,13 +229,13 @@ def test_deleted_job_is_a_204_and_then_gone(job_table):
         assert job(record.job_id, method="DELETE")[0] == 204
 
 
-def test_result_whose_time_is_over_is_gone(job_table):
+def test_expired_result_returns_410(job_table):
     record = answered(job_table, kept_until=int(time.time()))
     assert job(record.job_id)[0] == 410
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_job_of_a_stranger_or_a_revoked_key_is_not_shown(job_table, table, method):
+def test_get_job_requires_valid_key(job_table, table, method):
     record = answered(job_table)
     assert job(record.job_id, method=method, key="x")[0] == 401
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
@@ -244,24 +244,24 @@ def test_job_of_a_stranger_or_a_revoked_key_is_not_shown(job_table, table, metho
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_asking_costs_nothing_and_tells_what_is_left(job_table, table, method):
+def test_get_job_is_free_and_reports_limits(job_table, table, method):
     status, headers, _ = job(answered(job_table).job_id, method=method)
     assert (status < 300, headers.keys() >= {"RateLimit", "RateLimit-Policy"}) == (True, True)
     assert table.records[KEY.key_id].runs == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_table_of_jobs_that_is_gone_is_a_503(job_table, method):
+def test_job_table_failure_returns_503(job_table, method):
     job_table.failing = True
     status, headers, problem = job("0" * 32, method=method)
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "jobs-unavailable", "2")
 
 
-def test_damaged_result_is_a_500(job_table):
+def test_corrupt_stored_result_returns_500(job_table):
     assert job(job_table.settle(held(job_table).job_id, "{}").job_id)[0] == 500
 
 
-def test_every_answer_may_be_read_by_a_page_of_another_origin(jobs, job_table):
+def test_every_response_has_cors_headers(jobs, job_table):
     jobs.promised = PROMISED
     answers = [send(), job(answered(job_table).job_id), job(held(job_table).job_id), job("x")]
     answers.append(job(held(job_table).job_id, method="DELETE"))
@@ -281,7 +281,7 @@ def test_preflight_allows_the_headers_and_methods(path, methods):
     assert {"Prefer", "Idempotency-Key"} <= set(headers["Access-Control-Allow-Headers"].split(","))
 
 
-def test_log_line_names_the_job_and_nothing_of_it(job_table, log_lines):
+def test_log_line_includes_job_id_but_no_content(job_table, log_lines):
     record = answered(job_table)
     job(record.job_id)
     (line,) = [json.loads(line) for line in log_lines]

@@ -35,13 +35,13 @@ def record(body, *, message_id="m", group="key"):
     return {"messageId": message_id, "body": body, "attributes": attributes}
 
 
-def test_result_is_stored_for_the_key_of_its_group(results):
+def test_result_is_stored_under_message_group_key(results):
     queue_events.store_result(record(encode(result_of("a"))), results, None)
     queue_events.store_result(record(encode(result_of("b")), group=None), results, None)
     assert results.settled == [(result_of("a"), "key"), (result_of("b"), None)]
 
 
-def test_dead_job_is_answered_with_a_failure_that_says_so(results):
+def test_dead_lettered_job_is_failed(results):
     queue_events.answer_dead_letter(record(encode(JOB)), results)
     assert results.settled == [(Failure(id=JOB.id, reason=FailureReason.DEAD_LETTER), "key")]
 
@@ -58,13 +58,13 @@ STORE = partial(queue_events.store_result, hosts=None)
         (queue_events.answer_dead_letter, encode(result_of("a"))),
     ],
 )
-def test_message_of_another_kind_is_an_error(results, handle, body):
+def test_unexpected_message_kind_raises(results, handle, body):
     with pytest.raises(ContractError):
         handle(record(body), results)
     assert results.settled == []
 
 
-def test_bad_messages_of_a_batch_come_again_and_no_others(results, log_records):
+def test_only_failed_messages_of_batch_are_retried(results, log_records):
     results.failing = {"b"}
     bodies = {"1": encode(result_of("a")), "2": "{", "3": encode(result_of("b")), "4": encode(result_of("c"))}
     event = {"Records": [record(body, message_id=message_id) for message_id, body in bodies.items()]}
@@ -76,7 +76,7 @@ def test_bad_messages_of_a_batch_come_again_and_no_others(results, log_records):
     ]  # fmt: skip
 
 
-def test_log_lines_name_message_and_job_but_nothing_of_the_customers(results, module_log_lines):
+def test_log_lines_include_ids_but_no_customer_data(results, module_log_lines):
     event = {"Records": [record(encode(JOB), message_id="m1"), record(encode(result_of("a", stdout="secret")))]}
     queue_events.each(event, lambda each: queue_events.answer_dead_letter(each, results))
     answered, failed = [json.loads(line) for line in module_log_lines]
@@ -93,7 +93,7 @@ EVENT_HANDLERS = {
 
 @pytest.mark.usefixtures("jobs")
 @pytest.mark.parametrize(("function", "body", "status"), EVENT_HANDLERS.values(), ids=EVENT_HANDLERS)
-def test_event_of_lambda_stores_what_its_key_may_ask_for(job_table, function, body, status):
+def test_lambda_event_stores_result_visible_to_its_key(job_table, function, body, status):
     event = {"Records": [record(body), record("{", message_id="bad")]}
     assert function(event, None) == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
     ((job_id, held),) = job_table.records.items()

@@ -44,7 +44,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize(("body", "expected"), GOOD.values(), ids=GOOD)
-def test_good_body_becomes_a_request(body, expected):
+def test_valid_body_is_parsed(body, expected):
     assert parse(body) == expected
 
 
@@ -113,18 +113,18 @@ BAD = {  # body: field, rule
 
 
 @pytest.mark.parametrize(("body", "field", "rule"), BAD.values(), ids=BAD)
-def test_bad_body_is_a_400_that_names_field_and_rule(body, field, rule):
+def test_invalid_body_returns_400_with_field_and_rule(body, field, rule):
     problem = problem_of(body)
     assert (problem.status, problem.type) == (400, "urn:python-exec:problem:invalid-request")
     assert (problem.field, problem.rule) == (field, rule)
 
 
 @pytest.mark.parametrize("body", [body for body, _, _ in BAD.values()], ids=BAD)
-def test_problem_is_short_whatever_was_sent(body):
+def test_problem_size_is_bounded(body):
     assert len(problem_of(body).detail) < 100
 
 
-def test_every_rule_has_a_bad_body():
+def test_every_rule_is_covered():
     tested = {rule for _, _, rule in BAD.values()} | {"content_type", "max_bytes", "async_only"}
     assert tested == set(run_request.Rule)
 
@@ -139,16 +139,16 @@ def test_field_cap_counts_utf8_bytes(filler, field, limit_bytes):
     assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, len((text + filler).encode()))
 
 
-def test_caps_are_those_of_the_contract():
+def test_field_limits_match_contract():
     assert (contract.MAX_CODE_BYTES, contract.MAX_INPUT_BYTES) == (CODE, INPUT)
 
 
-def test_largest_fields_fully_escaped_are_below_the_body_cap():
+def test_fully_escaped_maximum_fields_fit_body_limit():
     body = {"code": "\x01" * CODE, "input": "\x01" * INPUT, "timeout_s": 3}
     assert parse(json.dumps(body, indent=4).encode()).input == "\x01" * INPUT
 
 
-def test_accepted_request_makes_a_valid_job():
+def test_valid_request_produces_valid_job():
     wanted = parse({"code": "\x01" * CODE, "input": "\U0001f600" * (INPUT // 4), "timeout_s": 10})
     job = contract.Job(
         id="0" * 32,
@@ -163,20 +163,20 @@ def test_accepted_request_makes_a_valid_job():
     assert contract.decode_job(contract.encode(job)) == job
 
 
-def test_long_callback_url_is_a_413():
+def test_long_callback_url_returns_413():
     url = "https://receiver.example/" + "x" * 2023
     assert parse({"code": "1", "callback_url": url}).callback_url == url
     problem = problem_of({"code": "1", "callback_url": url + "x"})
     assert (problem.status, problem.field, problem.limit_bytes) == (413, "callback_url", 2048)
 
 
-def test_local_stack_may_call_back_to_itself():
+def test_local_webhooks_allow_loopback_callback_url():
     body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
     wanted = parse_run_request(body, content_type="application/json", local_webhooks=True)
     assert wanted.callback_url == "http://127.0.0.1:9000/"
 
 
-def test_callback_url_of_a_request_that_waits_is_refused():
+def test_callback_url_without_respond_async_is_rejected():
     with pytest.raises(ProblemError) as caught:
         run_request.require_async(RunRequest(code="1", callback_url=HOOK), respond_async=False)
     problem = caught.value.problem
@@ -184,11 +184,11 @@ def test_callback_url_of_a_request_that_waits_is_refused():
 
 
 @pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
-def test_other_requests_are_not(url, respond_async):
+def test_requests_without_callback_url_are_accepted(url, respond_async):
     run_request.require_async(RunRequest(code="1", callback_url=url), respond_async=respond_async)
 
 
-def test_body_above_the_cap_is_not_parsed():
+def test_oversized_body_is_rejected_before_parsing():
     problem = problem_of(b"{" * (MAX_BODY_BYTES + 1))
     assert (problem.status, problem.field, problem.rule) == (413, None, "max_bytes")
     assert (problem.limit_bytes, problem.actual_bytes) == (MAX_BODY_BYTES, MAX_BODY_BYTES + 1)
@@ -224,7 +224,7 @@ def test_json_content_type_is_accepted(content_type):
         "text/plain; application/json",
     ],
 )
-def test_other_content_type_is_a_415(content_type):
+def test_unsupported_content_type_returns_415(content_type):
     problem = problem_of({"code": "1"}, content_type)
     assert (problem.status, problem.rule) == (415, "content_type")
     assert problem.type == "urn:python-exec:problem:unsupported-media-type"

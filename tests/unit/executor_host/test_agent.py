@@ -87,67 +87,67 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
     assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", 1.5)]
 
 
-def test_result_says_how_long_the_job_was_queued(agent, queue):
+def test_result_includes_queue_time(agent, queue):
     assert 2000 <= answer(queue, job()).usage.queued_ms < 20_000
 
 
-def test_job_from_a_clock_ahead_of_ours_was_queued_for_no_time(agent, queue):
+def test_queue_time_is_never_negative(agent, queue):
     assert answer(queue, job(submitted_at=time.time() + 100)).usage.queued_ms == 0
 
 
-def test_each_job_has_a_sandbox_of_its_own(agent, engine, queue):
+def test_each_job_gets_a_fresh_sandbox(agent, engine, queue):
     for _ in range(30):
         answer(queue, job())
     assert max(len(sandbox.ran) for sandbox in engine.started) == 1
 
 
-def test_expired_job_is_answered_and_not_run(agent, engine, queue):
+def test_expired_job_is_failed_without_running(agent, engine, queue):
     sent = job(expires_at=time.time() - 1)
     assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.EXPIRED)
     eventually(lambda: len(queue.deleted) == 1)
     assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
 
 
-def test_undecodable_message_is_left_for_the_dead_letter_queue(agent, queue):
+def test_malformed_message_is_not_deleted(agent, queue):
     queue.put("no job")
     assert isinstance(answer(queue, job()), Result)
     eventually(lambda: len(queue.deleted) == 1)
     assert "no job" not in {delivery.body for delivery in queue.deleted}
 
 
-def test_sandbox_that_breaks_is_tried_again_with_another(agent, engine, queue):
+def test_sandbox_failure_retries_job_in_new_sandbox(agent, engine, queue):
     engine.outcomes += [SandboxError("died")] * (SANDBOXES_PER_JOB - 1)
     reply = answer(queue, job())
     assert reply.status is Status.OK
 
 
-def test_job_whose_sandboxes_all_break_is_answered_so(engine, queue, start):
+def test_repeated_sandbox_failure_returns_sandbox_error(engine, queue, start):
     engine.outcomes += [SandboxError("died")] * SANDBOXES_PER_JOB
     start(engine, size=1, workers=1)
     sent = job()
     assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX)
 
 
-def test_sandbox_that_dies_in_hand_is_replaced_before_the_next_job(agent, engine, queue):
+def test_dead_sandbox_is_replaced_before_next_job(agent, engine, queue):
     eventually(lambda: len(engine.started) == 4)  # two in hand, two in the pool
     for sandbox in engine.started[:2]:
         sandbox.alive = False
     assert answer(queue, job()).status is Status.OK
 
 
-def test_queue_service_that_comes_back_is_used_again(agent, queue, monkeypatch):
+def test_agent_recovers_after_queue_outage(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
     queue.failures["receive"] += [QueueError("gone")] * 5
     assert answer(queue, job()).status is Status.OK
 
 
-def test_reply_queue_that_is_too_new_is_tried_again(agent, queue, monkeypatch):
+def test_reply_to_newly_created_queue_is_retried(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("new")] * (REPLY_ATTEMPTS - 1)
     assert answer(queue, job()).status is Status.OK
 
 
-def test_reply_whose_queue_is_gone_goes_to_the_results_queue(agent, queue, monkeypatch):
+def test_reply_falls_back_to_results_queue_when_reply_queue_is_missing(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("gone")] * REPLY_ATTEMPTS
     sent = job()
@@ -162,21 +162,21 @@ LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}}
 
 
 @pytest.mark.parametrize("changes", LATE.values(), ids=LATE)
-def test_reply_that_nobody_waits_for_goes_to_the_results_queue(agent, queue, changes):
+def test_late_or_async_reply_goes_to_results_queue(agent, queue, changes):
     sent = job(**changes)
     queue.put(encode(sent), group="key")
     reply = queue.next_sent(RESULTS)
     assert (decode_reply(reply).id, queue.groups[reply]) == (sent.id, "key")
 
 
-def test_result_waits_for_a_queue_service_that_is_gone(agent, engine, queue, monkeypatch):
+def test_result_is_retried_during_queue_outage(agent, engine, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")] * 5
     assert answer(queue, job()).status is Status.OK
     assert [len(sandbox.ran) for sandbox in engine.started if sandbox.ran] == [1]
 
 
-def test_job_whose_result_nobody_took_is_not_deleted(agent, queue, monkeypatch):
+def test_job_is_not_deleted_when_result_cannot_be_sent(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.SEND_WITHIN_S", 0.0)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]
     unanswered, answered = job(), job()
@@ -187,7 +187,7 @@ def test_job_whose_result_nobody_took_is_not_deleted(agent, queue, monkeypatch):
     assert [delivery.body for delivery in queue.deleted] == [encode(answered)]
 
 
-def test_job_is_held_while_it_runs_and_no_longer(agent, engine, queue, monkeypatch):
+def test_visibility_is_extended_only_while_job_runs(agent, engine, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 10 * ONCE_S)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # the job is in hand meanwhile
     queue.failures["hold"] += [QueueError("unreachable")]  # is survived
@@ -202,7 +202,7 @@ def test_job_is_held_while_it_runs_and_no_longer(agent, engine, queue, monkeypat
     assert len(queue.held) == beats
 
 
-def test_agent_takes_no_job_without_a_sandbox(engine, queue, start):
+def test_agent_does_not_receive_without_sandbox(engine, queue, start):
     engine.failing = True
     queue.failures["receive"] += [QueueError("must not be asked")]
     start(engine, size=1, workers=1)
@@ -210,7 +210,7 @@ def test_agent_takes_no_job_without_a_sandbox(engine, queue, start):
     assert len(queue.failures["receive"]) == 1
 
 
-def test_engine_that_was_lost_is_told_once_and_used_again(engine, queue, agent, caplog):
+def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, caplog):
     caplog.set_level("INFO", logger="executor_host")
     eventually(lambda: metrics.ENGINE_UP._value.get() == 1)
     engine.failing = True
@@ -224,7 +224,7 @@ def test_engine_that_was_lost_is_told_once_and_used_again(engine, queue, agent, 
     assert "engine_up" in [record.message for record in caplog.records]
 
 
-def test_stopping_agent_runs_what_a_poll_under_way_brought(agent, engine, queue):
+def test_job_received_during_shutdown_is_run(agent, engine, queue):
     eventually(lambda: len(engine.started) == 4)
     agent._stopping.set()
     queue.put(encode(job()))
@@ -233,7 +233,7 @@ def test_stopping_agent_runs_what_a_poll_under_way_brought(agent, engine, queue)
     assert queue.given_back == []
 
 
-def test_stopping_agent_gives_back_a_job_without_a_sandbox(engine, queue, start):
+def test_shutdown_releases_job_without_sandbox(engine, queue, start):
     engine.outcomes += [SandboxError("died")] * 6
     agent = start(engine, size=1, workers=1)
     eventually(lambda: len(engine.started) == 2)
@@ -260,7 +260,7 @@ def start_without_docker(engine, queue, start, monkeypatch):
     return start_without_docker
 
 
-def test_job_that_gets_no_sandbox_is_given_back_and_not_taken_again_without_one(engine, queue, start_without_docker):
+def test_job_without_sandbox_is_released(engine, queue, start_without_docker):
     start_without_docker()
     sent = job()
     queue.put(encode(sent))
@@ -271,7 +271,7 @@ def test_job_that_gets_no_sandbox_is_given_back_and_not_taken_again_without_one(
     assert decode_reply(queue.next_sent(REPLIES)).status is Status.OK
 
 
-def test_job_that_cannot_be_given_back_is_held_no_longer(engine, queue, start_without_docker, monkeypatch):
+def test_failed_release_stops_extending_visibility(engine, queue, start_without_docker, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
     queue.failures["give_back"] += [QueueError("unreachable")]
     start_without_docker()

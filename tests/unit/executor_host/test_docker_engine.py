@@ -10,17 +10,17 @@ from infra.local.docker_daemon import Daemon, EngineError
 NOBODY_ANSWERS = "unix:///nonexistent/docker.sock"
 
 
-def test_configured_address_that_does_not_answer_is_an_error(monkeypatch):
+def test_unreachable_docker_host_is_an_error(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", NOBODY_ANSWERS)
     with pytest.raises(EngineError, match=NOBODY_ANSWERS), docker_daemon.docker_engine():
         pass
 
 
-def test_malformed_address_does_not_answer():
+def test_malformed_docker_host_is_unreachable():
     assert not docker_daemon.answers("nonsense://")
 
 
-def test_no_engine_without_root_says_what_to_do(monkeypatch):
+def test_missing_docker_without_root_explains_how_to_fix(monkeypatch):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(docker_daemon, "_configured_addresses", list)
     monkeypatch.setattr(docker_daemon.os, "geteuid", lambda: 1000)
@@ -31,12 +31,12 @@ def test_no_engine_without_root_says_what_to_do(monkeypatch):
 @pytest.mark.parametrize(
     "content", ["", "not a number", "999999999", "1"], ids=["empty", "text", "gone", "other program"]
 )
-def test_stale_pid_file_is_no_running_engine(tmp_path: Path, content: str):
+def test_stale_pid_file_is_ignored(tmp_path: Path, content: str):
     daemon = Daemon(run=tmp_path, data=tmp_path)
     daemon.pidfile.write_text(content)
     assert not docker_daemon._runs(daemon)
 
 
-def test_configured_address_excludes_all_others(monkeypatch):
+def test_docker_host_overrides_discovery(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", NOBODY_ANSWERS)
     assert docker_daemon._configured_addresses() == [NOBODY_ANSWERS]

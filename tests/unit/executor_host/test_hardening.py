@@ -36,18 +36,18 @@ def test_container_has_no_network_and_one_stdin():
     assert (CONFIG["NetworkDisabled"], CONFIG["OpenStdin"], CONFIG["StdinOnce"]) == (True, True, True)
 
 
-def test_nothing_of_the_host_is_mounted_or_shared():
+def test_no_host_mounts_or_shared_namespaces():
     shared = {"Binds", "Mounts", "Devices", "Privileged", "CapAdd", "PidMode", "UTSMode", "UsernsMode", "VolumesFrom"}
     assert shared & set(CONFIG["HostConfig"]) == set()
 
 
-def test_every_sandbox_has_a_user_of_its_own():
+def test_each_sandbox_gets_unique_uid():
     users = {container_config("the-image", agent="the-agent")["User"] for _ in range(100)}
     assert len(users) == 100
     assert all(1 << 30 <= int(user.split(":")[0]) < 1 << 31 for user in users)
 
 
-def test_new_privileges_are_off_and_the_profile_is_ours():
+def test_no_new_privileges_and_custom_seccomp_profile():
     no_new_privileges, seccomp = CONFIG["HostConfig"]["SecurityOpt"]
     assert no_new_privileges == "no-new-privileges"
     profile = json.loads(seccomp.removeprefix("seccomp="))
@@ -61,13 +61,13 @@ def test_new_privileges_are_off_and_the_profile_is_ours():
     "open_by_handle_at sched_setscheduler sched_setattr seccomp shmget semget msgget mq_open inotify_init1 "
     "fanotify_init timer_create rt_sigqueueinfo personality setuid setgid setgroups capset".split(),
 )
-def test_call_that_no_program_needs_is_not_allowed(call):
+def test_unneeded_syscalls_are_denied(call):
     profile = json.loads(CONFIG["HostConfig"]["SecurityOpt"][1].removeprefix("seccomp="))
     allowed = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
     assert call not in allowed
 
 
-def test_gvisor_counts_its_own_threads():
+def test_gvisor_raises_pids_limit():
     config = container_config("the-image", agent="the-agent", runtime="runsc")["HostConfig"]
     assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 1024)
     assert {"Name": "nproc", "Soft": 64, "Hard": 64} in config["Ulimits"]

@@ -30,7 +30,7 @@ def told(changes, **how):
     return {(name, *dimensions.values()): value for name, dimensions, value in rows}
 
 
-def test_minute_in_which_nothing_happened_says_that_the_host_is_up():
+def test_idle_minute_reports_host_up():
     metrics.ENGINE_UP.set(1)
     rows = told(cloudwatch.Changes(namespace="PythonExec"))
     assert {name for name, *_ in rows} == {
@@ -39,7 +39,7 @@ def test_minute_in_which_nothing_happened_says_that_the_host_is_up():
     assert (rows["HostUp",], rows["EngineGone",], rows["SandboxErrors",]) == (1, 0, 0)
 
 
-def test_what_was_counted_is_told_once():
+def test_counter_increments_are_reported_once():
     changes = cloudwatch.Changes(namespace="PythonExec")
     metrics.JOBS.labels("ok").inc(3)
     metrics.JOBS.labels("timeout").inc()
@@ -51,12 +51,12 @@ def test_what_was_counted_is_told_once():
     assert again["SandboxErrors",] == 0
 
 
-def test_what_was_before_the_agent_began_to_tell_is_not_told():
+def test_counts_before_start_are_not_reported():
     metrics.JOBS.labels("error").inc(5)
     assert ("Jobs", "error") not in told(cloudwatch.Changes(namespace="PythonExec"))
 
 
-def test_waits_are_told_as_milliseconds_within_their_bucket():
+def test_queue_wait_is_reported_in_milliseconds():
     changes = cloudwatch.Changes(namespace="PythonExec")
     for seconds in (0.004, 0.004, 0.2, 700):
         metrics.QUEUED_SECONDS.observe(seconds)
@@ -65,14 +65,14 @@ def test_waits_are_told_as_milliseconds_within_their_bucket():
     assert 300_000 < waits[3] <= 900_000
 
 
-def test_many_waits_are_a_hundred_quantiles():
+def test_queue_waits_are_summarized_to_100_values():
     values = cloudwatch.quantiles([(0.1, 900.0), (1.0, 90.0), (float("inf"), 10.0)])
     assert len(values) == cloudwatch.MAX_VALUES
     assert values == sorted(values)
     assert (sum(value <= 0.1 for value in values), sum(value == 1.0 for value in values)) == (90, 1)
 
 
-def test_engine_that_is_gone_and_an_agent_that_stops_are_told():
+def test_docker_outage_and_shutdown_are_reported():
     metrics.ENGINE_UP.set(0)
     rows = told(cloudwatch.Changes(namespace="PythonExec"), is_up=False)
     assert (rows["EngineGone",], rows["HostUp",]) == (1, 0)
@@ -99,7 +99,7 @@ def lines(monkeypatch):
     logger.removeHandler(handler)
 
 
-def test_host_reports_at_once_and_again(queue, lines):
+def test_host_reports_immediately_and_periodically(queue, lines):
     reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
     reporter.start()
     first, second = [decode_from_host(queue.next_sent(RESULTS)) for _ in range(2)]
@@ -109,7 +109,7 @@ def test_host_reports_at_once_and_again(queue, lines):
     assert time.time() - 5 < first.sent_at < second.sent_at
 
 
-def test_report_that_cannot_be_sent_is_followed_by_another(queue):
+def test_report_failure_does_not_stop_reporting(queue):
     queue.failures[f"send to {RESULTS}"] = [QueueError("down")]
     reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=0.02)
     reporter.start()
@@ -117,7 +117,7 @@ def test_report_that_cannot_be_sent_is_followed_by_another(queue):
     reporter.stop()
 
 
-def test_agent_that_stops_tells_what_it_did_since_the_last_line(queue, lines):
+def test_shutdown_reports_final_counts(queue, lines):
     reporter = Reporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", every_s=60)
     reporter.start()
     queue.next_sent(RESULTS)
@@ -128,7 +128,7 @@ def test_agent_that_stops_tells_what_it_did_since_the_last_line(queue, lines):
     assert REPORTS_PER_LINE * 20 == 60
 
 
-def test_formatters_of_both_sides_write_the_same_members():
+def test_api_and_agent_log_formats_match():
     record = logging.makeLogRecord({"msg": "e", "levelname": "INFO", "name": "n", "x": 1})
     ours = logs.formatter().format(record)
     api_logs.begin()

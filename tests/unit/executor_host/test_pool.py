@@ -29,7 +29,7 @@ def open_pool(engine):
         pool.close(5)
 
 
-def test_opened_pool_fills_up_to_its_size_and_no_further(engine, open_pool):
+def test_pool_fills_to_size(engine, open_pool):
     open_pool(size=3)
     eventually(lambda: len(engine.started) == 3)
     time.sleep(0.05)
@@ -48,7 +48,7 @@ def test_each_sandbox_is_taken_once(engine, open_pool):
     assert len({sandbox.id for sandbox in taken}) == 40
 
 
-def test_no_more_than_the_builders_start_at_once(engine, open_pool):
+def test_concurrent_starts_are_limited(engine, open_pool):
     engine.start_takes_s = 0.02
     pool = open_pool(size=8, builders=3)
     for _ in range(20):
@@ -56,7 +56,7 @@ def test_no_more_than_the_builders_start_at_once(engine, open_pool):
     assert engine.most_starting == 3
 
 
-def test_take_from_an_empty_pool_gives_none_in_time(engine, open_pool):
+def test_acquire_from_empty_pool_times_out(engine, open_pool):
     engine.failing = True
     pool = open_pool()
     began = time.monotonic()
@@ -64,7 +64,7 @@ def test_take_from_an_empty_pool_gives_none_in_time(engine, open_pool):
     assert 0.1 <= time.monotonic() - began < 5
 
 
-def test_sandbox_that_died_while_it_waited_is_never_handed_out(engine, open_pool):
+def test_dead_sandbox_is_not_acquired(engine, open_pool):
     pool = open_pool(size=2)
     eventually(lambda: len(engine.started) == 2)
     dead = engine.started[:2]
@@ -73,7 +73,7 @@ def test_sandbox_that_died_while_it_waited_is_never_handed_out(engine, open_pool
     assert pool.take(5) not in dead
 
 
-def test_sandbox_that_died_while_it_waited_is_replaced_and_removed(engine, open_pool):
+def test_dead_idle_sandbox_is_replaced(engine, open_pool):
     open_pool(size=2)
     eventually(lambda: len(engine.started) == 2)
     dead = engine.started[0]
@@ -81,7 +81,7 @@ def test_sandbox_that_died_while_it_waited_is_replaced_and_removed(engine, open_
     eventually(lambda: len(engine.started) == 3 and dead.id not in engine.created_at)
 
 
-def test_pool_fills_again_when_the_engine_is_back(engine, open_pool):
+def test_pool_refills_after_docker_outage(engine, open_pool):
     engine.failing = True
     pool = open_pool()
     assert pool.take(0.05) is None
@@ -89,13 +89,13 @@ def test_pool_fills_again_when_the_engine_is_back(engine, open_pool):
     assert pool.take(10) is not None
 
 
-def test_container_of_an_earlier_agent_is_removed_at_start(engine, open_pool):
+def test_orphan_from_previous_agent_is_removed_at_startup(engine, open_pool):
     engine.created_at["left behind"] = time.time()
     open_pool()
     eventually(lambda: "left behind" not in engine.created_at)
 
 
-def test_sandbox_that_is_taken_is_no_leftover(engine, open_pool):
+def test_sandbox_in_use_is_not_removed_as_orphan(engine, open_pool):
     pool = open_pool(size=1)
     sandbox = pool.take(5)
     engine.created_at[sandbox.id] = time.time() - 3600
@@ -103,7 +103,7 @@ def test_sandbox_that_is_taken_is_no_leftover(engine, open_pool):
     assert sandbox.id in engine.created_at
 
 
-def test_finished_sandbox_that_could_not_be_removed_is_swept(engine, open_pool):
+def test_released_sandbox_is_removed_by_next_sweep(engine, open_pool):
     pool = open_pool(size=1)
     sandbox = pool.take(5)
     engine.created_at[sandbox.id] = time.time() - 3600
@@ -112,7 +112,7 @@ def test_finished_sandbox_that_could_not_be_removed_is_swept(engine, open_pool):
     assert sandbox.id not in engine.created_at
 
 
-def test_closed_pool_leaves_nothing(engine, open_pool):
+def test_stop_removes_all_containers(engine, open_pool):
     engine.start_takes_s = 0.05
     pool = open_pool(size=4)
     pool.take(5)
@@ -120,7 +120,7 @@ def test_closed_pool_leaves_nothing(engine, open_pool):
     assert engine.created_at == {}
 
 
-def test_take_from_a_closed_pool_gives_none_at_once(engine, open_pool):
+def test_acquire_from_stopped_pool_returns_none_immediately(engine, open_pool):
     pool = open_pool()
     pool.close(5)
     began = time.monotonic()

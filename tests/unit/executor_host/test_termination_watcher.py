@@ -117,17 +117,17 @@ def events_of(rounds, **fake):
         pytest.param([500, {STATE: "Terminated"}], id="metadata-fails-once"),
     ],
 )
-def test_host_that_leaves_stops_its_agent_once_and_then_lets_go(rounds):
+def test_termination_notice_stops_agent_once_then_completes_lifecycle_hook(rounds):
     assert events_of(rounds) == ["stopped", COMPLETED]
 
 
-def test_hook_that_cannot_be_completed_is_logged_and_left_to_its_time_out(caplog):
+def test_lifecycle_hook_failure_is_logged(caplog):
     with caplog.at_level(logging.ERROR):
         assert events_of([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
     assert [record.message for record in caplog.records] == ["hook_not_completed"]
 
 
-def test_metadata_that_is_not_there_is_none():
+def test_missing_metadata_returns_none():
     with served([{}]) as metadata:
         assert metadata.read("spot/instance-action") is None
         assert metadata.read("instance-id") == "i-0"

@@ -33,7 +33,7 @@ def missed_beats():
     return metrics.MISSED_BEATS._value.get()
 
 
-def test_batch_that_fails_costs_no_other_its_beat(start):
+def test_failed_batch_does_not_affect_other_batches(start):
     queue, before = FakeJobQueue(), missed_beats()
     queue.failures["hold"] += [QueueError("unreachable")]
     start(queue, every_s=0.5)
@@ -56,14 +56,14 @@ class StuckQueue(FakeJobQueue):
         return super().hold(deliveries, for_s=for_s)
 
 
-def test_batch_that_gets_no_answer_delays_neither_the_others_nor_the_next_beat(start):
+def test_hanging_batch_does_not_block_other_batches_or_next_interval(start):
     queue = StuckQueue()
     start(queue, every_s=0.05)
     eventually(lambda: {body for body, _ in queue.held} == {delivery.body for delivery in DELIVERIES}, timeout_s=5)
     queue.answered.set()
 
 
-def test_call_without_an_answer_ends_within_the_hold(monkeypatch):
+def test_client_timeout_is_shorter_than_visibility_timeout(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     config = SqsJobQueue("https://queue", workers=1)._sqs.meta.config
     attempt_s = config.connect_timeout + config.read_timeout

@@ -26,13 +26,13 @@ def get(path="/health", key=None, method="GET", body=b""):
     return answer["statusCode"], json.loads(answer["body"])
 
 
-def test_health_without_a_key_asks_nobody(monkeypatch):
+def test_health_without_key_makes_no_aws_calls(monkeypatch):
     monkeypatch.setattr(api, "service", lambda: pytest.fail("it is asked"))
     assert get() == (200, {"status": "ok"})
 
 
 @pytest.mark.usefixtures("jobs")
-def test_health_tells_an_operator_of_queue_and_hosts(sqs, job_queue_url, hosts):
+def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts):
     for _ in range(3):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="x")
     sqs.receive_message(QueueUrl=job_queue_url)
@@ -48,19 +48,19 @@ def test_health_tells_an_operator_of_queue_and_hosts(sqs, job_queue_url, hosts):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_health_without_hosts_says_so():
+def test_health_without_hosts_reports_no_hosts():
     assert get(key=str(KEY))[1]["status"] == "no_hosts"
 
 
 @pytest.mark.usefixtures("jobs")
-def test_customer_learns_no_more_than_everybody(table, sqs):
+def test_health_for_customer_matches_anonymous_response(table, sqs):
     table.change(KEY.key_id, plan="pro")
     assert get(key=str(KEY)) == (200, {"status": "ok"})
     assert sqs.calls["get_queue_attributes"] == 0
 
 
 @pytest.mark.usefixtures("jobs")
-def test_key_that_is_revoked_or_wrong_is_refused(table):
+def test_health_with_invalid_or_revoked_key_is_rejected(table):
     assert get(key="pk_x")[0] == 401
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     assert get(key=str(KEY))[0] == 403
@@ -68,7 +68,7 @@ def test_key_that_is_revoked_or_wrong_is_refused(table):
 
 @pytest.mark.parametrize("what", ["queue", "table"])
 @pytest.mark.usefixtures("jobs")
-def test_health_is_a_503_when_it_cannot_be_known(sqs, hosts, what):
+def test_health_dependency_failure_returns_503(sqs, hosts, what):
     if what == "queue":
         sqs.failures["get_queue_attributes"] = [client_error("Down")]
     hosts.failing = what == "table"
@@ -76,7 +76,7 @@ def test_health_is_a_503_when_it_cannot_be_known(sqs, hosts, what):
     assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-unknown")
 
 
-def test_report_of_a_host_is_stored_and_a_bad_message_comes_again(hosts):
+def test_host_report_is_stored_and_malformed_message_is_retried(hosts):
     records = [
         {"messageId": name, "body": body, "attributes": {}} for name, body in (("a", encode(REPORT)), ("b", "nothing"))
     ]
@@ -86,13 +86,13 @@ def test_report_of_a_host_is_stored_and_a_bad_message_comes_again(hosts):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_log_line_of_a_request_holds_its_metrics(log_lines):
+def test_request_log_line_includes_metrics(log_lines):
     get("/usage", key=str(KEY))
     assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
 
 
 @pytest.mark.usefixtures("jobs")
-def test_refusal_is_counted_by_its_reason_and_in_all(log_lines):
+def test_rejection_is_counted_by_reason_and_in_total(log_lines):
     get("/usage", key="pk_x")
     assert metrics_of(log_lines[0]) == [
         ("Requests", {}, 1),
@@ -102,18 +102,18 @@ def test_refusal_is_counted_by_its_reason_and_in_all(log_lines):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_body_that_is_refused_is_no_refusal_of_admission(log_lines):
+def test_validation_error_is_not_counted_as_rejection(log_lines):
     assert get("/", key=str(KEY), method="POST", body=b"{}")[0] in {400, 415}
     assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
 
 
-def test_values_of_a_request_are_not_those_of_the_next():
+def test_metrics_do_not_leak_between_requests():
     metrics.put("LateReplies", 1)
     metrics.begin()
     assert "LateReplies" not in metrics.of_request(None)
 
 
-def test_process_that_begins_to_serve_is_counted(monkeypatch, log_lines):
+def test_cold_start_is_counted(monkeypatch, log_lines):
     settings = {
         "JOB_QUEUE_URL": "http://q",
         "WEBHOOK_QUEUE_URL": "http://w",

@@ -41,7 +41,7 @@ LOADS = {
 
 @pytest.mark.parametrize("depth", [200, 1_000_000], ids=["overload", "no_overload"])
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
-def test_every_job_is_somewhere(load, depth):
+def test_jobs_are_conserved(load, depth):
     day = together(run(load, max_queue_depth=depth))
     assert day.arrived == day.refused + day.done + day.expired + day.backlog
     assert day.waits_s.total() == day.done
@@ -54,40 +54,40 @@ def test_hosts_stay_within_their_limits(load):
     assert (min(hosts) >= 2, max(hosts) <= 4) == (True, True)
 
 
-def test_nobody_does_more_than_the_hosts_can():
+def test_throughput_never_exceeds_capacity():
     assert all(minute.done <= minute.capacity + 8 * minute.hosts for minute in run(LOADS["too_much"]))
 
 
-def test_same_seed_is_the_same_day_and_another_is_not():
+def test_simulation_is_deterministic_per_seed():
     assert run(LOADS["bursts"]) == run(LOADS["bursts"])
     assert run(LOADS["bursts"]) != run(LOADS["bursts"], seed=2)
 
 
-def test_hosts_come_after_the_metric_the_alarm_and_the_warm_up():
+def test_scale_out_is_delayed_by_metric_alarm_and_warm_up():
     minutes = run(LOADS["too_much"], minutes=12)
     assert [minute.hosts for minute in minutes] == [1] * 6 + [4] * 6
 
 
-def test_hosts_go_one_by_one_when_nobody_needs_them():
+def test_scale_in_removes_one_host_at_a_time():
     hosts = [minute.hosts for minute in run(lambda second: 60.0 if second < 600 else 0.5, minutes=60)]
     assert (max(hosts), hosts[-1]) == (4, 1)
     assert all(before - after <= 1 for before, after in pairwise(hosts))
 
 
 @pytest.mark.parametrize(("load", "left"), [(10.5, 3), (14.2, 4)], ids=["below-seven-tenths", "above"])
-def test_hosts_go_below_seven_tenths_of_the_target_only(load, left):
+def test_scale_in_requires_70_percent_of_target(load, left):
     cpu = (Target("cpu", 50.0),)
     hosts = [minute.hosts for minute in run(lambda second: 28.0 if second < 900 else load, targets=cpu, minutes=90)]
     assert (max(hosts), hosts[-1]) == (4, left)
 
 
-def test_backlog_is_what_stands_when_the_queue_is_sampled():
+def test_backlog_is_sampled_at_end_of_minute():
     spikes = run(lambda second: 80.0 if second % 60 < 2 else 0.0, targets=(Target("backlog", 4.0),), minutes=30)
     assert min(minute.deepest for minute in spikes) > 40
     assert {minute.hosts + minute.launching for minute in spikes} == {1}
 
 
-def test_no_host_goes_before_those_that_came_are_warm():
+def test_no_scale_in_during_warm_up():
     warm_up_s = 3600
     hosts = [
         minute.hosts for minute in run(lambda second: 60.0 if second < 300 else 0.5, minutes=90, warm_up_s=warm_up_s)
@@ -97,24 +97,24 @@ def test_no_host_goes_before_those_that_came_are_warm():
     assert hosts[-1] < 4
 
 
-def test_one_policy_that_objects_keeps_the_hosts():
+def test_scale_in_requires_all_policies_to_agree():
     minutes = run(lambda _: 16.0, minutes=180, min_hosts=1)
     assert {minute.hosts for minute in minutes[60:]} <= {3, 4}
 
 
-def test_backlog_alone_lets_the_fleet_swing():
+def test_backlog_only_policy_oscillates():
     swinging = together(run(lambda _: 16.0, minutes=360, targets=(Target("backlog", 4.0),), max_queue_depth=200))
     steady = together(run(lambda _: 16.0, minutes=360, max_queue_depth=200))
     assert swinging.refused > 10 * max(1, steady.refused)
 
 
-def test_job_that_waits_too_long_expires():
+def test_waiting_job_expires():
     day = together(run(LOADS["too_much"], max_hosts=1))
     assert day.expired > 0
     assert percentile(day.waits_s, 0.99) >= 110
 
 
-def test_overload_refuses_what_is_above_the_depth():
+def test_jobs_above_queue_depth_are_rejected():
     day = together(run(LOADS["too_much"], max_hosts=1, max_queue_depth=100))
     assert day.refused > day.done
     assert day.deepest < 100 + 3 * 70 * 2
@@ -126,7 +126,7 @@ def test_spot_host_that_is_lost_is_replaced(monkeypatch):
     assert (min(hosts) < 3, max(hosts)) == (True, 3)
 
 
-def test_first_hosts_are_paid_on_demand():
+def test_base_hosts_are_billed_on_demand():
     (minute,) = run(LOADS["none"], min_hosts=3, minutes=1)
     price = costs.ON_DEMAND_HOUR["c7i.large"]
     assert minute.usd * 60 == pytest.approx(price * (1 + 2 * costs.SPOT_SHARE))
@@ -186,7 +186,7 @@ def test_metric_that_is_not_modelled_is_refused(stack, change):
         simulate.policy_of(changed)
 
 
-def test_day_of_the_template_loses_nothing_but_what_bursts_overload(stack):
+def test_template_policy_only_rejects_during_bursts(stack):
     day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=50_000, seed=1)
     troubled = [minute.refused + minute.expired + simulate.late(minute) for minute in day]
     bursts = [range(begin, begin + 10) for begin, _, _ in simulate.BURSTS]
@@ -196,7 +196,7 @@ def test_day_of_the_template_loses_nothing_but_what_bursts_overload(stack):
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
-def test_plot_is_a_picture(stack, tmp_path):
+def test_plot_writes_png(stack, tmp_path):
     day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=5_000, seed=1)
     simulate.plot(day, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -214,11 +214,11 @@ def test_bill_is_the_sum_of_its_parts():
 
 
 @pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table])
-def test_table_of_the_document_is_what_the_code_computes(table):
+def test_documented_cost_table_matches_code(table):
     assert table() in OPERATIONS.read_text()
 
 
-def test_document_tells_what_the_simulation_finds(stack):
+def test_documented_simulation_results_match_code(stack):
     policy = simulate.policy_of(stack)
     alone = replace(policy, targets=tuple(each for each in policy.targets if each.metric == "backlog"))
     told = []
@@ -231,19 +231,19 @@ def test_document_tells_what_the_simulation_finds(stack):
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
 
 
-def test_document_tells_how_long_hosts_take(stack):
+def test_documented_host_startup_time_matches_code(stack):
     text = OPERATIONS.read_text()
     assert START_S == 120
     assert "some two minutes after it was launched" in text
     assert "two of the start" in text
 
 
-def test_alarms_cost_what_the_table_says(stack):
+def test_documented_alarm_cost_matches_template(stack):
     alarms = [each for each in stack["Resources"].values() if each.get("Type") == "AWS::CloudWatch::Alarm"]
     metrics = [["MetricStat" in metric for metric in each["Properties"].get("Metrics", [])] for each in alarms]
     assert sum(sum(each) or 1 for each in metrics) == costs.ALARM_METRICS
 
 
-def test_document_says_what_to_do_at_each_alarm(stack):
+def test_every_alarm_has_a_runbook_entry(stack):
     alarms = {name for name, each in stack["Resources"].items() if each.get("Type") == "AWS::CloudWatch::Alarm"}
     assert set(re.findall(r"^\| `(\w+Alarm)` \|", OPERATIONS.read_text(), re.MULTILINE)) == alarms

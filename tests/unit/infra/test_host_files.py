@@ -46,14 +46,14 @@ def test_shellcheck_finds_nothing_in_user_data():
     subprocess.run([shellcheck, "-"], input=substituted(), text=True, check=True)
 
 
-def test_user_data_refers_only_to_what_the_template_has():
+def test_user_data_references_exist_in_template():
     parsed = template.load(template.PATH.read_text())
     named = set(re.findall(r"\$\{([A-Za-z:]+)\}", package.USER_DATA.read_text()))
     assert named == set(GIVEN)
     assert {name for name in named if "::" not in name} <= {*parsed["Parameters"], *parsed["Resources"]}
 
 
-def test_user_data_gives_the_agent_names_only():
+def test_user_data_passes_only_expected_environment():
     script = package.USER_DATA.read_text()
     assert set(re.findall(r"--env \"?([A-Z_]+)=", script)) == {
         *(
@@ -69,7 +69,7 @@ def test_user_data_gives_the_agent_names_only():
     assert "--env-file" not in script
 
 
-def test_user_data_fetches_the_release_of_gvisor_that_was_asked_for():
+def test_user_data_installs_pinned_gvisor_release():
     assert "/gvisor/releases/release/20260720/$(uname -m)" in substituted()
 
 
@@ -107,7 +107,7 @@ def end_of_user_data(tmp_path):
 
 
 @pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
-def test_host_with_sandboxes_says_that_it_is_ready(end_of_user_data, pool, running):
+def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
     metrics = f"# HELP python_exec_pool_ready Warm\npython_exec_pool_ready {pool}\npython_exec_jobs_running {running}\n"
     code, asked = end_of_user_data(metrics)
     assert code == 0
@@ -123,15 +123,15 @@ def test_host_with_sandboxes_says_that_it_is_ready(end_of_user_data, pool, runni
     [None, "", "python_exec_pool_ready 0.0\npython_exec_jobs_running 0.0\n"],
     ids=["no-agent", "none-of-ours", "no-sandbox"],
 )
-def test_host_without_sandboxes_is_left_to_the_time_out_of_its_hook(end_of_user_data, metrics):
+def test_unready_host_does_not_complete_launch_hook(end_of_user_data, metrics):
     assert end_of_user_data(metrics) == (1, "")
 
 
-def test_user_data_fits_an_instance():
+def test_user_data_is_within_ec2_size_limit():
     assert len(substituted()) < 16 * 1024
 
 
-def test_user_data_names_what_the_code_does():
+def test_user_data_names_match_code():
     script = package.USER_DATA.read_text()
     assert f"--name {termination_watcher.AGENT_CONTAINER} " in script
     assert f"--stop-timeout {termination_watcher.STOP_WITHIN_S} " in script
@@ -143,7 +143,7 @@ def test_user_data_names_what_the_code_does():
     assert f"  {agent_image.REPOSITORY}\n" in script
 
 
-def test_hardening_of_the_agent_is_the_same_in_its_test():
+def test_agent_container_options_match_integration_test():
     tested = (ROOT / "tests/integration/test_agent_image.py").read_text()
     script = package.USER_DATA.read_text()
     for flag, argument in (
@@ -157,7 +157,7 @@ def test_hardening_of_the_agent_is_the_same_in_its_test():
         assert argument in tested
 
 
-def test_there_is_a_unit_for_the_agent_and_one_for_the_notices():
+def test_systemd_units_exist():
     started = {path.name: re.findall(r"^ExecStart=.* -m (.*)$", path.read_text(), re.MULTILINE) for path in UNITS}
     assert started == {
         "python-exec-agent.service": ["executor_host"],
@@ -167,7 +167,7 @@ def test_there_is_a_unit_for_the_agent_and_one_for_the_notices():
 
 @pytest.mark.parametrize("path", UNITS, ids=[path.stem for path in UNITS])
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_unit_is_one_that_systemd_takes(tmp_path, path):
+def test_systemd_units_are_valid(tmp_path, path):
     text = path.read_text()
     docker = tmp_path / "docker.service"
     docker.write_text("[Service]\nExecStart=/bin/true\n")
@@ -183,7 +183,7 @@ def test_unit_is_one_that_systemd_takes(tmp_path, path):
     assert (done.returncode, [line for line in done.stderr.splitlines() if path.name in line]) == (0, [])
 
 
-def test_image_is_named_after_its_architecture():
+def test_image_tag_includes_architecture():
     x86, arm = (agent_image.image_tag(each) for each in ("x86_64", "arm64"))
     assert x86.removesuffix("-x86_64") == arm.removesuffix("-arm64")
     assert re.fullmatch(rf"{agent_image.REPOSITORY}:[0-9a-f]{{12}}-arm64", arm)
@@ -193,7 +193,7 @@ def engine(machine):
     return SimpleNamespace(version=lambda: {"Arch": machine})
 
 
-def test_architectures_of_engines_are_those_that_are_packaged():
+def test_supported_architectures_match_packages():
     assert {agent_image.architecture_of(engine(each)) for each in agent_image.MACHINES} == set(package.PLATFORMS)
     with pytest.raises(agent_image.ArchitectureError, match="riscv64"):
         agent_image.architecture_of(engine("riscv64"))

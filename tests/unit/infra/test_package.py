@@ -9,7 +9,7 @@ LARGE = {"x86_64": {"c7i.large", "c6i.large", "m7i.large"}, "arm64": {"c7g.large
 
 
 @pytest.mark.parametrize("architecture", package.PLATFORMS)
-def test_hosts_are_of_the_architecture_of_the_functions(architecture):
+def test_host_and_function_architectures_match(architecture):
     ours = template.load(template.PATH.read_text())
     resources = {
         "HostTemplate": ours["Resources"]["HostTemplate"],
@@ -30,6 +30,6 @@ def test_template_is_for_x86_64():
     assert package.HOST_DEFAULTS["arm64"].keys() == shown.keys()
 
 
-def test_what_chalice_does_not_make_is_refused():
+def test_unknown_chalice_resource_is_rejected():
     with pytest.raises(package.PackageError, match="Renamed"):
         package._finished({"Resources": {"Renamed": {"Properties": {}}}}, "api.zip", architecture="x86_64")

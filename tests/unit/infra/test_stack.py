@@ -26,11 +26,11 @@ def write(api_key=KEY):
     stack._write_environment(running)
 
 
-def test_there_is_no_key_before_the_first_start(environment):
+def test_no_saved_key_before_first_start(environment):
     assert stack._kept_key() is None
 
 
-def test_key_is_kept_for_the_next_start(environment):
+def test_demo_key_is_reused_on_restart(environment):
     write()
     assert (stack._kept_key(), stack._kept_signing_secret()) == (KEY, SIGNING_SECRET)
     write(stack._kept_key())
@@ -38,18 +38,18 @@ def test_key_is_kept_for_the_next_start(environment):
 
 
 @pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", "URL=x\n"])
-def test_file_without_a_whole_key_has_none(environment, text):
+def test_malformed_saved_key_is_ignored(environment, text):
     environment.write_text(text)
     assert (stack._kept_key(), stack._kept_signing_secret()) == (None, None)
 
 
-def test_file_is_for_its_owner_only_even_if_it_was_not(environment):
+def test_env_file_permissions_are_restricted_to_owner(environment):
     environment.touch(mode=0o644)
     write(api_keys.new_key())
     assert stat.S_IMODE(environment.stat().st_mode) == 0o600
 
 
-def test_file_can_be_sourced_by_a_shell(environment):
+def test_env_file_is_valid_shell(environment):
     write()
     assert environment.read_text().splitlines() == [
         "URL=http://u",

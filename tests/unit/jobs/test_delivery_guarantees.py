@@ -304,7 +304,7 @@ def _silence():
 @pytest.mark.parametrize("answered", ["in_time", "in_the_grace", "while_promised", "later"])
 @pytest.mark.parametrize("payer", [KEY, "anybody"])
 @pytest.mark.parametrize("first", FIRST)
-def test_fault_at_any_call_breaks_no_promise(first, payer, answered):
+def test_single_fault_at_any_call_preserves_guarantees(first, payer, answered):
     wrong = {}
     for fault, again, (gap_s, is_run_again) in itertools.product(FAULTS, AGAIN, PACES):
         for number in itertools.count():
@@ -320,7 +320,7 @@ def test_fault_at_any_call_breaks_no_promise(first, payer, answered):
     assert wrong == {}
 
 
-def test_faults_among_requests_at_once_break_no_promise():
+def test_faults_under_concurrency_preserve_guarantees():
     wrong = {}
     with ThreadPoolExecutor(64) as threads:
         for seed in range(SEEDS):

@@ -76,7 +76,7 @@ def test_failure_is_returned(sqs, job_queue_url, dispatcher):
     assert reply == Failure(id=sent.id, reason=FailureReason.SANDBOX)
 
 
-def test_job_is_grouped_by_key_so_that_hosts_take_turns(sqs, job_queue_url, dispatcher):
+def test_job_message_group_is_key_id(sqs, job_queue_url, dispatcher):
     with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
         run(dispatcher)
     assert [message.group for message in sqs.queues[job_queue_url].messages] == ["key"]
@@ -88,14 +88,14 @@ def test_job_answered_twice_returns_one_reply(sqs, job_queue_url, dispatcher):
     assert [reply.id for _, reply in answers] == [sent.id for sent, _ in answers]
 
 
-def test_no_reply_is_none_after_wait_and_grace(sqs, job_queue_url, dispatcher):
+def test_missing_reply_returns_none_after_wait_plus_grace(sqs, job_queue_url, dispatcher):
     started, told = time.monotonic(), []
     _, reply = run(dispatcher, wait_s=0.1, if_late=lambda: told.append(time.monotonic() - started))
     assert reply is None
     assert 0.1 + dispatcher_module.REPLY_GRACE_S <= told[0] < 1 + dispatcher_module.REPLY_GRACE_S
 
 
-def test_wait_is_measured_and_its_end_without_a_reply_counted(sqs, job_queue_url, dispatcher, monkeypatch):
+def test_reply_wait_and_late_replies_are_recorded_as_metrics(sqs, job_queue_url, dispatcher, monkeypatch):
     monkeypatch.setattr(dispatcher_module, "REPLY_GRACE_S", 0.0)
     metrics.begin()
     with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
@@ -107,7 +107,7 @@ def test_wait_is_measured_and_its_end_without_a_reply_counted(sqs, job_queue_url
     assert (late["LateReplies"], in_time["ReplyWaitMs"] < 100 <= late["ReplyWaitMs"]) == (1, True)
 
 
-def test_reply_that_comes_while_lateness_is_written_down_is_returned(sqs, dispatcher, replies, monkeypatch):
+def test_reply_arriving_during_on_timeout_callback_is_returned(sqs, dispatcher, replies, monkeypatch):
     monkeypatch.setattr(dispatcher_module, "REPLY_GRACE_S", 0.0)
 
     def if_late():
@@ -120,7 +120,7 @@ def test_reply_that_comes_while_lateness_is_written_down_is_returned(sqs, dispat
     assert reply == result_of(sent.id)
 
 
-def test_reply_that_comes_later_is_a_late_one(sqs, job_queue_url, dispatcher, late, monkeypatch):
+def test_reply_after_timeout_goes_to_late_handler(sqs, job_queue_url, dispatcher, late, monkeypatch):
     monkeypatch.setattr(dispatcher_module, "REPLY_GRACE_S", 0.0)
     sent, reply = run(dispatcher, wait_s=0.1)
     sqs.send_message(QueueUrl=sent.reply_to, MessageBody=encode(result_of(sent.id)))
@@ -135,21 +135,21 @@ def test_reply_that_comes_later_is_a_late_one(sqs, job_queue_url, dispatcher, la
     [client_error("ServiceUnavailable"), EndpointConnectionError(endpoint_url="http://sqs.test")],
     ids=["client_error", "connection_error"],
 )
-def test_queue_failing_is_unavailable_with_retry_after(sqs, dispatcher, operation, error):
+def test_send_failure_returns_503_with_retry_after(sqs, dispatcher, operation, error):
     sqs.failures[operation].append(error)
     with pytest.raises(QueueUnavailableError) as caught:
         run(dispatcher)
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
 
 
-def test_job_that_was_not_sent_is_not_waited_for(sqs, dispatcher, replies):
+def test_send_failure_does_not_wait_for_reply(sqs, dispatcher, replies):
     sqs.failures["send_message"].append(client_error("AccessDenied"))
     with pytest.raises(QueueUnavailableError):
         run(dispatcher)
     assert (replies._expected, sqs.calls["receive_message"]) == (set(), 0)
 
 
-def test_200_requests_of_16_threads_each_gets_its_own_result(sqs, job_queue_url, dispatcher):
+def test_concurrent_requests_receive_their_own_results(sqs, job_queue_url, dispatcher):
     echo = Hosts(sqs, job_queue_url, lambda job: [result_of(job.id, stdout=job.code)])
     with echo, ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda n: run(dispatcher, code=f"c{n}")[1], range(200))

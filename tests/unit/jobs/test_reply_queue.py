@@ -71,12 +71,12 @@ def in_thread(function, *args):
     return lambda: future.result(timeout=10)
 
 
-def test_url_not_asked_for_creates_no_queue(sqs):
+def test_queue_is_created_lazily(sqs):
     reply_queue(sqs)
     assert sqs.calls == Counter()
 
 
-def test_url_asked_for_by_two_threads_creates_one_queue():
+def test_concurrent_access_creates_one_queue():
     both_create = threading.Barrier(2)
 
     class MeetingSqs(FakeSqs):
@@ -97,7 +97,7 @@ def test_queue_creation_sets_name_and_attributes(sqs, queue):
     assert sqs.queues[url].attributes == reply_queue_module.ATTRIBUTES
 
 
-def test_reply_that_comes_again_since_nobody_deleted_it_is_ignored(sqs, queue, late):
+def test_redelivered_reply_is_ignored(sqs, queue, late):
     for job_id in ("a", "b"):
         with queue.expecting(job_id):
             send(sqs, queue, job_id)
@@ -109,7 +109,7 @@ def test_reply_that_comes_again_since_nobody_deleted_it_is_ignored(sqs, queue, l
     assert late == []
 
 
-def test_look_for_an_overdue_reply_settles_it(sqs, queue, late):
+def test_polling_for_timed_out_job_stores_reply(sqs, queue, late):
     with pytest.raises(TimeoutError):
         wait(queue, "a", 0.1)
     send(sqs, queue, "a")
@@ -122,7 +122,7 @@ def test_look_for_an_overdue_reply_settles_it(sqs, queue, late):
     assert sqs.calls["receive_message"] == calls
 
 
-def test_reply_that_came_at_the_very_end_is_a_late_one(sqs, queue, late):
+def test_reply_at_deadline_is_treated_as_late(sqs, queue, late):
     with queue.expecting("a"):
         send(sqs, queue, "a")
         send(sqs, queue, "b")
@@ -130,7 +130,7 @@ def test_reply_that_came_at_the_very_end_is_a_late_one(sqs, queue, late):
     assert late == [reply_to("a")]
 
 
-def test_queue_creation_failing_raises_reply_queue_error_and_next_call_tries_again(sqs, queue):
+def test_queue_creation_failure_is_retried_on_next_call(sqs, queue):
     sqs.failures["create_queue"].append(client_error("AccessDenied"))
     with pytest.raises(ReplyQueueError, match="python-exec-reply-"):
         queue.url()
@@ -143,7 +143,7 @@ def test_reply_in_queue_is_returned(sqs, queue):
         assert queue.wait("a", deadline=time.monotonic() + 5) == reply_to("a")
 
 
-def test_reply_during_long_poll_is_returned_at_once(sqs, queue):
+def test_reply_during_long_poll_is_returned_immediately(sqs, queue):
     waiter = in_thread(wait, queue, "a")
     sqs.wait_for_calls("receive_message", count=1)
     sent_at = time.monotonic()
@@ -161,14 +161,14 @@ def test_no_reply_times_out_at_the_deadline(sqs, queue, timeout_s):
     assert sqs.calls["receive_message"] <= 12  # no spinning
 
 
-def test_reply_in_the_last_fraction_of_a_second_is_returned(sqs, queue):
+def test_reply_just_before_deadline_is_returned(sqs, queue):
     waiter = in_thread(wait, queue, "a", 0.5)
     sqs.wait_for_calls("receive_message", count=2)
     send(sqs, queue, "a")
     assert waiter() == reply_to("a")
 
 
-def test_leader_handing_out_others_replies_keeps_polling_for_its_own(sqs, queue):
+def test_poller_dispatches_other_replies_and_keeps_polling(sqs, queue):
     leader = in_thread(wait, queue, "leader")
     sqs.wait_for_calls("receive_message", count=1)
     follower = in_thread(wait, queue, "follower")
@@ -179,7 +179,7 @@ def test_leader_handing_out_others_replies_keeps_polling_for_its_own(sqs, queue)
     assert leader() == reply_to("leader")
 
 
-def test_leader_that_has_its_reply_hands_the_lead_on(sqs, queue):
+def test_poller_hands_over_after_its_reply_arrives(sqs, queue):
     leader = in_thread(wait, queue, "leader")
     sqs.wait_for_calls("receive_message", count=1)
     follower = in_thread(wait, queue, "follower")
@@ -190,7 +190,7 @@ def test_leader_that_has_its_reply_hands_the_lead_on(sqs, queue):
     assert follower() == reply_to("follower")
 
 
-def test_follower_deadline_passes_during_leaders_poll_times_out_alone(sqs, queue):
+def test_waiter_times_out_while_another_thread_polls(sqs, queue):
     leader = in_thread(wait, queue, "leader")
     sqs.wait_for_calls("receive_message", count=1)
     started = time.monotonic()
@@ -202,7 +202,7 @@ def test_follower_deadline_passes_during_leaders_poll_times_out_alone(sqs, queue
     assert leader() == reply_to("leader")
 
 
-def test_leader_raising_unexpectedly_hands_the_lead_on(sqs, queue):
+def test_poller_exception_hands_over_polling(sqs, queue):
     sqs.failures["receive_message"].append(RuntimeError("bug"))
     with pytest.raises(RuntimeError):
         wait(queue, "leader")
@@ -241,7 +241,7 @@ def test_second_reply_to_a_job_is_ignored(sqs, queue, late):
     assert (late, queue.dropped) == ([], Counter())
 
 
-def test_late_reply_that_cannot_be_stored_comes_again(sqs, late, monkeypatch):
+def test_unstorable_late_reply_is_redelivered(sqs, late, monkeypatch):
     monkeypatch.setattr(reply_queue_module, "LATE_AGAIN_S", 0)
 
     queue = reply_queue(sqs, failing_once(late))
@@ -253,7 +253,7 @@ def test_late_reply_that_cannot_be_stored_comes_again(sqs, late, monkeypatch):
     assert late == [reply_to("a")] * 2
 
 
-def test_reply_that_came_after_the_wait_is_still_there(sqs, queue):
+def test_reply_after_timeout_is_still_delivered(sqs, queue):
     with queue.expecting("a"):
         send(sqs, queue, "a")
         send(sqs, queue, "b")
@@ -262,9 +262,7 @@ def test_reply_that_came_after_the_wait_is_still_there(sqs, queue):
         assert queue.arrived("a") is None
 
 
-def test_reply_that_comes_after_it_was_last_looked_for_is_late_and_comes_again_if_it_cannot_be_stored(
-    sqs, late, monkeypatch
-):
+def test_unstorable_reply_after_final_check_is_redelivered(sqs, late, monkeypatch):
     monkeypatch.setattr(reply_queue_module, "LATE_AGAIN_S", 0)
 
     queue = reply_queue(sqs, failing_once(late))
@@ -295,7 +293,7 @@ def test_undecodable_reply_is_logged_without_content(sqs, queue, log_records):
     assert "secret" not in str(vars(record))
 
 
-def test_waiter_leaving_forgets_its_job(sqs, queue):
+def test_waiter_exit_unregisters_job(sqs, queue):
     with queue.expecting("a"):
         send(sqs, queue, "a")
         with pytest.raises(TimeoutError):
@@ -313,7 +311,7 @@ def test_handled_replies_are_deleted_in_whole_batches(sqs, queue):
     assert len(sqs.queues[queue.url()].messages) == 5
 
 
-def test_own_reply_is_returned_before_anything_is_deleted(sqs, queue):
+def test_reply_is_returned_before_batch_delete(sqs, queue):
     for n in range(10):
         with queue.expecting(str(n)):
             send(sqs, queue, str(n))
@@ -321,7 +319,7 @@ def test_own_reply_is_returned_before_anything_is_deleted(sqs, queue):
     assert sqs.calls["delete_message_batch"] == 0
 
 
-def test_delete_failing_does_not_fail_the_wait(sqs, queue):
+def test_delete_failure_does_not_fail_wait(sqs, queue):
     sqs.failures["delete_message_batch"].append(client_error("ServiceUnavailable"))
     for n in range(12):
         with queue.expecting(str(n)):
@@ -329,7 +327,7 @@ def test_delete_failing_does_not_fail_the_wait(sqs, queue):
             assert queue.wait(str(n), deadline=time.monotonic() + 5) == reply_to(str(n))
 
 
-def test_reply_that_is_put_back_comes_again_as_a_late_one(sqs, queue, late):
+def test_requeued_reply_is_redelivered_as_late(sqs, queue, late):
     with queue.expecting("1"):
         send(sqs, queue, "1")
         queue.wait("1", deadline=time.monotonic() + 5)
@@ -353,7 +351,7 @@ def test_queue_deleted_is_replaced(sqs):
         assert waiter() == reply_to("a")
 
 
-def test_old_queue_is_left_to_housekeeping_once_nobody_waits_on_it(sqs):
+def test_queue_is_rotated_when_idle(sqs):
     clock = ShiftedClock()
     queue = reply_queue(sqs, clock=clock)
     old = queue.url()
@@ -364,7 +362,7 @@ def test_old_queue_is_left_to_housekeeping_once_nobody_waits_on_it(sqs):
     assert reply_queue_module.RETIRED_S + 3600 < reply_queue_cleanup.ABANDONED_S
 
 
-def test_new_queue_not_yet_known_is_kept(sqs, queue):
+def test_new_queue_is_kept_during_creation_grace_period(sqs, queue):
     url = queue.url()
     sqs.failures["receive_message"] = [client_error("QueueDoesNotExist")] * 2
     with queue.expecting("a"):
@@ -373,7 +371,7 @@ def test_new_queue_not_yet_known_is_kept(sqs, queue):
     assert queue.url() == url
 
 
-def test_500_jobs_of_16_threads_each_gets_its_own_reply(sqs, queue):
+def test_concurrent_waiters_receive_their_own_replies(sqs, queue):
     """A responder answers in bursts and out of order, some twice."""
     pending, stop = [], threading.Event()
 

@@ -49,7 +49,7 @@ def house(sqs):
     return House(sqs)
 
 
-def test_young_reply_is_left_to_whoever_waits_for_it(house):
+def test_recent_reply_is_left_in_queue(house):
     url = house.queue()
     house.reply(url, "a")
     house.run(later_s=UNFETCHED_S - 5)
@@ -57,7 +57,7 @@ def test_young_reply_is_left_to_whoever_waits_for_it(house):
     assert house.sqs.receive_message(QueueUrl=url)["Messages"]  # it was not hidden
 
 
-def test_reply_that_nobody_fetched_is_stored_and_deleted(house):
+def test_orphaned_reply_is_stored_and_deleted(house):
     url = house.queue()
     for n in range(25):
         house.reply(url, f"{n}")
@@ -65,7 +65,7 @@ def test_reply_that_nobody_fetched_is_stored_and_deleted(house):
     assert (house.settled, house.left(url)) == ([f"{n}" for n in range(25)], 0)
 
 
-def test_reply_that_cannot_be_stored_stays_and_hinders_no_other_queue(house):
+def test_store_failure_keeps_reply_and_continues_with_other_queues(house):
     first, second = house.queue("1"), house.queue("2")
     house.reply(first, "a")
     house.reply(second, "b")
@@ -76,27 +76,27 @@ def test_reply_that_cannot_be_stored_stays_and_hinders_no_other_queue(house):
     assert sorted(house.settled) == ["a", "b"]
 
 
-def test_what_is_no_reply_is_dropped(house):
+def test_malformed_reply_is_deleted(house):
     url = house.queue()
     house.sqs.send_message(QueueUrl=url, MessageBody="{")
     house.run(later_s=UNFETCHED_S + 1)
     assert (house.settled, house.left(url)) == ([], 0)
 
 
-def test_abandoned_queue_is_deleted_once_its_replies_are_stored(house):
+def test_abandoned_queue_is_deleted_after_storing_replies(house):
     url = house.queue()
     house.reply(url, "a")
     house.run(later_s=ABANDONED_S + 1)
     assert (house.settled, house.sqs.queues) == (["a"], {})
 
 
-def test_queue_that_is_not_yet_abandoned_stays(house):
+def test_recent_queue_is_kept(house):
     house.queue()
     house.run(later_s=ABANDONED_S - 5)
     assert len(house.sqs.queues) == 1
 
 
-def test_old_queue_with_a_young_reply_stays_until_it_was_fetched_or_stored(house):
+def test_abandoned_queue_with_recent_reply_is_kept(house):
     url = house.queue()
     house.sqs.queues[url].created_at -= ABANDONED_S
     house.reply(url, "a")
@@ -106,7 +106,7 @@ def test_old_queue_with_a_young_reply_stays_until_it_was_fetched_or_stored(house
     assert (house.settled, house.sqs.queues) == (["a"], {})
 
 
-def test_old_queue_whose_replies_cannot_be_stored_stays(house):
+def test_abandoned_queue_is_kept_when_store_fails(house):
     url = house.queue()
     house.reply(url, "a")
     house.failing = 1
@@ -120,7 +120,7 @@ def test_other_queues_are_not_touched(house, job_queue_url):
     assert (house.settled, house.left(job_queue_url)) == ([], 1)
 
 
-def test_queue_that_vanishes_meanwhile_hinders_no_other(house):
+def test_queue_deleted_during_cleanup_does_not_affect_others(house):
     for name in ("1", "2"):
         house.reply(house.queue(name), name)
     house.sqs.failures["get_queue_attributes"].append(client_error("AWS.SimpleQueueService.NonExistentQueue"))
@@ -128,7 +128,7 @@ def test_queue_that_vanishes_meanwhile_hinders_no_other(house):
     assert len(house.settled) == 1
 
 
-def test_run_ends_in_time_and_says_what_it_left(house, monkeypatch, log_records):
+def test_cleanup_stops_at_time_budget_and_logs(house, monkeypatch, log_records):
     monkeypatch.setattr(reply_queue_cleanup, "RUN_S", 0.0)
     house.reply(house.queue(), "a")
     house.run(later_s=UNFETCHED_S + 1)
@@ -136,7 +136,7 @@ def test_run_ends_in_time_and_says_what_it_left(house, monkeypatch, log_records)
     assert [record.getMessage() for record in log_records] == ["housekeeping_unfinished"]
 
 
-def test_queue_that_takes_all_the_time_leaves_the_others_their_turn(sqs):
+def test_slow_queue_does_not_starve_others(sqs):
     now = [time.time() + UNFETCHED_S + 1]
     settled = set()
 
@@ -153,6 +153,6 @@ def test_queue_that_takes_all_the_time_leaves_the_others_their_turn(sqs):
     eventually(lambda: keeping.run() or settled == {"slow", "a", "b"})
 
 
-def test_no_queue_is_nothing_to_do(house):
+def test_no_queues_is_a_no_op(house):
     house.run()
     assert house.sqs.calls == {"list_queues": 1}

@@ -125,7 +125,7 @@ def world():
     return World()
 
 
-def test_result_in_time_is_returned_and_nothing_is_stored(world):
+def test_sync_result_is_returned_without_storing_record(world):
     reply = world.submit()
     ((job, key_id),) = world.hosts.sent
     assert (reply, key_id, world.admitted) == (result_of(job.id, stdout="run 1"), "key", [1])
@@ -134,19 +134,19 @@ def test_result_in_time_is_returned_and_nothing_is_stored(world):
     assert world.table.records == {}
 
 
-def test_each_job_has_an_id_of_its_own(world):
+def test_job_ids_are_unique(world):
     assert world.submit().id != world.submit().id
 
 
 @pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}, {"is_async": True}, {"is_counted": True}], ids=str)
-def test_refused_order_is_not_sent_and_leaves_nothing(world, changes):
+def test_rejected_submission_sends_and_stores_nothing(world, changes):
     world.refusal = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(**changes)
     assert (world.table.records, world.hosts.sent, world.waiting.entries["key"]) == ({}, [], {})
 
 
-def test_late_result_is_promised_and_kept(world):
+def test_late_result_is_accepted_and_stored(world):
     world.hosts.reply = lambda _: None
     record = world.submit()
     assert (record.reply, record.key_id, record.kept_until) == (None, "key", int(NOW) + SYNC_LIFE_S + KEPT_S)
@@ -154,12 +154,12 @@ def test_late_result_is_promised_and_kept(world):
     assert of_record(world.results.get(record.job_id, key_id="key"))["stdout"] == "out"
 
 
-def test_result_that_was_stored_before_it_was_promised_is_answered(world):
+def test_result_stored_before_acceptance_is_returned(world):
     world.hosts.reply = lambda job: world.results.settle(result_of(job.id), key_id="key") and None
     assert world.submit().reply == encode(result_of(world.only.job_id))
 
 
-def test_promise_that_cannot_be_written_down_is_no_reply(world):
+def test_accept_failure_returns_504(world):
     def reply(_):
         world.table.failing = True
 
@@ -168,21 +168,21 @@ def test_promise_that_cannot_be_written_down_is_no_reply(world):
         world.submit()
 
 
-def test_asynchronous_job_is_promised_at_once(world):
+def test_async_job_is_accepted_immediately(world):
     record = world.submit(is_async=True)
     ((job, _),) = world.hosts.sent
     assert (job.reply_to, job.expires_at, record.job_id) == (None, int(NOW) + ASYNC_LIFE_S, job.id)
     assert world.results.get(job.id, key_id="key").reply is None
 
 
-def test_asynchronous_job_that_cannot_be_sent_leaves_nothing(world):
+def test_async_send_failure_leaves_no_record(world):
     world.hosts.error = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(is_async=True)
     assert (world.table.records, world.waiting.entries["key"]) == ({}, {})
 
 
-def test_waiting_jobs_are_as_many_as_the_plan_allows(world):
+def test_pending_jobs_are_limited_by_plan(world):
     first = world.submit(is_async=True)
     world.submit(is_async=True)
     with pytest.raises(TooManyWaitingError):
@@ -192,14 +192,14 @@ def test_waiting_jobs_are_as_many_as_the_plan_allows(world):
     world.submit(is_async=True)
 
 
-def test_waiting_job_that_vanished_ends_by_itself(world):
+def test_lost_job_slot_expires(world):
     last = [world.submit(is_async=True) for _ in range(PLAN.waiting_jobs)][-1]
     world.now = waits_until(last)
     world.submit(is_async=True)
 
 
 @pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}], ids=["plain", "idempotent"])
-def test_job_that_is_waited_for_counts_while_the_queue_fills(world, changes):
+def test_sync_job_reserves_slot_under_pressure(world, changes):
     counted = []
     world.hosts.reply = lambda job: counted.append(len(world.waiting.entries["key"])) or result_of(job.id)
     world.submit(**changes, is_counted=True)
@@ -207,14 +207,14 @@ def test_job_that_is_waited_for_counts_while_the_queue_fills(world, changes):
     assert (counted, world.waiting.entries["key"]) == ([1, 0], {})
 
 
-def test_counted_job_that_could_not_be_sent_counts_no_more(world):
+def test_slot_is_released_on_send_failure(world):
     world.hosts.error = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(is_counted=True)
     assert world.waiting.entries["key"] == {}
 
 
-def test_counted_job_that_is_late_counts_until_it_has_its_result(world):
+def test_late_job_holds_slot_until_result(world):
     world.hosts.reply = lambda _: None
     record = world.submit(is_counted=True)
     assert len(world.waiting.entries["key"]) == 1
@@ -222,7 +222,7 @@ def test_counted_job_that_is_late_counts_until_it_has_its_result(world):
     assert world.waiting.entries["key"] == {}
 
 
-def test_result_is_answered_though_the_count_cannot_be_taken_back(world):
+def test_slot_release_failure_does_not_fail_request(world):
     def remove(*_, **__):
         raise JobTableError("gone")
 
@@ -231,14 +231,14 @@ def test_result_is_answered_though_the_count_cannot_be_taken_back(world):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_same_key_and_body_is_the_same_job_once(world, is_async):
+def test_idempotent_request_runs_once(world, is_async):
     first = world.submit(idempotency_key="k", is_async=is_async)
     again = world.submit(idempotency_key="k", is_async=is_async)
     assert (len(world.hosts.sent), world.admitted) == (1, [1, 0])
     assert (again.job_id, again.reply) == (first.job_id, first.reply)
 
 
-def test_repeated_request_is_refused_when_too_many_are_sent(world):
+def test_idempotent_replay_is_rate_limited(world):
     world.submit(idempotency_key="k")
     world.refusal = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
@@ -246,27 +246,27 @@ def test_repeated_request_is_refused_when_too_many_are_sent(world):
     assert world.only.reply is not None
 
 
-def test_same_key_of_another_customer_is_another_job(world):
+def test_idempotency_key_is_scoped_to_customer(world):
     world.submit(idempotency_key="k")
     world.submit(idempotency_key="k", key_id="other")
     assert len(world.hosts.sent) == 2
 
 
-def test_same_key_with_another_body_is_refused(world):
+def test_idempotency_key_reuse_with_different_body_is_rejected(world):
     world.submit(idempotency_key="k")
     with pytest.raises(IdempotencyKeyReusedError):
         world.submit(idempotency_key="k", body=b"other")
     assert (len(world.hosts.sent), world.paid) == (1, 1)
 
 
-def test_same_key_after_its_time_is_a_new_job(world):
+def test_expired_idempotency_key_starts_new_job(world):
     world.submit(idempotency_key="k")
     world.now = world.only.kept_until
     world.submit(idempotency_key="k", body=b"other")
     assert (len(world.hosts.sent), world.paid) == (2, 2)
 
 
-def test_same_key_while_the_first_runs_waits_for_its_result(world):
+def test_replay_waits_for_running_job(world):
     world.hosts.reply = lambda _: None
     promised = world.submit(idempotency_key="k")
     world.while_asleep = lambda: world.now > NOW + 3 and world.results.settle(result_of(promised.job_id))
@@ -274,7 +274,7 @@ def test_same_key_while_the_first_runs_waits_for_its_result(world):
     assert (len(world.hosts.sent), world.paid) == (1, 1)
 
 
-def test_same_key_while_the_first_runs_on_is_promised_the_same(world):
+def test_replay_of_late_job_returns_same_pending_job(world):
     world.hosts.reply = lambda _: None
     promised = world.submit(idempotency_key="k")
     assert world.submit(idempotency_key="k") == promised
@@ -282,7 +282,7 @@ def test_same_key_while_the_first_runs_on_is_promised_the_same(world):
     assert len(world.hosts.sent) == 1
 
 
-def test_repeated_request_does_not_write_while_it_waits(world):
+def test_waiting_replay_does_not_write(world):
     world.hosts.reply = lambda _: None
     world.submit(idempotency_key="k")
     writes = []
@@ -293,7 +293,7 @@ def test_repeated_request_does_not_write_while_it_waits(world):
     assert len(writes) == 1
 
 
-def test_first_of_two_results_stays(world):
+def test_first_result_wins(world):
     world.hosts.reply = lambda job: world.results.settle(result_of(job.id, stdout="first")) and result_of(job.id)
     reply = world.submit(idempotency_key="k")
     assert of_record(reply)["stdout"] == "first"
@@ -330,7 +330,7 @@ def died(world, where, **changes):
     [{"is_async": True}, {}, {"wait_s": 1.0}, {"wait_s": 25.0}],
     ids=["async_again", "waited_for_again", "short_wait", "long_wait"],
 )
-def test_job_whose_process_died_is_sent_again_before_it_is_promised_and_for_nothing(world, where, was_async, again):
+def test_replay_resends_job_after_process_death_without_charge(world, where, was_async, again):
     died(world, where, is_async=was_async)
     before = len(world.hosts.sent)
     record = world.submit(idempotency_key="k", **again)
@@ -343,14 +343,14 @@ def test_job_whose_process_died_is_sent_again_before_it_is_promised_and_for_noth
     assert len(world.hosts.sent) == sent
 
 
-def test_job_whose_process_died_while_it_waited_is_waited_for_anew(world):
+def test_replay_waits_again_after_process_death(world):
     died(world, "before_it_answered")
     world.now += 20 + WAITING_S + 1
     reply = world.submit(idempotency_key="k")
     assert (of_record(reply)["stdout"], world.now) == ("second", NOW + 20 + WAITING_S + 1)
 
 
-def test_one_of_many_repeats_sends_what_died(world):
+def test_only_one_concurrent_replay_resends_job(world):
     died(world, "before_it_sent", is_async=True)
     world.now += SENDING_S + 1
     begun = threading.Barrier(16)
@@ -365,14 +365,14 @@ def test_one_of_many_repeats_sends_what_died(world):
     assert (len(world.hosts.sent), len(world.waiting.entries["key"])) == (1, 1)
 
 
-def test_asynchronous_job_that_was_sent_is_not_sent_again_however_long_it_waits(world):
+def test_accepted_async_job_is_never_resent(world):
     first = world.submit(idempotency_key="k", is_async=True)
     world.now = NOW + ASYNC_LIFE_S - 1
     assert world.submit(idempotency_key="k", is_async=True) == first
     assert (world.paid, len(world.hosts.sent)) == (1, 1)
 
 
-def test_asynchronous_job_that_was_sent_but_not_noted_is_kept_and_counted(world):
+def test_sent_async_job_survives_accept_failure(world):
     send = world.hosts.send
 
     def send_and_lose_the_table(job, *, key_id):
@@ -385,7 +385,7 @@ def test_asynchronous_job_that_was_sent_but_not_noted_is_kept_and_counted(world)
     assert len(world.table.records) == len(world.waiting.entries["key"]) == 1
 
 
-def test_job_that_could_not_be_counted_is_sent_when_it_is_asked_for_again(world):
+def test_replay_sends_job_after_slot_reservation_failure(world):
     add, world.waiting.add = world.waiting.add, lambda *_, **__: (_ for _ in ()).throw(JobTableError("gone"))
     with pytest.raises(JobsUnavailableError):
         world.submit(idempotency_key="k", is_async=True)
@@ -395,7 +395,7 @@ def test_job_that_could_not_be_counted_is_sent_when_it_is_asked_for_again(world)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_job_that_could_not_be_sent_has_its_whole_time_when_it_is(world, is_async):
+def test_resent_job_gets_full_lifetime(world, is_async):
     world.hosts.error = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(idempotency_key="k", is_async=is_async)
@@ -407,7 +407,7 @@ def test_job_that_could_not_be_sent_has_its_whole_time_when_it_is(world, is_asyn
     assert list(world.waiting.entries["key"]) == [(job.id, waits_until(world.only))]
 
 
-def test_job_is_not_sent_again_while_the_first_still_waits_and_then_promises(world):
+def test_replay_does_not_resend_while_first_request_is_active(world):
     again = []
 
     def reply(job):
@@ -420,7 +420,7 @@ def test_job_is_not_sent_again_while_the_first_still_waits_and_then_promises(wor
     assert (len(world.hosts.sent), again[0].promised) == (1, 1)
 
 
-def test_impatient_repeat_is_promised_a_job_that_it_sent_itself(world):
+def test_replay_with_shorter_wait_resends_and_is_accepted(world):
     again = []
 
     def reply(job):
@@ -437,7 +437,7 @@ def test_impatient_repeat_is_promised_a_job_that_it_sent_itself(world):
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("again_async", [False, True])
-def test_idempotent_job_that_could_not_be_sent_is_paid_for_once(world, is_async, again_async):
+def test_idempotent_send_failure_is_charged_once(world, is_async, again_async):
     world.hosts.error = QueueUnavailableError()
     with pytest.raises(QueueUnavailableError):
         world.submit(idempotency_key="k", is_async=is_async)
@@ -447,7 +447,7 @@ def test_idempotent_job_that_could_not_be_sent_is_paid_for_once(world, is_async,
     assert (world.paid, len(world.hosts.sent), world.now) == (1, 1, began)
 
 
-def test_result_that_cannot_be_stored_comes_again(world):
+def test_unstorable_result_is_redelivered(world):
     def reply(job):
         world.table.failing = True
         return result_of(job.id)
@@ -459,7 +459,7 @@ def test_result_that_cannot_be_stored_comes_again(world):
     assert world.hosts.put_back_ids == [job.id]
 
 
-def test_refused_idempotent_order_may_be_sent_again(world):
+def test_rejected_idempotent_request_can_be_retried(world):
     world.refusal = TooManyWaitingError(PLAN)
     with pytest.raises(TooManyWaitingError):
         world.submit(idempotency_key="k")
@@ -468,7 +468,7 @@ def test_refused_idempotent_order_may_be_sent_again(world):
     world.submit(idempotency_key="k", body=b"other")
 
 
-def test_repeat_of_a_request_that_was_refused_meanwhile_is_told_to_try_again(world):
+def test_replay_of_rejected_request_returns_503(world):
     seen = world.jobs._record(order(idempotency_key="k"), idempotent_id(order(idempotency_key="k")))
     world.table.claim(seen, now_s=int(NOW))
     world.while_asleep = lambda: world.table.unclaim(seen)
@@ -476,7 +476,7 @@ def test_repeat_of_a_request_that_was_refused_meanwhile_is_told_to_try_again(wor
         world.submit(idempotency_key="k")
 
 
-def test_race_of_first_requests_runs_and_costs_once(world):
+def test_concurrent_first_requests_run_and_charge_once(world):
     begun = threading.Barrier(32)
     admitted = []
 
@@ -492,7 +492,7 @@ def test_race_of_first_requests_runs_and_costs_once(world):
     assert (sum(admitted), len(world.hosts.sent)) == (1, 1)
 
 
-def test_job_of_another_key_is_unknown(world):
+def test_foreign_job_is_not_found(world):
     record = world.submit(is_async=True)
     for job_id, key_id in ((record.job_id, "other"), ("0" * 32, "key")):
         with pytest.raises(UnknownJobError):
@@ -501,7 +501,7 @@ def test_job_of_another_key_is_unknown(world):
             world.results.forget(job_id, key_id=key_id)
 
 
-def test_forgotten_job_is_gone_and_stays_so(world):
+def test_deleted_job_stays_deleted(world):
     record = world.submit(is_async=True, idempotency_key="k")
     world.results.forget(record.job_id, key_id="key")
     world.results.settle(result_of(record.job_id), key_id="key")
@@ -525,7 +525,7 @@ def forgetting(world, method):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_job_that_is_forgotten_while_it_is_taken_over_is_gone(world, is_async):
+def test_job_deleted_during_takeover_returns_410(world, is_async):
     died(world, "before_it_sent")
     world.now += 20 + WAITING_S + 1
     world.table.replace = forgetting(world, world.table.replace)
@@ -534,25 +534,25 @@ def test_job_that_is_forgotten_while_it_is_taken_over_is_gone(world, is_async):
 
 
 @pytest.mark.parametrize("reply", [None, result_of("0" * 32)], ids=["late", "in_time"])
-def test_job_that_is_forgotten_while_it_is_waited_for_is_gone(world, reply):
+def test_job_deleted_while_waiting_returns_410(world, reply):
     world.hosts.reply = forgetting(world, lambda job: reply and result_of(job.id))
     with pytest.raises(JobGoneError):
         world.submit(idempotency_key="k")
 
 
-def test_asynchronous_job_that_is_forgotten_while_it_is_sent_is_gone(world):
+def test_async_job_deleted_while_sending_returns_410(world):
     world.table.replace = forgetting(world, world.table.replace)
     with pytest.raises(JobGoneError):
         world.submit(idempotency_key="k", is_async=True)
 
 
-def test_counted_job_whose_result_was_stored_for_nobody_counts_no_more(world):
+def test_orphan_result_releases_slot(world):
     world.hosts.reply = lambda job: world.results.settle(result_of(job.id), key_id="key") and None
     assert world.submit(is_counted=True).reply is not None
     assert world.waiting.entries["key"] == {}
 
 
-def test_result_past_its_time_is_gone(world):
+def test_expired_result_returns_410(world):
     record = world.submit(is_async=True)
     world.results.settle(result_of(record.job_id))
     world.now = record.kept_until
@@ -560,7 +560,7 @@ def test_result_past_its_time_is_gone(world):
         world.results.get(record.job_id, key_id="key")
 
 
-def test_job_that_vanished_ends_as_expired(world):
+def test_lost_job_fails_as_expired(world):
     record = world.submit(is_async=True)
     world.now = record.expires_at + SETTLED_AFTER_S
     shown = of_record(world.results.get(record.job_id, key_id="key"))
@@ -568,7 +568,7 @@ def test_job_that_vanished_ends_as_expired(world):
     assert world.waiting.entries["key"] == {}
 
 
-def test_result_for_nobody_is_not_shown_and_kept_for_who_is_about_to_be_promised_it(world):
+def test_orphan_result_is_hidden_until_job_is_accepted(world):
     world.results.settle(result_of("0" * 32), key_id="key")
     assert world.only.kept_until == int(NOW) + FOUND_KEPT_S
     for ask in (world.results.get, world.results.forget):
@@ -577,14 +577,14 @@ def test_result_for_nobody_is_not_shown_and_kept_for_who_is_about_to_be_promised
     assert world.results.settle(result_of("1" * 32)) is None
 
 
-def test_second_run_of_a_job_that_was_answered_is_never_seen(world):
+def test_duplicate_run_of_answered_job_is_hidden(world):
     reply = world.submit()
     world.results.settle(result_of(reply.id, stdout="run 2"), key_id="key")
     with pytest.raises(UnknownJobError):
         world.results.get(reply.id, key_id="key")
 
 
-def test_result_that_comes_while_its_job_is_being_promised_is_kept(world):
+def test_result_arriving_during_acceptance_is_stored(world):
     promise = record_of_job(expires_at=int(NOW) + 60, kept_until=int(NOW) + 500)
     settle = world.table.settle
 
@@ -599,14 +599,14 @@ def test_result_that_comes_while_its_job_is_being_promised_is_kept(world):
     assert world.only == replace(promise, reply=encode(result_of(promise.job_id)))
 
 
-def test_result_with_a_webhook_is_sent_on_and_retried_until_it_was_arranged(world):
+def test_webhook_enqueue_is_retried_until_it_succeeds(world):
     record = world.submit(is_async=True, request=RunRequest(code="c", callback_url="https://example.org"))
     for _ in range(2):
         world.results.settle(Failure(id=record.job_id, reason=FailureReason.SANDBOX))
     assert world.webhooks.enqueued == [record.job_id] * 2  # its state is the webhooks' to change
 
 
-def test_table_that_is_gone_is_a_503(world):
+def test_job_table_failure_returns_503(world):
     world.table.failing = True
     for changes in ({"idempotency_key": "k"}, {"is_async": True}):
         with pytest.raises(JobsUnavailableError):
@@ -617,7 +617,7 @@ def test_table_that_is_gone_is_a_503(world):
         world.results.settle(result_of("0" * 32))
 
 
-def test_wait_of_a_job_that_is_sent_again_fits_what_is_left(world):
+def test_resent_job_uses_remaining_wait(world):
     first = world.jobs._record(order(idempotency_key="k"), idempotent_id(order(idempotency_key="k")))
     world.table.claim(replace(first, retry_at=int(NOW) + 15), now_s=int(NOW))
     world.submit(idempotency_key="k")
@@ -630,14 +630,14 @@ def record_of_job(**changes):
     return JobRecord(**members | changes)
 
 
-def test_pending_and_delivered_jobs_are_shown_as_such():
+def test_job_body_shows_pending_and_webhook_state():
     assert of_record(record_of_job()) == {"id": "0" * 32, "status": "pending"}
     shown = of_record(record_of_job(webhook_url="https://x", reply=encode(result_of("0" * 32))))
     assert shown["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
     assert "version" not in shown
 
 
-def test_error_of_the_queue_is_no_answer(world):
+def test_queue_error_propagates(world):
     world.hosts.error = client_error("x")
     with pytest.raises(type(world.hosts.error)):
         world.submit()

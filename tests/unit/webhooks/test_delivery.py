@@ -106,7 +106,7 @@ def deliver_all(webhooks, queue):
         webhooks.deliver(queue.messages.pop(0).body)
 
 
-def test_reply_is_posted_signed_and_noted(webhooks, queue, jobs, receiver):
+def test_result_is_delivered_signed_and_recorded(webhooks, queue, jobs, receiver):
     webhooks.enqueue(RECORD)
     assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("sending", 0, ""))
     deliver_all(webhooks, queue)
@@ -131,19 +131,19 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(("secret", "timestamp", "body"), VECTORS.values(), ids=VECTORS)
-def test_signature_is_the_hmac_of_time_and_body(secret, timestamp, body):
+def test_signature_is_hmac_of_timestamp_and_body(secret, timestamp, body):
     expected = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
     assert signature(secret, timestamp, body) == f"v1={expected}"
 
 
-def test_signature_is_what_openssl_makes():
+def test_signature_matches_openssl():
     assert (
         signature("whsec_test", 1_800_000_000, b'{"id":"1"}')
         == "v1=15d2177989c694fad512568783fd1e0c20e1c480f7ab63182bf13486b475c540"
     )
 
 
-def test_signature_is_verified_as_the_readme_shows(monkeypatch):
+def test_readme_snippet_verifies_signature(monkeypatch):
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     shown = {}
     exec(snippet, shown)  # noqa: S102 - our own
@@ -167,7 +167,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
-def test_failure_is_noted_in_a_word_and_tried_again_later(webhooks, queue, jobs, receiver, case):
+def test_failed_delivery_records_error_code_and_schedules_retry(webhooks, queue, jobs, receiver, case):
     answer, error = case
     receiver.answers = [answer]
     webhooks.enqueue(RECORD)
@@ -177,7 +177,7 @@ def test_failure_is_noted_in_a_word_and_tried_again_later(webhooks, queue, jobs,
     assert (jobs.state(), len(receiver.requests)) == (("delivered", 2, ""), 2)
 
 
-def test_last_attempt_gives_up_visibly(webhooks, queue, jobs, receiver, log_records):
+def test_final_failed_attempt_is_recorded_as_given_up(webhooks, queue, jobs, receiver, log_records):
     receiver.answers = [503] * 100
     webhooks.enqueue(RECORD)
     delays_s = []
@@ -190,11 +190,11 @@ def test_last_attempt_gives_up_visibly(webhooks, queue, jobs, receiver, log_reco
     assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_given_up", "1" * 32, "http_503")
 
 
-def test_delays_are_what_sqs_takes():
+def test_retry_delays_fit_sqs_maximum():
     assert max(BACKOFF_S) <= 900
 
 
-def test_message_that_comes_twice_is_sent_once(webhooks, queue, receiver):
+def test_duplicate_message_is_delivered_once(webhooks, queue, receiver):
     receiver.answers = [500]
     webhooks.enqueue(RECORD)
     first = queue.messages.pop(0).body
@@ -207,7 +207,7 @@ def test_message_that_comes_twice_is_sent_once(webhooks, queue, receiver):
     assert (len(receiver.requests), queue.messages) == (2, [])
 
 
-def test_enqueued_twice_is_sent_once(webhooks, queue, jobs, receiver):
+def test_double_enqueue_is_delivered_once(webhooks, queue, jobs, receiver):
     webhooks.enqueue(RECORD)
     webhooks.enqueue(jobs.read(RECORD.job_id))
     webhooks.enqueue(RECORD)  # by somebody who read it before
@@ -215,14 +215,14 @@ def test_enqueued_twice_is_sent_once(webhooks, queue, jobs, receiver):
     assert len(receiver.requests) == 1
 
 
-def test_message_faster_than_its_note_is_sent_and_goes_on(webhooks, queue, jobs, receiver):
+def test_message_received_before_state_update_is_delivered(webhooks, queue, jobs, receiver):
     receiver.answers = [500]
     receiver.before_answer = lambda: jobs.note_webhook(RECORD, WebhookState.SENDING, attempts=0)
     webhooks.deliver(message(1))
     assert (jobs.state(), sent(queue)) == (("sending", 1, "http_500"), [(2, 5)])
 
 
-def test_attempt_before_its_predecessor_is_noted_comes_again(webhooks, jobs, receiver):
+def test_out_of_order_attempt_is_retried(webhooks, jobs, receiver):
     with pytest.raises(WebhookMessageError):
         webhooks.deliver(message(2))
     assert receiver.requests == []
@@ -239,20 +239,20 @@ NOT_DUE = {
 
 
 @pytest.mark.parametrize("changes", NOT_DUE.values(), ids=NOT_DUE)
-def test_job_that_is_not_due_is_left_alone(webhooks, queue, jobs, receiver, changes):
+def test_undeliverable_job_is_skipped(webhooks, queue, jobs, receiver, changes):
     jobs.records[RECORD.job_id] = replace(RECORD, **changes)
     webhooks.deliver(message(1))
     assert (receiver.requests, queue.messages) == ([], [])
     assert jobs.records[RECORD.job_id] == replace(RECORD, **changes)
 
 
-def test_job_that_is_gone_is_left_alone(webhooks, receiver):
+def test_deleted_job_is_skipped(webhooks, receiver):
     webhooks.deliver(message(1, "2" * 32))
     assert receiver.requests == []
 
 
 @pytest.mark.parametrize("changes", [{"webhook_url": None}, {"reply": None}, {"webhook_state": WebhookState.SENDING}])
-def test_nothing_is_enqueued_for_others(webhooks, queue, changes):
+def test_job_without_pending_webhook_is_not_enqueued(webhooks, queue, changes):
     webhooks.enqueue(replace(RECORD, **changes))
     assert queue.messages == []
 
@@ -265,7 +265,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
-def test_key_that_may_no_longer_receive_ends_it(webhooks, jobs, key_table, receiver, case):
+def test_revoked_key_or_missing_secret_stops_delivery(webhooks, jobs, key_table, receiver, case):
     changes, error = case
     if changes is None:
         key_table.records.clear()
@@ -275,7 +275,7 @@ def test_key_that_may_no_longer_receive_ends_it(webhooks, jobs, key_table, recei
     assert (receiver.requests, jobs.state()) == ([], ("given_up", 1, error))
 
 
-def test_expired_key_still_gets_what_it_asked_for(webhooks, queue, key_table, receiver):
+def test_expired_key_still_receives_webhook(webhooks, queue, key_table, receiver):
     key_table.change(KEY.key_id, expires_at=NOW_S - 1)
     webhooks.enqueue(RECORD)
     deliver_all(webhooks, queue)
@@ -283,12 +283,12 @@ def test_expired_key_still_gets_what_it_asked_for(webhooks, queue, key_table, re
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", '{"job_id": 1, "attempt": 1}', '{"job_id": "1", "attempt": 0}'])
-def test_message_that_is_none_of_ours_is_refused(webhooks, body):
+def test_malformed_message_is_rejected(webhooks, body):
     with pytest.raises(WebhookMessageError):
         webhooks.deliver(body)
 
 
-def test_queue_that_does_not_take_the_next_attempt_leaves_this_one_to_come_again(webhooks, sqs, queue, jobs, receiver):
+def test_failure_to_schedule_retry_leaves_message_for_redelivery(webhooks, sqs, queue, jobs, receiver):
     receiver.answers = [500]
     webhooks.enqueue(RECORD)
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
@@ -299,20 +299,20 @@ def test_queue_that_does_not_take_the_next_attempt_leaves_this_one_to_come_again
     assert jobs.state() == ("delivered", 1, "")
 
 
-def test_queue_that_does_not_take_the_first_leaves_the_job_waiting(webhooks, sqs, queue, jobs):
+def test_failure_to_enqueue_leaves_webhook_pending(webhooks, sqs, queue, jobs):
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
     with pytest.raises(WebhookQueueError):
         webhooks.enqueue(RECORD)
     assert jobs.read(RECORD.job_id) == RECORD
 
 
-def test_table_that_fails_is_the_callers_to_repeat(webhooks, jobs):
+def test_table_failure_propagates_to_caller(webhooks, jobs):
     jobs.failing = True
     with pytest.raises(JobTableError):
         webhooks.deliver(message(1))
 
 
-def test_callback_url_of_a_key_without_signing_secret_is_a_403():
+def test_callback_url_without_signing_secret_returns_403():
     with pytest.raises(ProblemError) as caught:
         require_signing_secret(RunRequest(code="1", callback_url=URL), record_of(KEY))
     problem = caught.value.problem
@@ -320,5 +320,5 @@ def test_callback_url_of_a_key_without_signing_secret_is_a_403():
 
 
 @pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, SECRET), (URL, SECRET)])
-def test_other_requests_are_let_through(url, secret):
+def test_requests_without_callback_url_are_allowed(url, secret):
     require_signing_secret(RunRequest(code="1", callback_url=url), record_of(KEY, signing_secret=secret))

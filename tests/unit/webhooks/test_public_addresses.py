@@ -86,20 +86,20 @@ LOOPBACK = {"127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1"}
 
 
 @pytest.mark.parametrize("text", INSIDE.values(), ids=INSIDE)
-def test_address_that_is_not_public_is_refused(text):
+def test_non_public_address_is_rejected(text):
     assert not may_be_called(ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_public_address_is_called(text):
+def test_public_address_is_allowed(text):
     assert may_be_called(ip_address(text))
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "127.255.255.255", "::1", "1.1.1.1"])
-def test_local_stack_may_call_itself(text):
+def test_local_mode_allows_loopback(text):
     assert may_be_called(ip_address(text), local=True)
 
 
 @pytest.mark.parametrize("text", sorted(set(INSIDE.values()) - LOOPBACK))
-def test_local_stack_may_call_nothing_else_inside(text):
+def test_local_mode_rejects_other_private_addresses(text):
     assert not may_be_called(ip_address(text), local=True)

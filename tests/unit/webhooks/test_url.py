@@ -64,7 +64,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD.values(), ids=GOOD)
-def test_good_url_is_taken_apart(text, expected):
+def test_valid_url_is_parsed(text, expected):
     host, port, target, authority = expected
     found = parse(text)
     assert found == CallbackUrl(is_tls=True, host=host, port=port, target=target)
@@ -72,17 +72,17 @@ def test_good_url_is_taken_apart(text, expected):
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_other_url_is_refused(text):
+def test_invalid_url_is_rejected(text):
     with pytest.raises(CallbackUrlError):
         parse(text)
 
 
 @pytest.mark.parametrize("text", ["http://a.example/", "http://127.0.0.1:9/", "https://[::1]:9/", "http://localhost"])
-def test_local_stack_takes_http_and_loopback(text):
+def test_local_mode_allows_http_and_loopback(text):
     assert parse(text, local=True).is_tls == text.startswith("https")
 
 
 @pytest.mark.parametrize("text", ["http://10.0.0.1", "https://[fe80::1]", "ftp://127.0.0.1", "http://169.254.169.254"])
-def test_local_stack_takes_nothing_else(text):
+def test_local_mode_rejects_other_private_addresses(text):
     with pytest.raises(CallbackUrlError):
         parse(text, local=True)
