@@ -33,15 +33,15 @@ def main() -> int:
         return 2
     # Blocked in all threads and waited for: a handler that a second signal interrupts would wait for itself.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.sandbox_runtime or None)
-    pool = Pool(engine, size=settings.pool_size, builders=os.cpu_count() or 1)
-    queue = SqsJobQueue(settings.job_queue_url, workers=settings.concurrency)
+    engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
+    pool = Pool(engine, size=settings.warm_sandboxes, builders=os.cpu_count() or 1)
+    queue = SqsJobQueue(settings.job_queue_url, workers=settings.workers)
     agent = Agent(
         queue,
         pool=pool,
         heartbeat=Heartbeat(queue),
         results_queue_url=settings.results_queue_url,
-        workers=settings.concurrency,
+        workers=settings.workers,
     )
     reporter = Reporter(
         queue,
@@ -53,7 +53,7 @@ def main() -> int:
     pool.open()
     agent.start()
     reporter.start()
-    logger.info("agent_started", extra={"agent": settings.agent_name, "concurrency": settings.concurrency})
+    logger.info("agent_started", extra={"agent": settings.agent_name, "workers": settings.workers})
     signal.sigwait(STOP_SIGNALS)
     deadline = time.monotonic() + STOP_WITHIN_S
     drained = agent.stop(STOP_WITHIN_S - 1.5)

@@ -104,7 +104,7 @@ class Agent:
                 logger.warning("queue_unreachable", exc_info=True)
                 self._stopping.wait(QUEUE_PAUSE_S)
             except Exception:  # a bug of ours must cost one job's attempt, not a worker
-                logger.exception("job_handling_failed")
+                logger.exception("job_processing_failed")
         if sandbox is not None:
             self._discard(sandbox)
 
@@ -117,19 +117,19 @@ class Agent:
         try:
             job = decode_job(delivery.body)
         except ContractError:  # perhaps one of a version that another host knows
-            metrics.UNDECODABLE.inc()
-            logger.warning("undecodable_message", exc_info=True)
+            metrics.MALFORMED_MESSAGES.inc()
+            logger.warning("malformed_message", exc_info=True)
             return sandbox
         unused: WarmSandbox | None = None
         reply: Reply | None
         if self._clock() >= job.expires_at:
-            unused, reply = sandbox, Failure(id=job.id, reason=FailureReason.EXPIRED)
+            unused, reply = sandbox, Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
         else:
             reply = self._run(job, sandbox)
         try:
             if reply is None:
                 self._queue.give_back(delivery)
-                logger.info("job_given_back", extra={"job_id": job.id})
+                logger.info("job_released", extra={"job_id": job.id})
                 return None
             self._reply(job, reply, group=delivery.group)
             self._queue.delete(delivery)
@@ -139,7 +139,7 @@ class Agent:
             raise
         status = reply.status if isinstance(reply, Result) else reply.reason
         metrics.JOBS.labels(status).inc()
-        logger.info("job_answered", extra={"job_id": job.id, "status": status})
+        logger.info("job_completed", extra={"job_id": job.id, "status": status})
         return unused
 
     def _run(self, job: Job, sandbox: WarmSandbox | None) -> Reply | None:
@@ -148,24 +148,24 @@ class Agent:
             give_back_at = time.monotonic() + SANDBOX_WAIT_S
             while sandbox is None:
                 if self._clock() >= job.expires_at:
-                    return Failure(id=job.id, reason=FailureReason.EXPIRED)
+                    return Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
                 if self._stopping.is_set() or time.monotonic() >= give_back_at:
                     return None
                 sandbox = self._pool.take(TAKE_WAIT_S)
             queued_s = max(0.0, self._clock() - job.submitted_at)
             try:
-                with metrics.RUNNING.track_inprogress(), metrics.RUN_SECONDS.time():
+                with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
                     outcome = sandbox.run(job.code, job.input, timeout_s=job.timeout_s)
             except SandboxError:
                 metrics.SANDBOX_ERRORS.inc()
-                logger.warning("sandbox_broke", extra={"job_id": job.id}, exc_info=True)
+                logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
             else:
-                metrics.QUEUED_SECONDS.observe(queued_s)
+                metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
                 return result(job, outcome, queued_s=queued_s, runtime=sandbox.runtime)
             finally:
                 self._pool.finish(sandbox)
             sandbox = None
-        return Failure(id=job.id, reason=FailureReason.SANDBOX)
+        return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
 
     def _reply(self, job: Job, reply: Reply, *, group: str | None) -> None:
         """To who waits, else to the results queue. Raises QueueError when no queue can be reached, so the job stays."""

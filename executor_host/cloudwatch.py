@@ -15,11 +15,11 @@ from prometheus_client.samples import Sample
 from executor_host import metrics
 
 MAX_VALUES: Final = 100  # of one metric in one line
-GAUGES: Final[Mapping[str, Gauge]] = {"PoolReady": metrics.POOL_READY, "JobsRunning": metrics.RUNNING}
+GAUGES: Final[Mapping[str, Gauge]] = {"WarmSandboxes": metrics.WARM_SANDBOXES, "JobsRunning": metrics.RUNNING}
 COUNTERS: Final[Mapping[str, Counter]] = {
     "SandboxErrors": metrics.SANDBOX_ERRORS,
-    "Undecodable": metrics.UNDECODABLE,
-    "MissedBeats": metrics.MISSED_BEATS,
+    "MalformedMessages": metrics.MALFORMED_MESSAGES,
+    "VisibilityExtensionFailures": metrics.VISIBILITY_EXTENSION_FAILURES,
 }
 
 Fields = dict[str, Any]
@@ -38,9 +38,9 @@ class Changes:
         values: dict[str, float | list[float]] = {name: value_of(gauge) for name, gauge in GAUGES.items()}
         values |= {name: self._gained(_total(counter)) for name, counter in COUNTERS.items()}
         values["HostUp"] = int(is_up)
-        values["EngineGone"] = 1 - value_of(metrics.ENGINE_UP)
-        if queued := quantiles(self._buckets(metrics.QUEUED_SECONDS)):
-            values["QueuedMs"] = [round(seconds * 1000, 1) for seconds in queued]
+        values["DockerDown"] = 1 - value_of(metrics.DOCKER_UP)
+        if queued := quantiles(self._buckets(metrics.QUEUE_WAIT_SECONDS)):
+            values["QueueWaitMs"] = [round(seconds * 1000, 1) for seconds in queued]
         return [self._line(values), *self._jobs()]
 
     def _jobs(self) -> Iterator[Fields]:

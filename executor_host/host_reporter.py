@@ -60,14 +60,14 @@ class Reporter:
         report = HostReport(
             host=self._host,
             agent_version=__version__,
-            ready=int(cloudwatch.value_of(metrics.POOL_READY)),
+            ready=int(cloudwatch.value_of(metrics.WARM_SANDBOXES)),
             running=int(cloudwatch.value_of(metrics.RUNNING)),
             sent_at=time.time(),
         )
         try:
             self._queue.send(self._results_queue_url, encode(report))
         except QueueError:
-            logger.warning("report_failed", exc_info=True)
+            logger.warning("host_report_failed", exc_info=True)
 
     def _log(self, *, is_up: bool) -> None:
         for fields in self._changes.lines(is_up=is_up):

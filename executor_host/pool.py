@@ -66,7 +66,7 @@ class Pool:
             Thread(target=self._build, name=f"builder-{number}", daemon=True) for number in range(builders)
         ]
         self._keeper = Thread(target=self._keep, name="keeper", daemon=True)
-        metrics.POOL_READY.set_function(lambda: len(self._idle))
+        metrics.WARM_SANDBOXES.set_function(lambda: len(self._idle))
 
     def open(self) -> None:
         """Begin to remove what an earlier agent of this name left behind, and then to fill."""
@@ -82,7 +82,7 @@ class Pool:
                     self._changed.notify_all()
                     if sandbox.is_waiting():
                         self._taken.add(sandbox.id)
-                        metrics.TAKE_WAIT_SECONDS.observe(time.monotonic() - asked_at)
+                        metrics.SANDBOX_ACQUIRE_SECONDS.observe(time.monotonic() - asked_at)
                         return sandbox
                 left_s = asked_at + timeout_s - time.monotonic()
                 if left_s <= 0 or self._closing:
@@ -157,11 +157,11 @@ class Pool:
         """Says once what changed."""
         with self._changed:
             changed, self._engine_up = up is not self._engine_up, up
-        metrics.ENGINE_UP.set(up)
+        metrics.DOCKER_UP.set(up)
         if changed and up:
-            logger.info("engine_up")
+            logger.info("docker_available")
         elif changed:
-            logger.error("engine_lost", extra=fields)
+            logger.error("docker_unavailable", extra=fields)
 
     def _keep(self) -> None:
         while not self._leave_nothing():
@@ -183,7 +183,7 @@ class Pool:
                     self._idle.remove(sandbox)
                 self._changed.notify_all()
             for sandbox in dead:
-                logger.warning("idle_sandbox_died")
+                logger.warning("idle_sandbox_exited")
                 sandbox.destroy()
 
     def _sweep(self) -> None:
@@ -196,5 +196,5 @@ class Pool:
             known = self._taken.union(sandbox.id for sandbox in self._idle)
         for container_id, created_at in found:
             if container_id not in known and created_at < time.time() - UNKNOWN_FOR_S:
-                logger.info("leftover_removed")
+                logger.info("orphan_container_removed")
                 self._engine.remove(container_id)

@@ -21,10 +21,10 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     job_queue_url: Annotated[str, Meta(min_length=1)]
     results_queue_url: Annotated[str, Meta(min_length=1)]
     sandbox_image: Annotated[str, Meta(min_length=1)]
-    sandbox_runtime: str = ""  # OCI runtime, as "runsc"; Docker's default when empty
+    oci_runtime: str = ""  # OCI runtime, as "runsc"; Docker's default when empty
     agent_name: Annotated[str, Meta(min_length=1, max_length=128)] = socket.gethostname()
-    concurrency: Annotated[int, Meta(ge=1, le=256)] = 2 * _CORES
-    pool_size: Annotated[int, Meta(ge=1, le=512)] = 2 * _CORES
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2 * _CORES
+    warm_sandboxes: Annotated[int, Meta(ge=1, le=512)] = 2 * _CORES
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9464
     metrics_namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")] = "PythonExec"  # CloudWatch's
 

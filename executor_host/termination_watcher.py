@@ -25,7 +25,7 @@ from executor_host.logs import log_json_lines
 
 METADATA: Final = "http://169.254.169.254"
 AGENT_CONTAINER: Final = "python-exec-agent"
-HOOK: Final = "drain"  # its name in infra/template.yaml
+HOOK: Final = "wait-for-drain"  # its name in infra/template.yaml
 STOP_WITHIN_S: Final = 20  # the agent takes up to 17
 POLL_EVERY_S: Final = 5.0  # AWS's advice; a spot instance has two minutes
 TOKEN_TTL_S: Final = 300
@@ -81,14 +81,14 @@ def watch(
         try:
             leaving = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
             if not stopped and (leaving or metadata.read("spot/instance-action") is not None):
-                logger.info("host_leaves", extra={"because": "lifecycle" if leaving else "spot"})
+                logger.info("termination_notice", extra={"because": "lifecycle" if leaving else "spot"})
                 stop_agent()
                 stopped = True
             if leaving:
                 _let_go(autoscaling, group=group, instance_id=metadata.read("instance-id") or "")
                 return
         except OSError as error:  # of the metadata service too: HTTPError and time-outs are OSErrors
-            logger.warning("no_metadata", extra={"error": str(error)})
+            logger.warning("metadata_unavailable", extra={"error": str(error)})
         time.sleep(poll_every_s)
 
 
@@ -101,7 +101,7 @@ def _let_go(autoscaling: AutoScaling, *, group: str, instance_id: str) -> None:
             LifecycleActionResult="CONTINUE",
         )
     except Exception:
-        logger.exception("hook_not_completed")  # the hook's own time-out lets the instance go
+        logger.exception("drain_hook_failed")  # the hook's own time-out lets the instance go
         return
     logger.info("host_drained")
 
@@ -112,7 +112,7 @@ def stop_container(name: str = AGENT_CONTAINER) -> None:
     try:
         client.containers.get(name).stop(timeout=STOP_WITHIN_S)
     except NotFound:
-        logger.warning("no_agent")
+        logger.warning("agent_container_not_found")
     finally:
         client.close()
 

@@ -62,5 +62,5 @@ class Heartbeat:
             missed = self._queue.hold(batch, for_s=self._hold_s)
         except QueueError:
             missed = len(batch)
-            logger.warning("heartbeat_failed", exc_info=True)
-        metrics.MISSED_BEATS.inc(missed)
+            logger.warning("visibility_extension_failed", exc_info=True)
+        metrics.VISIBILITY_EXTENSION_FAILURES.inc(missed)

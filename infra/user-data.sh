@@ -3,7 +3,7 @@
 set -euo pipefail
 
 export AWS_DEFAULT_REGION="${AWS::Region}"
-runtime="${SandboxRuntime}"
+runtime="${OciRuntime}"
 
 dnf install -y -q docker awscli-2
 
@@ -34,7 +34,7 @@ systemctl daemon-reload
 systemctl enable docker
 systemctl restart docker
 
-aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostBundle}" - | docker load
+aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostImageBundle}" - | docker load
 
 # The agent's user is nobody of this host but for the socket's group. Who has the socket is root: no sandbox sees it.
 socket=/var/run/docker.sock
@@ -47,7 +47,7 @@ docker run --detach --name python-exec-agent --restart unless-stopped --stop-tim
   --log-opt "awslogs-stream=$HOSTNAME/agent" \
   --env "JOB_QUEUE_URL=${JobQueue}" \
   --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
-  --env "SANDBOX_RUNTIME=$runtime" \
+  --env "OCI_RUNTIME=$runtime" \
   --env "METRICS_NAMESPACE=${AWS::StackName}" \
   python-exec-agent
 
@@ -84,5 +84,5 @@ done
 metadata=http://169.254.169.254/latest
 token="$(curl -fsS --retry 5 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$metadata/api/token")"
 instance="$(curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$metadata/meta-data/instance-id")"
-aws autoscaling complete-lifecycle-action --lifecycle-hook-name ready --lifecycle-action-result CONTINUE \
+aws autoscaling complete-lifecycle-action --lifecycle-hook-name wait-for-ready --lifecycle-action-result CONTINUE \
   --auto-scaling-group-name "${AWS::StackName}-hosts" --instance-id "$instance"

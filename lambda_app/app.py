@@ -68,7 +68,7 @@ def answer(request: Request, get_response: Callable[[Request], Response]) -> Res
         logs.add(problem=problem, rule=error.problem.rule)
         response = problems.response(error.problem, headers=error.headers)
     except Exception:
-        app.log.exception("middleware_failed")
+        app.log.exception("unhandled_error")
         response = _without_reason(request, HTTPStatus.INTERNAL_SERVER_ERROR)
     response.headers = {
         **CORS.get_access_control_headers(),
@@ -103,7 +103,7 @@ def run() -> Response:
         request=wanted,
         key_id=caller.record.key_id,
         plan=caller.plan,
-        wait_s=preference.wait_s or service().reply_wait_s,
+        wait_s=preference.wait_s or service().default_wait_s,
         is_async=preference.respond_async and preference.wait_s is None,
         is_counted=is_filling,
         idempotency_key=idempotency_key,
@@ -172,19 +172,19 @@ def store_results(event: SQSEvent) -> dict[str, Any]:
 
 
 @app.on_sqs_message(queue="python-exec-jobs-dead", batch_size=10)
-def answer_dead_letters(event: SQSEvent) -> dict[str, Any]:
+def fail_dead_lettered_jobs(event: SQSEvent) -> dict[str, Any]:
     """Jobs that no host finished, as often as they were tried."""
     return queue_events.each(event.to_dict(), lambda record: queue_events.answer_dead_letter(record, service().results))
 
 
 @app.on_sqs_message(queue="python-exec-webhooks", batch_size=1)  # one attempt may take ten seconds
-def send_webhooks(event: SQSEvent) -> dict[str, Any]:
+def deliver_webhooks(event: SQSEvent) -> dict[str, Any]:
     """Results that their customers want to be sent."""
     return queue_events.each(event.to_dict(), lambda record: service().webhooks.deliver(record["body"]))
 
 
 @app.schedule("rate(1 minute)")
-def keep_house(event: CloudWatchEvent) -> None:  # noqa: ARG001 - Chalice passes it
+def clean_up_reply_queues(event: CloudWatchEvent) -> None:  # noqa: ARG001 - Chalice passes it
     """What processes left behind that are gone."""
     logs.begin()
     service().housekeeping.run()
@@ -199,7 +199,7 @@ def service() -> Service:
 @cache
 def _service() -> Service:
     made = components.service(settings.load(os.environ))
-    app.log.info("process_started", extra=metrics.of_process())
+    app.log.info("cold_start", extra=metrics.of_process())
     return made
 
 
@@ -210,7 +210,7 @@ def _admit(caller: Caller, *, runs: int = 1) -> None:
 
 def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) -> RunRequest:
     content_type = request.headers.get("content-type", "")
-    wanted = parse_run_request(body, content_type=content_type, local_webhooks=service().local_webhooks)
+    wanted = parse_run_request(body, content_type=content_type, allow_local_webhooks=service().allow_local_webhooks)
     require_in_plan(wanted, caller.plan)
     require_async(wanted, respond_async=is_async)
     require_signing_secret(wanted, caller.record)

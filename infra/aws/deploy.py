@@ -64,7 +64,7 @@ def deploy(
     body = json.dumps(merged, sort_keys=True).encode()
     template_key = account_setup.upload(clients, bucket, body, suffix="template.json")
     bundle = account_setup.upload_images(clients, bucket, host_images)
-    given = {"HostBundle": bundle, **parameters, "ArtifactBucket": bucket}
+    given = {"HostImageBundle": bundle, **parameters, "ArtifactBucket": bucket}
     kept = _kept(cloudformation, stack, set(merged["Parameters"]) - set(given), architecture) if exists else []
     name = f"deploy-{time.time_ns()}"
     cloudformation.create_change_set(

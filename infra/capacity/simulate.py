@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chalicelib.jobs.submission import SYNC_LIFE_S
-from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_REPLY_WAIT_S
+from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
 from infra import template
 from infra.capacity.costs import CPU_S_PER_JOB, VCPUS
 from infra.capacity.fleet_model import START_S, Fleet, Minute, Policy, Target, Work, percentile, together
@@ -81,7 +81,7 @@ def load_of(runs_per_hour: float) -> Callable[[int], float]:
 
 def late(waits: Minute) -> int:
     """Jobs whose customer had been told to come back."""
-    return sum(count for wait_s, count in waits.waits_s.items() if wait_s > DEFAULT_REPLY_WAIT_S)
+    return sum(count for wait_s, count in waits.waits_s.items() if wait_s > DEFAULT_WAIT_S)
 
 
 def row(name: str, minutes: Sequence[Minute]) -> list[str]:

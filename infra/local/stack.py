@@ -87,7 +87,7 @@ def local_stack(
         settings = {
             **aws.environment,
             **create_platform(aws.environment),
-            "LOCAL_WEBHOOKS": "true",
+            "ALLOW_LOCAL_WEBHOOKS": "true",
         }
         api_key = api_key or api_keys.new_key()
         store = KeyStore(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
@@ -139,7 +139,7 @@ def _has_sandbox(metrics_url: str) -> bool:
             lines = answer.read().decode().splitlines()
     except OSError:
         return False
-    return any(line.startswith("python_exec_pool_ready ") and float(line.split()[1]) > 0 for line in lines)
+    return any(line.startswith("python_exec_warm_sandboxes ") and float(line.split()[1]) > 0 for line in lines)
 
 
 def _kept_key() -> ApiKey | None:

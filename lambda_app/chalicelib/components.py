@@ -45,8 +45,8 @@ class Service(Struct, frozen=True, kw_only=True):
     housekeeping: Housekeeping
     hosts: Hosts
     health: Health
-    reply_wait_s: float
-    local_webhooks: bool
+    default_wait_s: float
+    allow_local_webhooks: bool
 
 
 def service(told: Settings) -> Service:
@@ -60,7 +60,7 @@ def service(told: Settings) -> Service:
         queue_url=told.webhook_queue_url,
         jobs=table,
         keys=keys,
-        receiver=Callback(local=told.local_webhooks),
+        receiver=Callback(local=told.allow_local_webhooks),
         body_of=webhook_body,
     )
     results = Results(table, waiting=waiting, webhooks=webhooks)
@@ -70,13 +70,15 @@ def service(told: Settings) -> Service:
     return Service(
         admission=Admission(keys),
         overload=Overload(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
-        jobs=Jobs(table, hosts=dispatcher, waiting=waiting, results=results, result_kept_s=told.result_kept_s),
+        jobs=Jobs(
+            table, hosts=dispatcher, waiting=waiting, results=results, result_retention_s=told.result_retention_s
+        ),
         results=results,
         replies=replies,
         webhooks=webhooks,
         housekeeping=Housekeeping(sqs, prefix=told.reply_queue_prefix, settle=results.settle),
         hosts=hosts,
         health=Health(sqs, job_queue_url=told.job_queue_url, hosts=hosts),
-        reply_wait_s=told.reply_wait_s,
-        local_webhooks=told.local_webhooks,
+        default_wait_s=told.default_wait_s,
+        allow_local_webhooks=told.allow_local_webhooks,
     )

@@ -48,9 +48,9 @@ class Status(StrEnum):
 class FailureReason(StrEnum):
     """Why a job has no result. Never the doing of the customer's program."""
 
-    EXPIRED = "expired"  # reached a host after expires_at
-    SANDBOX = "sandbox"  # its sandboxes broke, each time it was tried
-    DEAD_LETTER = "dead_letter"  # hosts took it and never finished it, as often as the queue allows
+    START_TIMEOUT = "start-timeout"  # reached a host after expires_at
+    SANDBOX_ERROR = "sandbox-error"  # its sandboxes broke, each time it was tried
+    HOST_LOST = "host-lost"  # hosts took it and never finished it, as often as the queue allows
 
 
 class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):

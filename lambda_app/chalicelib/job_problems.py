@@ -16,7 +16,7 @@ class UnknownJobError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "unknown-job",
+                type=TYPE_PREFIX + "job-not-found",
                 title="Unknown job",
                 status=HTTPStatus.NOT_FOUND,
                 detail="This key has no such job.",
@@ -30,7 +30,7 @@ class JobGoneError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "job-gone",
+                type=TYPE_PREFIX + "job-expired-or-deleted",
                 title="Job gone",
                 status=HTTPStatus.GONE,
                 detail="The job was deleted, or its result is no longer kept.",
@@ -72,7 +72,7 @@ class JobsUnavailableError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "jobs-unavailable",
+                type=TYPE_PREFIX + "job-store-unavailable",
                 title="Temporarily unavailable",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
                 detail="Jobs cannot be looked up at the moment. Send the request again.",
@@ -87,7 +87,7 @@ class NoReplyError(ProblemError):
     def __init__(self, job_id: str) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "no-reply",
+                type=TYPE_PREFIX + "result-timeout",
                 title="No result in time",
                 status=HTTPStatus.GATEWAY_TIMEOUT,
                 detail="The job was accepted, but its result did not come in time.",
@@ -114,7 +114,7 @@ class JobFailedError(ProblemError):
 
 
 _FAILURES: Final = {
-    FailureReason.EXPIRED: (HTTPStatus.GATEWAY_TIMEOUT, "The job found no free host in time and was not run."),
-    FailureReason.SANDBOX: (HTTPStatus.BAD_GATEWAY, "The job could not be run. The code is not to blame."),
-    FailureReason.DEAD_LETTER: (HTTPStatus.BAD_GATEWAY, "The hosts that took the job were lost, each time."),
+    FailureReason.START_TIMEOUT: (HTTPStatus.GATEWAY_TIMEOUT, "The job found no free host in time and was not run."),
+    FailureReason.SANDBOX_ERROR: (HTTPStatus.BAD_GATEWAY, "The job could not be run. The code is not to blame."),
+    FailureReason.HOST_LOST: (HTTPStatus.BAD_GATEWAY, "The hosts that took the job were lost, each time."),
 }

@@ -6,11 +6,11 @@ from typing import Final
 
 from msgspec import Struct
 
-DEFAULT_REPLY_WAIT_S: Final = 20.0
-MIN_REPLY_WAIT_S: Final = 1.0
-MAX_REPLY_WAIT_S: Final = 25.0  # API Gateway gives up after 29 s
+DEFAULT_WAIT_S: Final = 20.0
+MIN_WAIT_S: Final = 1.0
+MAX_WAIT_S: Final = 25.0  # API Gateway gives up after 29 s
 DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
-DEFAULT_RESULT_KEPT_S: Final = 86_400
+DEFAULT_RESULT_RETENTION_S: Final = 86_400
 DEFAULT_REPLY_QUEUE_PREFIX: Final = "python-exec-reply-"
 DEFAULT_METRICS_NAMESPACE: Final = "PythonExec"
 
@@ -30,9 +30,9 @@ _TEXTS: Final = (
     ("JOBS_TABLE", "", _TABLE_NAME, "the name of the table of jobs"),
     ("REPLY_QUEUE_PREFIX", DEFAULT_REPLY_QUEUE_PREFIX, _QUEUE_PREFIX, "1 to 48 letters, digits, - and _"),
     ("METRICS_NAMESPACE", DEFAULT_METRICS_NAMESPACE, _NAMESPACE, "1 to 255 letters, digits and . _ / # : -"),
-    ("RESULT_KEPT_S", str(DEFAULT_RESULT_KEPT_S), _COUNT, "a whole number above 0"),
+    ("RESULT_RETENTION_S", str(DEFAULT_RESULT_RETENTION_S), _COUNT, "a whole number above 0"),
     ("MAX_QUEUE_DEPTH", str(DEFAULT_MAX_QUEUE_DEPTH), _COUNT, "a whole number above 0"),
-    ("LOCAL_WEBHOOKS", "", re.compile("(true)?"), "true or absent"),
+    ("ALLOW_LOCAL_WEBHOOKS", "", re.compile("(true)?"), "true or absent"),
 )
 
 
@@ -44,15 +44,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What the API is told from outside."""
 
     job_queue_url: str
-    reply_wait_s: float
+    default_wait_s: float
     keys_table: str
     jobs_table: str
     metrics_namespace: str
-    result_kept_s: int
+    result_retention_s: int
     reply_queue_prefix: str
     max_queue_depth: int
     webhook_queue_url: str
-    local_webhooks: bool
+    allow_local_webhooks: bool
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -60,11 +60,11 @@ def load(environ: Mapping[str, str]) -> Settings:
     wrong: list[str] = []
     values = {name: environ.get(name, default) for name, default, _, _ in _TEXTS}
     wrong += [f"{name} must be {what}" for name, _, rule, what in _TEXTS if not rule.fullmatch(values[name])]
-    reply_wait_s = _number(environ.get("REPLY_WAIT_S", str(DEFAULT_REPLY_WAIT_S)))
-    if not MIN_REPLY_WAIT_S <= reply_wait_s <= MAX_REPLY_WAIT_S:
-        wrong.append(f"REPLY_WAIT_S must be a number from {MIN_REPLY_WAIT_S:g} to {MAX_REPLY_WAIT_S:g}")
-    if values["LOCAL_WEBHOOKS"] and "AWS_LAMBDA_FUNCTION_NAME" in environ:
-        wrong.append("LOCAL_WEBHOOKS must be absent on Lambda")
+    default_wait_s = _number(environ.get("DEFAULT_WAIT_S", str(DEFAULT_WAIT_S)))
+    if not MIN_WAIT_S <= default_wait_s <= MAX_WAIT_S:
+        wrong.append(f"DEFAULT_WAIT_S must be a number from {MIN_WAIT_S:g} to {MAX_WAIT_S:g}")
+    if values["ALLOW_LOCAL_WEBHOOKS"] and "AWS_LAMBDA_FUNCTION_NAME" in environ:
+        wrong.append("ALLOW_LOCAL_WEBHOOKS must be absent on Lambda")
     if wrong:
         raise SettingsError("; ".join(wrong))
     return Settings(
@@ -74,10 +74,10 @@ def load(environ: Mapping[str, str]) -> Settings:
         jobs_table=values["JOBS_TABLE"],
         metrics_namespace=values["METRICS_NAMESPACE"],
         reply_queue_prefix=values["REPLY_QUEUE_PREFIX"],
-        reply_wait_s=reply_wait_s,
-        result_kept_s=int(values["RESULT_KEPT_S"]),
+        default_wait_s=default_wait_s,
+        result_retention_s=int(values["RESULT_RETENTION_S"]),
         max_queue_depth=int(values["MAX_QUEUE_DEPTH"]),
-        local_webhooks=values["LOCAL_WEBHOOKS"] == "true",
+        allow_local_webhooks=values["ALLOW_LOCAL_WEBHOOKS"] == "true",
     )
 
 

@@ -126,7 +126,7 @@ def test_printed_curl_works_and_sigterm_cleans_up(local):
     shown = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
     url, metrics_url, *queues = shown.split()
     assert url == f"http://{LOOPBACK}:{local.port}"
-    assert "python_exec_pool_ready" in bash(f"curl -s {metrics_url}", local.root)
+    assert "python_exec_warm_sandboxes" in bash(f"curl -s {metrics_url}", local.root)
     assert all(value.startswith(f"http://{LOOPBACK}:") for value in queues)
 
     assert (len(local.processes()) >= 4, len(local.containers()) >= 1) == (True, True)
@@ -206,7 +206,7 @@ def test_stock_chalice_local_works(stack, tmp_path):
 def test_job_without_host_returns_202(stack, tmp_path):
     sqs = aws_client("sqs", stack.environment)
     unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
-    with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "REPLY_WAIT_S": "1"}) as url:
+    with chalice_local(tmp_path, {**stack.environment, "JOB_QUEUE_URL": unread, "DEFAULT_WAIT_S": "1"}) as url:
         answer = post(url, stack.api_key, code="1")
     assert (answer.status, answer.body["status"]) == (202, "pending")
     assert answer.headers["Location"] == f"/jobs/{answer.body['id']}"
@@ -219,5 +219,5 @@ def test_missing_job_queue_returns_503(stack, tmp_path):
         tmp_path, {**stack.environment, "JOB_QUEUE_URL": stack.environment["JOB_QUEUE_URL"] + "-x"}
     ) as url:
         answer = post(url, stack.api_key, code="1")
-    assert (answer.status, answer.body["type"]) == (503, "urn:python-exec:problem:unavailable")
+    assert (answer.status, answer.body["type"]) == (503, "urn:python-exec:problem:job-queue-unavailable")
     assert answer.headers["Retry-After"] == "2"

@@ -70,9 +70,9 @@ class Row:
     def complaints(self):
         """What must not be, a line each."""
         is_poison, counts = self.fault == POISON, self.counts
-        bad = [job for job in self.jobs if job.is_wrong or job.status not in {"ok", "dead_letter"}]
+        bad = [job for job in self.jobs if job.is_wrong or job.status not in {"ok", "host-lost"}]
         lines = [f"{job.kind.name} {job.number} {job.id} {job.status}: {job.why}" for job in bad[:SHOWN]]
-        told = sum(job.status == "dead_letter" for job in self.jobs)
+        told = sum(job.status == "host-lost" for job in self.jobs)
         if not told == self.dead_letters == is_poison:
             lines.append(f"{self.dead_letters} dead letters, {told} customers were told")
         if counts["struck, least"] < (KILLS if is_poison else 1):

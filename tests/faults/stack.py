@@ -30,7 +30,7 @@ from tests.support.webhook_receiver import Receiver
 
 WORKERS = 4
 POOL = 2
-SETTINGS = {"CONCURRENCY": str(WORKERS), "POOL_SIZE": str(POOL), "REPLY_WAIT_S": "5"}
+SETTINGS = {"WORKERS": str(WORKERS), "WARM_SANDBOXES": str(POOL), "DEFAULT_WAIT_S": "5"}
 START_S = 30
 NOTHING_LEFT_S = 75.0  # until nothing is left over: above the visibility timeout of each queue
 COUNTS = ("", "NotVisible", "Delayed")
@@ -72,7 +72,12 @@ class World:
         self.proxy = resources.enter_context(FaultProxy(aws.environment["AWS_ENDPOINT_URL"]).running())
         self.environment = {**aws.environment, "AWS_ENDPOINT_URL": self.proxy.url}
         self.sqs, self._dynamodb = (client(name, aws.environment) for name in ("sqs", "dynamodb"))  # beside the proxy
-        self.settings = {**self.environment, **create_platform(self.environment), **SETTINGS, "LOCAL_WEBHOOKS": "true"}
+        self.settings = {
+            **self.environment,
+            **create_platform(self.environment),
+            **SETTINGS,
+            "ALLOW_LOCAL_WEBHOOKS": "true",
+        }
         self._sent, self._received = set(), []
         self.proxy.on_sent, self.proxy.on_received = self._see_sent, self._see_received
         self.receiver = resources.enter_context(Receiver())
@@ -114,7 +119,7 @@ class World:
             "METRICS_PORT": str(port),
         }
         process = self._process(stack, f"agent-{name}", "executor_host", settings=settings, grace_s=20)
-        return process, lambda: self.metric(name, "python_exec_engine_up") > 0
+        return process, lambda: self.metric(name, "python_exec_docker_up") > 0
 
     def _start_api(self, stack):
         process = self._process(stack, "api", "infra.local.chalice_server", "--host=127.0.0.1", f"--port={self.port}")

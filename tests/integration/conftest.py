@@ -104,7 +104,7 @@ class AgentProcess:
     def wait_until_ready(self, sandboxes=1):
         def ready():
             with contextlib.suppress(OSError):
-                return self.metric("python_exec_pool_ready") >= sandboxes
+                return self.metric("python_exec_warm_sandboxes") >= sandboxes
 
         self._process.wait_until(ready, timeout_s=60)
 
@@ -126,8 +126,8 @@ def start_agent(aws, customer, image, docker_client, tmp_path):
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),
-                "POOL_SIZE": "2",
-                "CONCURRENCY": "2",
+                "WARM_SANDBOXES": "2",
+                "WORKERS": "2",
                 **settings,
             }
             if docker_host is not None:

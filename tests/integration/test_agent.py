@@ -85,11 +85,11 @@ def test_idle_sandbox_killed_externally_is_replaced(start_agent, customer, docke
     for container_id in killed:
         docker_client.api.remove_container(container_id, force=True)
     assert customer.run("print(1)").stdout == "1\n"
-    eventually(lambda: agent.metric("python_exec_pool_ready") == 2)
+    eventually(lambda: agent.metric("python_exec_warm_sandboxes") == 2)
 
 
 def test_busy_sandbox_removed_externally_is_retried(start_agent, customer, docker_client):
-    agent = start_agent(POOL_SIZE="1", CONCURRENCY="1")
+    agent = start_agent(WARM_SANDBOXES="1", WORKERS="1")
     agent.wait_until_ready()
     before = {container["Id"] for container in agent.containers()}
     job_id = customer.send("import time; time.sleep(1); print('done')")
@@ -106,7 +106,7 @@ def test_long_job_is_not_redelivered(start_agent, customer):
     assert customer.replies(1)[job_id].stdout == "done\n"
     eventually(lambda: agent.metric('python_exec_jobs_total{status="ok"}') == 1)
     assert agent.metric("python_exec_jobs_running") == 0
-    assert agent.metric("python_exec_missed_beats_total") == 0
+    assert agent.metric("python_exec_visibility_extension_failures_total") == 0
 
 
 NOBODY_WAITS = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": "http://x/1/gone"}}
@@ -124,11 +124,11 @@ def test_async_result_goes_to_results_queue(start_agent, customer, sqs, changes)
 
 
 def test_all_missing_settings_are_reported(start_agent):
-    agent = start_agent(JOB_QUEUE_URL="", POOL_SIZE="none")
+    agent = start_agent(JOB_QUEUE_URL="", WARM_SANDBOXES="none")
     assert agent.popen.wait(20) == 2
     log = agent.log.read_text()
     assert "JOB_QUEUE_URL" in log
-    assert "POOL_SIZE" in log
+    assert "WARM_SANDBOXES" in log
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_agent_survives_docker_restart(start_agent, customer, own_daemon, image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         assert customer.run("print(1)").stdout == "1\n"
-    eventually(lambda: agent.metric("python_exec_pool_ready") == 0)
+    eventually(lambda: agent.metric("python_exec_warm_sandboxes") == 0)
     job_id = customer.send("print(2)")
     with started(own_daemon):
         assert customer.replies(1)[job_id].stdout == "2\n"

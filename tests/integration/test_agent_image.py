@@ -39,8 +39,8 @@ def start_container(aws, customer, agent_image, docker_client):
                 "RESULTS_QUEUE_URL": customer.results_queue_url,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(free_port()),
-                "POOL_SIZE": "2",
-                "CONCURRENCY": "2",
+                "WARM_SANDBOXES": "2",
+                "WORKERS": "2",
                 **settings,
             }
             container = docker_client.containers.run(
@@ -130,8 +130,8 @@ def test_draining_agent_loses_no_jobs(start_container, customer, docker_client, 
     found |= customer.replies(len(sent) + len(more) - len(found))
     assert {job_id: result.stdout for job_id, result in found.items()} == sent | more
     assert leaving.container.wait(timeout=20)["StatusCode"] == 0
-    assert all('"job_answered"' in log(agent) for agent in (leaving, staying))
+    assert all('"job_completed"' in log(agent) for agent in (leaving, staying))
     # An agent logs once it has deleted the job, a moment after the reply is there.
-    eventually(lambda: sum(log(agent).count('"job_answered"') for agent in (leaving, staying)) == len(found))
+    eventually(lambda: sum(log(agent).count('"job_completed"') for agent in (leaving, staying)) == len(found))
     eventually(lambda: not sandboxes_of(docker_client, leaving), timeout_s=5)
     eventually(lambda: waiting_or_in_flight(sqs, customer.job_queue_url) == 0)

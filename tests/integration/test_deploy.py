@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
 BUCKET = f"python-exec-artifacts-{ACCOUNT}-{REGION}"
 STACK = "python-exec-x"
-DEFAULTS = {"ArtifactBucket": "", "HostBundle": "", "MaxQueueDepth": "200", "InstanceType": "c7i.large"}
+DEFAULTS = {"ArtifactBucket": "", "HostImageBundle": "", "MaxQueueDepth": "200", "InstanceType": "c7i.large"}
 
 
 SOMEBODY_ELSES = f"arn:aws:iam::{ACCOUNT}:role/somebody-elses"
@@ -121,7 +121,7 @@ def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(InstanceType="c7i.xlarge")
     assert operator.parameters() == {
         "ArtifactBucket": BUCKET,
-        "HostBundle": "hosts/host-0123-x86_64.tar.gz",
+        "HostImageBundle": "hosts/host-0123-x86_64.tar.gz",
         "MaxQueueDepth": "50",
         "InstanceType": "c7i.xlarge",
     }

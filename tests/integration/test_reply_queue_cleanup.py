@@ -16,7 +16,7 @@ def prefix():
     return f"reply-{uuid.uuid4().hex[:8]}-"
 
 
-def keep_house(sqs, prefix, *, later_s=0.0):
+def clean_up_reply_queues(sqs, prefix, *, later_s=0.0):
     settled = []
     Housekeeping(
         sqs, prefix=prefix, settle=lambda reply: settled.append(reply.id), clock=lambda: time.time() + later_s
@@ -37,11 +37,11 @@ def test_orphaned_reply_is_stored_and_queue_deleted(sqs, prefix):
         sqs.send_message(QueueUrl=url, MessageBody=encode(result_of(f"{n:02}")))
     sqs.send_message(QueueUrl=other, MessageBody=encode(result_of("other")))
 
-    assert keep_house(sqs, prefix) == []
+    assert clean_up_reply_queues(sqs, prefix) == []
     first = sqs.receive_message(QueueUrl=url)["Messages"]  # somebody who waits still gets it, and once
     assert len(first) == 1
-    assert len(keep_house(sqs, prefix, later_s=UNFETCHED_S + 2)) == 11
+    assert len(clean_up_reply_queues(sqs, prefix, later_s=UNFETCHED_S + 2)) == 11
     assert queues(sqs, prefix) == [url]
-    assert keep_house(sqs, prefix, later_s=ABANDONED_S + 2) == []
+    assert clean_up_reply_queues(sqs, prefix, later_s=ABANDONED_S + 2) == []
     assert queues(sqs, prefix) == []
     assert "Messages" in sqs.receive_message(QueueUrl=other)

@@ -122,7 +122,7 @@ def test_only_api_gateway_and_events_can_invoke_functions(expanded):
     api = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${RestAPIId}/*"
     assert called == {
         ("apigateway.amazonaws.com", "APIHandler", json.dumps({"Fn::Sub": [api, {"RestAPIId": {"Ref": "RestAPI"}}]})),
-        ("events.amazonaws.com", "KeepHouse", json.dumps({"Fn::GetAtt": [rule, "Arn"]})),
+        ("events.amazonaws.com", "CleanUpReplyQueues", json.dumps({"Fn::GetAtt": [rule, "Arn"]})),
     }
     kinds = {each["Type"] for each in expanded["Resources"].values()}
     assert {kind for kind in kinds if kind.endswith(("QueuePolicy", "BucketPolicy", "Url", "TopicPolicy"))} == set()
@@ -222,8 +222,8 @@ def test_queue_functions_have_maximum_concurrency(expanded):
     limits = {name: each["ScalingConfig"] for each, (name, _), _ in event_sources(expanded)}
     assert limits == {
         "StoreResults": {"MaximumConcurrency": 10},
-        "AnswerDeadLetters": {"MaximumConcurrency": 2},
-        "SendWebhooks": {"MaximumConcurrency": 20},
+        "FailDeadLetteredJobs": {"MaximumConcurrency": 2},
+        "DeliverWebhooks": {"MaximumConcurrency": 20},
     }
 
 
@@ -234,9 +234,9 @@ def test_visibility_timeout_exceeds_function_timeout(expanded):
 
 
 def test_cleanup_function_is_bounded_and_not_retried(expanded):
-    assert expanded["Resources"]["KeepHouse"]["Properties"]["Timeout"] > RUN_S + 10
+    assert expanded["Resources"]["CleanUpReplyQueues"]["Properties"]["Timeout"] > RUN_S + 10
     (config,) = of_type(expanded, "AWS::Lambda::EventInvokeConfig").values()
-    assert (config["FunctionName"], config["MaximumRetryAttempts"]) == ({"Ref": "KeepHouse"}, 0)
+    assert (config["FunctionName"], config["MaximumRetryAttempts"]) == ({"Ref": "CleanUpReplyQueues"}, 0)
 
 
 def test_lifecycle_hooks_gate_launch_and_termination(merged):
@@ -245,7 +245,7 @@ def test_lifecycle_hooks_gate_launch_and_termination(merged):
         for each in map(dict, merged["Resources"]["HostGroup"]["Properties"]["LifecycleHookSpecificationList"])
     }
     assert hooks == {
-        "ready": {
+        "wait-for-ready": {
             "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING",
             "HeartbeatTimeout": 600,
             "DefaultResult": "ABANDON",
@@ -289,7 +289,7 @@ def test_results_alarm_detects_stuck_results(merged):
 
 
 def test_no_host_alarm_uses_agent_reports(merged):
-    alarm = of_type(merged, "AWS::CloudWatch::Alarm")["NoHostAlarm"]
+    alarm = of_type(merged, "AWS::CloudWatch::Alarm")["NoHostsAlarm"]
     assert (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"]) == (STACK_NAME, "HostUp", "Sum")
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
     assert alarm["TreatMissingData"] == "breaching"
@@ -391,8 +391,8 @@ def test_stack_creates_in_emulator(created, emulated, expanded):
     }
     assert sources == {
         f"{STACK}-results": created["StoreResults"],
-        f"{STACK}-jobs-dead": created["AnswerDeadLetters"],
-        f"{STACK}-webhooks": created["SendWebhooks"],
+        f"{STACK}-jobs-dead": created["FailDeadLetteredJobs"],
+        f"{STACK}-webhooks": created["DeliverWebhooks"],
     }
     (rule,) = emulated("events").list_rules()["Rules"]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
@@ -409,7 +409,7 @@ def test_auto_scaling_group_uses_launch_template_and_subnets(created, emulated):
     launched = emulated("ec2").describe_launch_template_versions(LaunchTemplateId=created["HostTemplate"])
     data = launched["LaunchTemplateVersions"][0]["LaunchTemplateData"]
     script = base64.b64decode(data["UserData"]).decode()
-    assert data["IamInstanceProfile"]["Arn"].endswith(created["HostProfile"])
+    assert data["IamInstanceProfile"]["Arn"].endswith(created["HostInstanceProfile"])
     assert f'--env "JOB_QUEUE_URL=https://sqs.us-east-1.amazonaws.com/123456789012/{STACK}-jobs"' in script
     assert f'--auto-scaling-group-name "{STACK}-hosts"' in script
     assert "s3://artifacts/hosts/" in script

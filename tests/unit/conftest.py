@@ -83,8 +83,8 @@ def service(table, sqs, job_queue_url, job_table, hosts):
         housekeeping=None,
         hosts=hosts,
         health=Health(sqs, job_queue_url=job_queue_url, hosts=hosts),
-        reply_wait_s=20.0,
-        local_webhooks=False,
+        default_wait_s=20.0,
+        allow_local_webhooks=False,
     )
 
 

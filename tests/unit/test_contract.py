@@ -51,7 +51,7 @@ RESULT = Result(
     usage=Usage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
     runtime="python 3.13",
 )
-FAILURE = Failure(id=ID, reason=FailureReason.EXPIRED)
+FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
 HOST_REPORT = HostReport(host="ip-10-0-0-1", agent_version="0.1.0", ready=4, running=2, sent_at=1700000000.25)
 MESSAGES = {
     "job": JOB,
@@ -59,7 +59,7 @@ MESSAGES = {
     "result": RESULT,
     "failure": FAILURE,
     "host_report": HOST_REPORT,
-    "failure_dead_letter": Failure(id=ID, reason=FailureReason.DEAD_LETTER),
+    "failure_host_lost": Failure(id=ID, reason=FailureReason.HOST_LOST),
 }
 
 FILLERS = {

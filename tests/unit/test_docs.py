@@ -201,21 +201,24 @@ def test_documented_api_settings_match_code():
     shown = {row[0]: row[1] for row in table(README, "Setting of the API", "Default", "Meaning")}
     assert shown == {
         "JOB_QUEUE_URL": "required",
-        "REPLY_WAIT_S": f"{settings.DEFAULT_REPLY_WAIT_S:g}",
+        "DEFAULT_WAIT_S": f"{settings.DEFAULT_WAIT_S:g}",
         "KEYS_TABLE": "required",
         "JOBS_TABLE": "required",
         "METRICS_NAMESPACE": settings.DEFAULT_METRICS_NAMESPACE,
-        "RESULT_KEPT_S": str(settings.DEFAULT_RESULT_KEPT_S),
+        "RESULT_RETENTION_S": str(settings.DEFAULT_RESULT_RETENTION_S),
         "REPLY_QUEUE_PREFIX": settings.DEFAULT_REPLY_QUEUE_PREFIX,
         "MAX_QUEUE_DEPTH": str(settings.DEFAULT_MAX_QUEUE_DEPTH),
         "WEBHOOK_QUEUE_URL": "required",
-        "LOCAL_WEBHOOKS": "off",
+        "ALLOW_LOCAL_WEBHOOKS": "off",
     }
     assert set(shown) == {field.name.upper() for field in msgspec.structs.fields(settings.Settings)}
     given = settings.load(
         {"JOB_QUEUE_URL": "http://q", "KEYS_TABLE": "keys", "JOBS_TABLE": "jobs", "WEBHOOK_QUEUE_URL": "http://w"}
     )
-    assert (given.reply_wait_s, given.max_queue_depth) == (float(shown["REPLY_WAIT_S"]), int(shown["MAX_QUEUE_DEPTH"]))
+    assert (given.default_wait_s, given.max_queue_depth) == (
+        float(shown["DEFAULT_WAIT_S"]),
+        int(shown["MAX_QUEUE_DEPTH"]),
+    )
 
 
 def default_of(field):
@@ -223,9 +226,9 @@ def default_of(field):
         return "required"
     named = {
         "agent_name": "host name",
-        "concurrency": "2 per core",
-        "pool_size": "2 per core",
-        "sandbox_runtime": "Docker's own",
+        "workers": "2 per core",
+        "warm_sandboxes": "2 per core",
+        "oci_runtime": "Docker's own",
     }
     return named.get(field.name, str(field.default))
 
@@ -239,8 +242,8 @@ def test_documented_agent_settings_match_code():
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
     given = agent_settings.read({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
     cores = agent_settings.os.cpu_count()
-    assert (given.concurrency, given.pool_size) == (2 * cores, 2 * cores)
-    assert (given.agent_name, given.sandbox_runtime) == (agent_settings.socket.gethostname(), "")
+    assert (given.workers, given.warm_sandboxes) == (2 * cores, 2 * cores)
+    assert (given.agent_name, given.oci_runtime) == (agent_settings.socket.gethostname(), "")
 
 
 def test_documented_prometheus_metrics_match_code():
@@ -252,7 +255,7 @@ def test_documented_prometheus_metrics_match_code():
 
 def test_documented_cloudwatch_metrics_match_code():
     shown = {(row[0], row[1]) for row in table(README, "CloudWatch metric", "From", "Dimension", "Meaning")}
-    of_host = {*cloudwatch.GAUGES, *cloudwatch.COUNTERS, "Jobs", "QueuedMs", "EngineGone", "HostUp"}
+    of_host = {*cloudwatch.GAUGES, *cloudwatch.COUNTERS, "Jobs", "QueueWaitMs", "DockerDown", "HostUp"}
     assert shown == {(name, "API") for name in api_metrics.UNITS} | {(name, "host") for name in of_host}
 
 

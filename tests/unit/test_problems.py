@@ -31,10 +31,10 @@ ERRORS = {
     "invalid": run_request.InvalidRequestError(Rule.RANGE, "timeout_s must be from 0.1 to 10.", field="timeout_s"),
     "too_large": run_request.TooLargeError(field="code", limit_bytes=1, actual_bytes=2),
     "media_type": run_request.UnsupportedMediaTypeError(),
-    "unavailable": dispatcher.QueueUnavailableError(),
+    "job-queue-unavailable": dispatcher.QueueUnavailableError(),
     "no_reply": job_problems.NoReplyError("0" * 32),
-    "expired": job_problems.JobFailedError("0" * 32, FailureReason.EXPIRED),
-    "sandbox": job_problems.JobFailedError("0" * 32, FailureReason.SANDBOX),
+    "expired": job_problems.JobFailedError("0" * 32, FailureReason.START_TIMEOUT),
+    "sandbox": job_problems.JobFailedError("0" * 32, FailureReason.SANDBOX_ERROR),
 }
 
 
@@ -59,7 +59,7 @@ def test_problem_types_are_distinct():
 def test_absent_members_are_omitted():
     body = json.loads(problems.response(ERRORS["no_reply"].problem).body)
     assert body == {
-        "type": "urn:python-exec:problem:no-reply",
+        "type": "urn:python-exec:problem:result-timeout",
         "title": "No result in time",
         "status": 504,
         "detail": "The job was accepted, but its result did not come in time.",

@@ -15,27 +15,27 @@ REQUIRED = {
 def test_optional_settings_have_defaults():
     assert load(REQUIRED) == Settings(
         job_queue_url=URL,
-        reply_wait_s=20.0,
+        default_wait_s=20.0,
         keys_table="python-exec-keys",
         jobs_table="python-exec-jobs",
         metrics_namespace="PythonExec",
-        result_kept_s=86_400,
+        result_retention_s=86_400,
         reply_queue_prefix="python-exec-reply-",
         max_queue_depth=200,
         webhook_queue_url=WEBHOOKS,
-        local_webhooks=False,
+        allow_local_webhooks=False,
     )
 
 
-@pytest.mark.parametrize(("text", "reply_wait_s"), [("1", 1.0), ("2.5", 2.5), ("25", 25.0)])
-def test_reply_wait_within_range_is_taken(text, reply_wait_s):
-    assert load(REQUIRED | {"REPLY_WAIT_S": text}).reply_wait_s == reply_wait_s
+@pytest.mark.parametrize(("text", "default_wait_s"), [("1", 1.0), ("2.5", 2.5), ("25", 25.0)])
+def test_reply_wait_within_range_is_taken(text, default_wait_s):
+    assert load(REQUIRED | {"DEFAULT_WAIT_S": text}).default_wait_s == default_wait_s
 
 
 @pytest.mark.parametrize("text", ["", "0.9", "25.1", "-1", "nan", "inf", "20s"])
 def test_reply_wait_out_of_range_is_refused(text):
-    with pytest.raises(SettingsError, match="REPLY_WAIT_S must be a number from 1 to 25"):
-        load(REQUIRED | {"REPLY_WAIT_S": text})
+    with pytest.raises(SettingsError, match="DEFAULT_WAIT_S must be a number from 1 to 25"):
+        load(REQUIRED | {"DEFAULT_WAIT_S": text})
 
 
 @pytest.mark.parametrize("environ", [{}, {"JOB_QUEUE_URL": ""}, {"JOB_QUEUE_URL": "python-exec-jobs"}])
@@ -61,22 +61,23 @@ def test_invalid_queue_depth_is_rejected(text):
 
 
 def test_local_webhooks_are_allowed_outside_lambda():
-    assert load(REQUIRED | {"LOCAL_WEBHOOKS": "true"}).local_webhooks
+    assert load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": "true"}).allow_local_webhooks
 
 
 def test_local_webhooks_are_rejected_on_lambda():
-    with pytest.raises(SettingsError, match="LOCAL_WEBHOOKS must be absent on Lambda"):
-        load(REQUIRED | {"LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
+    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must be absent on Lambda"):
+        load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
 
 
 @pytest.mark.parametrize("text", ["false", "1", "True", " true"])
 def test_local_webhooks_are_true_or_absent(text):
-    with pytest.raises(SettingsError, match="LOCAL_WEBHOOKS must be true or absent"):
-        load(REQUIRED | {"LOCAL_WEBHOOKS": text})
+    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must be true or absent"):
+        load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": text})
 
 
 def test_all_invalid_settings_are_reported():
     with pytest.raises(
-        SettingsError, match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*MAX_QUEUE_DEPTH.*REPLY_WAIT_S"
+        SettingsError,
+        match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*MAX_QUEUE_DEPTH.*DEFAULT_WAIT_S",
     ):
-        load({"REPLY_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})
+        load({"DEFAULT_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})

@@ -99,7 +99,7 @@ class AdmissionUnavailableError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "admission-unavailable",
+                type=TYPE_PREFIX + "authentication-unavailable",
                 title="Temporarily unavailable",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
                 detail="Keys cannot be checked at the moment. Send the request again.",
@@ -232,7 +232,7 @@ class Admission:
             else:
                 self._known.remember(record)
                 return self._caller(record, caller.sha256, now_us)
-        log.error("key_contended")
+        log.error("key_update_conflict")
         raise AdmissionUnavailableError
 
     def usage(self, caller: Caller) -> Usage:

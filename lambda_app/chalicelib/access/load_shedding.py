@@ -74,7 +74,7 @@ class Overload:
             answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[WAITING])
             self._depth = int(answer["Attributes"][WAITING])
         except (BotoCoreError, ClientError):
-            log.exception("queue_depth_failed")
+            log.exception("queue_depth_read_failed")
             self._depth = 0  # a queue that is down refuses the job itself
         finally:
             self._read_next_at = self._clock() + READ_EVERY_S

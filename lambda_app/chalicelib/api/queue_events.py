@@ -37,7 +37,9 @@ def each(event: Mapping[str, Any], handle: Callable[[Record], object]) -> dict[s
         try:
             handle(record)
         except Exception:  # one bad message must not bring back the others
-            log.exception("message_failed", extra={"receives": record["attributes"].get("ApproximateReceiveCount")})
+            log.exception(
+                "message_processing_failed", extra={"receives": record["attributes"].get("ApproximateReceiveCount")}
+            )
             failed.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failed}
 
@@ -57,8 +59,8 @@ def answer_dead_letter(record: Record, results: Results) -> None:
     """Tells a customer that the hosts lost a job. Raises ContractError for what is no job, which so stays there."""
     job = decode_job(record["body"])
     logs.add(job_id=job.id)
-    results.settle(Failure(id=job.id, reason=FailureReason.DEAD_LETTER), key_id=_key_id(record))
-    log.error("dead_letter_answered")
+    results.settle(Failure(id=job.id, reason=FailureReason.HOST_LOST), key_id=_key_id(record))
+    log.error("dead_lettered_job_failed")
 
 
 def _key_id(record: Record) -> str | None:

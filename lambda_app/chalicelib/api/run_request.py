@@ -106,7 +106,7 @@ class NotInPlanError(ProblemError):
     ) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "not-in-plan",
+                type=TYPE_PREFIX + "plan-limit-exceeded",
                 title="Not in plan",
                 status=HTTPStatus.FORBIDDEN,
                 detail=f"{detail} in the plan {plan.name}.",
@@ -127,8 +127,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     callback_url: str | None = None
 
 
-def parse_run_request(body: bytes, *, content_type: str, local_webhooks: bool = False) -> RunRequest:
-    """The request in `body`; `local_webhooks` as in settings.
+def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: bool = False) -> RunRequest:
+    """The request in `body`; `allow_local_webhooks` as in settings.
 
     Raises InvalidRequestError, TooLargeError or UnsupportedMediaTypeError.
     """
@@ -149,7 +149,7 @@ def parse_run_request(body: bytes, *, content_type: str, local_webhooks: bool = 
         code=code,
         input=_text(given, "input", limit_bytes=MAX_INPUT_BYTES) or "",
         timeout_s=_timeout_s(given),
-        callback_url=_callback_url(given, local=local_webhooks),
+        callback_url=_callback_url(given, local=allow_local_webhooks),
     )
 
 

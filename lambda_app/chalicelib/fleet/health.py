@@ -25,7 +25,7 @@ class HealthUnknownError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "health-unknown",
+                type=TYPE_PREFIX + "health-check-failed",
                 title="Health unknown",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
                 detail="The API is up, but its queue or its table does not answer.",
@@ -55,7 +55,7 @@ class Health:
             answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[WAITING, RUNNING])
             hosts = self._hosts.seen()
         except (BotoCoreError, ClientError, HostsError) as error:
-            log.exception("health_unknown")
+            log.exception("health_check_failed")
             raise HealthUnknownError from error
         counted = answer["Attributes"]
         return {

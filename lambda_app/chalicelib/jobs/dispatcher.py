@@ -25,7 +25,7 @@ class QueueUnavailableError(ProblemError):
     def __init__(self) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "unavailable",
+                type=TYPE_PREFIX + "job-queue-unavailable",
                 title="Temporarily unavailable",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
                 detail="The job was not accepted. Send it again.",

@@ -71,10 +71,10 @@ class Results:
         try:
             record = self._known(self._table.read(job_id), key_id)
             if record.reply is None and self._clock() >= record.expires_at + SETTLED_AFTER_S:
-                lost = Failure(id=job_id, reason=FailureReason.EXPIRED)
+                lost = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
                 record = self._known(self.settle(lost), key_id)
         except (JobTableError, WebhookQueueError) as error:
-            log.exception("jobs_table_failed")
+            log.exception("job_table_error")
             raise JobsUnavailableError from error
         return record
 
@@ -83,7 +83,7 @@ class Results:
         try:
             record = self._table.forget(job_id, key_id=key_id)
         except JobTableError as error:
-            log.exception("jobs_table_failed")
+            log.exception("job_table_error")
             raise JobsUnavailableError from error
         if record is None or record.key_id != key_id or not record.is_asked_for:
             raise UnknownJobError

@@ -23,7 +23,7 @@ class TooManyWaitingError(ProblemError):
     def __init__(self, plan: Plan) -> None:
         super().__init__(
             Problem(
-                type=TYPE_PREFIX + "too-many-waiting",
+                type=TYPE_PREFIX + "too-many-pending-jobs",
                 title="Too many waiting jobs",
                 status=HTTPStatus.TOO_MANY_REQUESTS,
                 detail=f"{plan.waiting_jobs} jobs wait for their results, as many as the plan {plan.name} allows.",

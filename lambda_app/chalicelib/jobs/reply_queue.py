@@ -224,7 +224,7 @@ class ReplyQueue:
         except ContractError as error:
             self._receipts.append(("", message["ReceiptHandle"]))
             self.dropped["undecodable"] += 1
-            log.warning("reply_dropped", extra={"message_id": message["MessageId"], "why": str(error)})
+            log.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"], "why": str(error)})
             return None
         self._overdue.pop(reply.id, None)
         is_done = reply.id in self._done
@@ -240,7 +240,7 @@ class ReplyQueue:
         try:
             self._settle_late(reply)
         except Exception:  # the request that polls is another customer's
-            log.exception("late_reply_not_settled", extra={"late_job_id": reply.id})
+            log.exception("late_reply_store_failed", extra={"late_job_id": reply.id})
             self._receive_again(message)
             return
         self.dropped["late"] += 1
@@ -255,7 +255,7 @@ class ReplyQueue:
                 QueueUrl=self.url(), ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=LATE_AGAIN_S
             )
         except (BotoCoreError, ClientError, ReplyQueueError):
-            log.warning("late_reply_lost", exc_info=True)
+            log.warning("late_reply_requeue_failed", exc_info=True)
 
     def _delete_handled(self) -> None:
         # While the next job runs, so that no reply waits for it; only whole batches: a tenth of the calls.

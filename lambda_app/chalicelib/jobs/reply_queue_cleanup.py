@@ -41,12 +41,12 @@ class Housekeeping:
         random.shuffle(urls)  # each call begins anew: in SQS's order the last ones might never have a turn
         for url in urls:
             if self._clock() >= deadline:
-                log.warning("housekeeping_unfinished")
+                log.warning("reply_queue_cleanup_incomplete")
                 return
             try:
                 self._look_after(url)
             except Exception:  # the next one may be well
-                log.exception("housekeeping_failed")
+                log.exception("reply_queue_cleanup_failed")
 
     def _queues(self) -> Iterator[str]:
         pages = self._sqs.get_paginator("list_queues").paginate(
@@ -90,7 +90,7 @@ class Housekeeping:
         try:
             reply = decode_reply(message["Body"])
         except ContractError:
-            log.warning("reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
+            log.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
             return
         self._settle(reply)
-        log.info("unfetched_reply_stored", extra={"job_id": reply.id})
+        log.info("orphaned_reply_stored", extra={"job_id": reply.id})

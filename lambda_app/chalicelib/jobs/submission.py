@@ -37,7 +37,7 @@ def idempotent_id(order: Order) -> str:
 
 
 def record_of(
-    order: Order, job_id: str, *, now: float, result_kept_s: int, before: JobRecord | None = None
+    order: Order, job_id: str, *, now: float, result_retention_s: int, before: JobRecord | None = None
 ) -> JobRecord:
     """The item of a job that is about to be sent at `now`; of one that is sent again, `before` is its item so far."""
     at_work_s = SENDING_S if order.is_async else order.wait_s + WAITING_S
@@ -52,7 +52,7 @@ def record_of(
         counted=int(order.is_async or order.is_counted),
         retry_at=math.ceil(now + at_work_s),
         expires_at=expires_at,
-        kept_until=expires_at + result_kept_s,
+        kept_until=expires_at + result_retention_s,
         webhook_url=order.request.callback_url,
     )
 

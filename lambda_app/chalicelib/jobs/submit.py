@@ -100,7 +100,7 @@ class Jobs:
         hosts: Hosts,
         waiting: Waiting,
         results: Results,
-        result_kept_s: int,
+        result_retention_s: int,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -108,7 +108,7 @@ class Jobs:
         self._hosts = hosts
         self._waiting = waiting
         self._results = results
-        self._result_kept_s = result_kept_s
+        self._result_kept_s = result_retention_s
         self._clock = clock
         self._sleep = sleep
 
@@ -121,7 +121,7 @@ class Jobs:
             submit = self._submit_anew if order.idempotency_key is None else self._submit_once
             answer = submit(order, admit)
         except JobTableError as error:
-            log.exception("jobs_table_failed")
+            log.exception("job_table_error")
             raise JobsUnavailableError from error
         if isinstance(answer, JobRecord) and answer.forgotten:
             raise JobGoneError
@@ -210,7 +210,7 @@ class Jobs:
                 job, key_id=order.key_id, if_late=lambda: promised.append(self._promise(record, is_stored=is_stored))
             )
         except JobTableError as error:
-            log.exception("jobs_table_failed")
+            log.exception("job_table_error")
             raise NoReplyError(record.job_id) from error
         except Exception:
             self._uncount(record)
@@ -250,7 +250,7 @@ class Jobs:
         return held
 
     def _record(self, order: Order, job_id: str, *, before: JobRecord | None = None) -> JobRecord:
-        return record_of(order, job_id, now=self._clock(), result_kept_s=self._result_kept_s, before=before)
+        return record_of(order, job_id, now=self._clock(), result_retention_s=self._result_kept_s, before=before)
 
     def _count(self, order: Order, record: JobRecord) -> None:
         if record.counted:
@@ -263,4 +263,4 @@ class Jobs:
         try:
             self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
         except JobTableError:  # it ends by itself
-            log.warning("job_still_counted", exc_info=True)
+            log.warning("slot_release_failed", exc_info=True)

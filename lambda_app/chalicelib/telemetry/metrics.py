@@ -16,7 +16,7 @@ from chalicelib.settings import DEFAULT_METRICS_NAMESPACE
 UNITS: Final = MappingProxyType(
     {
         "Requests": "Count",
-        "AdmissionRefusals": "Count",
+        "RejectedRequests": "Count",
         "ColdStarts": "Count",
         "LateReplies": "Count",
         "ReplyWaitMs": "Milliseconds",
@@ -27,12 +27,12 @@ REFUSALS: Final = frozenset(
         "unauthorized",
         "key-revoked",
         "key-expired",
-        "not-in-plan",
+        "plan-limit-exceeded",
         "rate-limited",
         "quota-exceeded",
-        "too-many-waiting",
+        "too-many-pending-jobs",
         "overloaded",
-        "admission-unavailable",
+        "authentication-unavailable",
     }
 )
 
@@ -61,7 +61,7 @@ def of_request(problem: str | None) -> dict[str, Any]:
     reason = (problem or "").removeprefix(TYPE_PREFIX)
     if reason not in REFUSALS:
         return _members(values)
-    return {**_members(values, by_reason={"AdmissionRefusals": 1}), "Reason": reason}
+    return {**_members(values, by_reason={"RejectedRequests": 1}), "Reason": reason}
 
 
 def _members(values: Values, by_reason: Values = MappingProxyType({})) -> dict[str, Any]:

@@ -33,12 +33,12 @@ Resolve = Callable[[str, int], Sequence[str]]
 class Reason(StrEnum):
     """Why there was no answer. Tells customers nothing of what is inside: no address, no text of an exception."""
 
-    URL = "bad_url"
-    ADDRESS = "no_public_address"  # the name has none, or also one that is not public
-    CONNECTION = "not_connected"
-    TLS = "tls_failed"
+    URL = "invalid_url"
+    ADDRESS = "address_not_public"  # the name has none, or also one that is not public
+    CONNECTION = "connection_failed"
+    TLS = "tls_error"
     TIMEOUT = "timeout"
-    PROTOCOL = "no_http_answer"
+    PROTOCOL = "invalid_response"
 
 
 class CallbackError(Exception):

@@ -190,7 +190,7 @@ class Webhooks:
     def _give_up(self, record: JobRecord, attempt: int, error: str) -> None:
         self._jobs.note_webhook(record, WebhookState.GIVEN_UP, attempts=attempt, error=error)
         fields = {"job_id": record.job_id, "key_id": record.key_id, "attempt": attempt, "error": error}
-        log.warning("webhook_given_up", extra=fields)
+        log.warning("webhook_abandoned", extra=fields)
 
     def _send(self, record: JobRecord, *, attempt: int, delay_s: int) -> None:
         try:

@@ -64,7 +64,7 @@ def test_queue_depth_read_failure_fails_open_and_is_not_retried_immediately(sqs,
     overload.check()
     overload.check()
     assert sqs.calls["get_queue_attributes"] == 1
-    assert [record.getMessage() for record in log_records] == ["queue_depth_failed"]
+    assert [record.getMessage() for record in log_records] == ["queue_depth_read_failed"]
 
 
 def test_only_one_thread_refreshes_and_others_do_not_block(job_queue_url):

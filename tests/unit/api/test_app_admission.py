@@ -145,7 +145,7 @@ def test_request_above_plan_limit_returns_403_with_limit(jobs, table):
     status, headers, problem = send(body=json.dumps({"code": "1", "timeout_s": 5}))
     assert (status, problem["type"], problem["field"], problem["limit_s"]) == (
         403,
-        SLUG + "not-in-plan",
+        SLUG + "plan-limit-exceeded",
         "timeout_s",
         3,
     )
@@ -162,7 +162,7 @@ def test_key_table_failure_returns_503_and_submits_nothing(jobs, table, known):
     table.failing = True
     jobs.orders.clear()
     status, headers, problem = send()
-    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "admission-unavailable", "2")
+    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "authentication-unavailable", "2")
     assert (headers.keys() >= LIMITS) == known
     assert jobs.orders == []
 

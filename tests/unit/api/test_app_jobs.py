@@ -124,7 +124,7 @@ def test_idempotent_async_replay_returns_same_202(jobs):
 
 @pytest.mark.parametrize(
     ("reason", "status"),
-    [(FailureReason.EXPIRED, 504), (FailureReason.SANDBOX, 502), (FailureReason.DEAD_LETTER, 502)],
+    [(FailureReason.START_TIMEOUT, 504), (FailureReason.SANDBOX_ERROR, 502), (FailureReason.HOST_LOST, 502)],
     ids=str,
 )
 @pytest.mark.parametrize("stored", [False, True])
@@ -211,7 +211,7 @@ def test_unknown_and_foreign_jobs_return_identical_404(job_table, table, method)
     before = dict(job_table.records)
     answers = [job(job_id, method=method, key=str(other)) for job_id in ids]
     assert {(status, json.dumps(body)) for status, _, body in answers} == {(404, json.dumps(answers[0][2]))}
-    assert (answers[0][2]["type"], job_table.records) == (SLUG + "unknown-job", before)
+    assert (answers[0][2]["type"], job_table.records) == (SLUG + "job-not-found", before)
 
 
 @pytest.mark.parametrize("job_id", NO_IDS)
@@ -225,7 +225,7 @@ def test_delete_returns_204_then_410(job_table):
         status, _, body = job(record.job_id, method="DELETE")
         assert (status, body) == (204, None)
         status, _, problem = job(record.job_id)
-        assert (status, problem["type"]) == (410, SLUG + "job-gone")
+        assert (status, problem["type"]) == (410, SLUG + "job-expired-or-deleted")
         assert job(record.job_id, method="DELETE")[0] == 204
 
 
@@ -254,7 +254,7 @@ def test_get_job_is_free_and_reports_limits(job_table, table, method):
 def test_job_table_failure_returns_503(job_table, method):
     job_table.failing = True
     status, headers, problem = job("0" * 32, method=method)
-    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "jobs-unavailable", "2")
+    assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "job-store-unavailable", "2")
 
 
 def test_corrupt_stored_result_returns_500(job_table):

@@ -43,7 +43,7 @@ def test_result_is_stored_under_message_group_key(results):
 
 def test_dead_lettered_job_is_failed(results):
     queue_events.answer_dead_letter(record(encode(JOB)), results)
-    assert results.settled == [(Failure(id=JOB.id, reason=FailureReason.DEAD_LETTER), "key")]
+    assert results.settled == [(Failure(id=JOB.id, reason=FailureReason.HOST_LOST), "key")]
 
 
 STORE = partial(queue_events.store_result, hosts=None)
@@ -72,7 +72,7 @@ def test_only_failed_messages_of_batch_are_retried(results, log_records):
     assert answer == {"batchItemFailures": [{"itemIdentifier": "2"}, {"itemIdentifier": "3"}]}
     assert [reply.id for reply, _ in results.settled] == ["a", "c"]
     assert [one.getMessage() for one in log_records] == [
-        "result_stored", "message_failed", "message_failed", "result_stored",
+        "result_stored", "message_processing_failed", "message_processing_failed", "result_stored",
     ]  # fmt: skip
 
 
@@ -80,14 +80,14 @@ def test_log_lines_include_ids_but_no_customer_data(results, module_log_lines):
     event = {"Records": [record(encode(JOB), message_id="m1"), record(encode(result_of("a", stdout="secret")))]}
     queue_events.each(event, lambda each: queue_events.answer_dead_letter(each, results))
     answered, failed = [json.loads(line) for line in module_log_lines]
-    assert (answered["event"], answered["message_id"], answered["job_id"]) == ("dead_letter_answered", "m1", JOB.id)
-    assert (failed["event"], failed["message_id"], "job_id" in failed) == ("message_failed", "m", False)
+    assert (answered["event"], answered["message_id"], answered["job_id"]) == ("dead_lettered_job_failed", "m1", JOB.id)
+    assert (failed["event"], failed["message_id"], "job_id" in failed) == ("message_processing_failed", "m", False)
     assert "secret" not in str(module_log_lines)
 
 
 EVENT_HANDLERS = {
     "results": (api.store_results, encode(result_of("1" * 32)), "error"),
-    "dead_letters": (api.answer_dead_letters, encode(JOB), "failed"),
+    "dead_letters": (api.fail_dead_lettered_jobs, encode(JOB), "failed"),
 }
 
 

@@ -172,7 +172,7 @@ def test_long_callback_url_returns_413():
 
 def test_local_webhooks_allow_loopback_callback_url():
     body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
-    wanted = parse_run_request(body, content_type="application/json", local_webhooks=True)
+    wanted = parse_run_request(body, content_type="application/json", allow_local_webhooks=True)
     assert wanted.callback_url == "http://127.0.0.1:9000/"
 
 

@@ -103,7 +103,7 @@ def test_each_job_gets_a_fresh_sandbox(agent, engine, queue):
 
 def test_expired_job_is_failed_without_running(agent, engine, queue):
     sent = job(expires_at=time.time() - 1)
-    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.EXPIRED)
+    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.START_TIMEOUT)
     eventually(lambda: len(queue.deleted) == 1)
     assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
 
@@ -125,7 +125,7 @@ def test_repeated_sandbox_failure_returns_sandbox_error(engine, queue, start):
     engine.outcomes += [SandboxError("died")] * SANDBOXES_PER_JOB
     start(engine, size=1, workers=1)
     sent = job()
-    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX)
+    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX_ERROR)
 
 
 def test_dead_sandbox_is_replaced_before_next_job(agent, engine, queue):
@@ -212,16 +212,16 @@ def test_agent_does_not_receive_without_sandbox(engine, queue, start):
 
 def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, caplog):
     caplog.set_level("INFO", logger="executor_host")
-    eventually(lambda: metrics.ENGINE_UP._value.get() == 1)
+    eventually(lambda: metrics.DOCKER_UP._value.get() == 1)
     engine.failing = True
     for sandbox in engine.started:
         sandbox.alive = False
-    eventually(lambda: metrics.ENGINE_UP._value.get() == 0)
+    eventually(lambda: metrics.DOCKER_UP._value.get() == 0)
     engine.failing = False
     assert answer(queue, job()).status is Status.OK
-    assert metrics.ENGINE_UP._value.get() == 1
-    assert [record.message for record in caplog.records].count("engine_lost") == 1
-    assert "engine_up" in [record.message for record in caplog.records]
+    assert metrics.DOCKER_UP._value.get() == 1
+    assert [record.message for record in caplog.records].count("docker_unavailable") == 1
+    assert "docker_available" in [record.message for record in caplog.records]
 
 
 def test_job_received_during_shutdown_is_run(agent, engine, queue):

@@ -31,12 +31,12 @@ def told(changes, **how):
 
 
 def test_idle_minute_reports_host_up():
-    metrics.ENGINE_UP.set(1)
+    metrics.DOCKER_UP.set(1)
     rows = told(cloudwatch.Changes(namespace="PythonExec"))
     assert {name for name, *_ in rows} == {
-        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "EngineGone",
+        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "DockerDown",
     }  # fmt: skip
-    assert (rows["HostUp",], rows["EngineGone",], rows["SandboxErrors",]) == (1, 0, 0)
+    assert (rows["HostUp",], rows["DockerDown",], rows["SandboxErrors",]) == (1, 0, 0)
 
 
 def test_counter_increments_are_reported_once():
@@ -59,8 +59,8 @@ def test_counts_before_start_are_not_reported():
 def test_queue_wait_is_reported_in_milliseconds():
     changes = cloudwatch.Changes(namespace="PythonExec")
     for seconds in (0.004, 0.004, 0.2, 700):
-        metrics.QUEUED_SECONDS.observe(seconds)
-    waits = told(changes)["QueuedMs",]
+        metrics.QUEUE_WAIT_SECONDS.observe(seconds)
+    waits = told(changes)["QueueWaitMs",]
     assert [round(wait) for wait in waits[:3]] == [3, 4, 175]
     assert 300_000 < waits[3] <= 900_000
 
@@ -73,9 +73,9 @@ def test_queue_waits_are_summarized_to_100_values():
 
 
 def test_docker_outage_and_shutdown_are_reported():
-    metrics.ENGINE_UP.set(0)
+    metrics.DOCKER_UP.set(0)
     rows = told(cloudwatch.Changes(namespace="PythonExec"), is_up=False)
-    assert (rows["EngineGone",], rows["HostUp",]) == (1, 0)
+    assert (rows["DockerDown",], rows["HostUp",]) == (1, 0)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_termination_notice_stops_agent_once_then_completes_lifecycle_hook(round
 def test_lifecycle_hook_failure_is_logged(caplog):
     with caplog.at_level(logging.ERROR):
         assert events_of([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
-    assert [record.message for record in caplog.records] == ["hook_not_completed"]
+    assert [record.message for record in caplog.records] == ["drain_hook_failed"]
 
 
 def test_missing_metadata_returns_none():

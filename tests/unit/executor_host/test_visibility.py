@@ -30,7 +30,7 @@ def start():
 
 
 def missed_beats():
-    return metrics.MISSED_BEATS._value.get()
+    return metrics.VISIBILITY_EXTENSION_FAILURES._value.get()
 
 
 def test_failed_batch_does_not_affect_other_batches(start):

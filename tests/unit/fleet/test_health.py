@@ -73,7 +73,7 @@ def test_health_dependency_failure_returns_503(sqs, hosts, what):
         sqs.failures["get_queue_attributes"] = [client_error("Down")]
     hosts.failing = what == "table"
     status, problem = get(key=str(KEY))
-    assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-unknown")
+    assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-check-failed")
 
 
 def test_host_report_is_stored_and_malformed_message_is_retried(hosts):
@@ -96,8 +96,8 @@ def test_rejection_is_counted_by_reason_and_in_total(log_lines):
     get("/usage", key="pk_x")
     assert metrics_of(log_lines[0]) == [
         ("Requests", {}, 1),
-        ("AdmissionRefusals", {}, 1),
-        ("AdmissionRefusals", {"Reason": "unauthorized"}, 1),
+        ("RejectedRequests", {}, 1),
+        ("RejectedRequests", {"Reason": "unauthorized"}, 1),
     ]
 
 

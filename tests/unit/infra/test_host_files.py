@@ -22,11 +22,11 @@ GIVEN = {
     "AWS::StackName": "python-exec-test",
     "ArtifactBucket": "a-bucket",
     "GvisorRelease": "20260720",
-    "HostBundle": "hosts/host-0.tar.gz",
+    "HostImageBundle": "hosts/host-0.tar.gz",
     "HostLogs": "/python-exec/hosts",
     "JobQueue": "https://sqs/jobs",
     "ResultsQueue": "https://sqs/results",
-    "SandboxRuntime": "runsc",
+    "OciRuntime": "runsc",
 }
 
 
@@ -60,7 +60,7 @@ def test_user_data_passes_only_expected_environment():
             "AWS_DEFAULT_REGION",
             "JOB_QUEUE_URL",
             "RESULTS_QUEUE_URL",
-            "SANDBOX_RUNTIME",
+            "OCI_RUNTIME",
             "METRICS_NAMESPACE",
             "HOST_GROUP",
         ),
@@ -108,11 +108,13 @@ def end_of_user_data(tmp_path):
 
 @pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
 def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
-    metrics = f"# HELP python_exec_pool_ready Warm\npython_exec_pool_ready {pool}\npython_exec_jobs_running {running}\n"
+    metrics = (
+        f"# HELP python_exec_warm_sandboxes Warm\npython_exec_pool_ready {pool}\npython_exec_jobs_running {running}\n"
+    )
     code, asked = end_of_user_data(metrics)
     assert code == 0
     assert asked.split() == [
-        *("autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name", "ready"),
+        *("autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name", "wait-for-ready"),
         *("--lifecycle-action-result", "CONTINUE"),
         *("--auto-scaling-group-name", "python-exec-test-hosts", "--instance-id", "i-0"),
     ]
@@ -120,7 +122,7 @@ def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
 
 @pytest.mark.parametrize(
     "metrics",
-    [None, "", "python_exec_pool_ready 0.0\npython_exec_jobs_running 0.0\n"],
+    [None, "", "python_exec_warm_sandboxes 0.0\npython_exec_jobs_running 0.0\n"],
     ids=["no-agent", "none-of-ours", "no-sandbox"],
 )
 def test_unready_host_does_not_complete_launch_hook(end_of_user_data, metrics):
@@ -137,7 +139,7 @@ def test_user_data_names_match_code():
     assert f"--stop-timeout {termination_watcher.STOP_WITHIN_S} " in script
     assert "-m executor_host.termination_watcher" in script
     assert f"LifecycleHookName: {termination_watcher.HOOK}\n" in template.PATH.read_text()
-    assert "LifecycleHookName: ready\n" in template.PATH.read_text()
+    assert "LifecycleHookName: wait-for-ready\n" in template.PATH.read_text()
     defaults = {field.name: field.default for field in msgspec.structs.fields(settings.Settings)}
     assert f":{defaults['metrics_port']}/metrics" in script
     assert f"  {agent_image.REPOSITORY}\n" in script

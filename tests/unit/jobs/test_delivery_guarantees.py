@@ -112,7 +112,7 @@ class World:
             self.call("admit", lambda: self.paid.update({payer: runs}), TooManyWaitingError(PLAN))
 
         try:
-            answer = Jobs(self.table, result_kept_s=86_400, **told).submit(order, admit=admit)
+            answer = Jobs(self.table, result_retention_s=86_400, **told).submit(order, admit=admit)
         except ProblemError:
             return
         except DiedError:

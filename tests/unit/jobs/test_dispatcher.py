@@ -71,9 +71,9 @@ def test_reply_is_returned(sqs, job_queue_url, dispatcher):
 
 
 def test_failure_is_returned(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [Failure(id=job.id, reason=FailureReason.SANDBOX)]):
+    with Hosts(sqs, job_queue_url, lambda job: [Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)]):
         sent, reply = run(dispatcher)
-    assert reply == Failure(id=sent.id, reason=FailureReason.SANDBOX)
+    assert reply == Failure(id=sent.id, reason=FailureReason.SANDBOX_ERROR)
 
 
 def test_job_message_group_is_key_id(sqs, job_queue_url, dispatcher):

@@ -51,7 +51,7 @@ def failing_once(late):
 
 
 def reply_to(job_id):
-    return Failure(id=job_id, reason=FailureReason.EXPIRED)
+    return Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
 
 
 def send(sqs, queue, job_id):
@@ -289,7 +289,7 @@ def test_undecodable_reply_is_logged_without_content(sqs, queue, log_records):
     sqs.send_message(QueueUrl=queue.url(), MessageBody='{"stdout":"secret"}')
     with pytest.raises(TimeoutError):
         wait(queue, "a", 0.2)
-    (record,) = [record for record in log_records if record.getMessage() == "reply_dropped"]
+    (record,) = [record for record in log_records if record.getMessage() == "malformed_reply_dropped"]
     assert "secret" not in str(vars(record))
 
 

@@ -133,7 +133,7 @@ def test_cleanup_stops_at_time_budget_and_logs(house, monkeypatch, log_records):
     house.reply(house.queue(), "a")
     house.run(later_s=UNFETCHED_S + 1)
     assert house.settled == []
-    assert [record.getMessage() for record in log_records] == ["housekeeping_unfinished"]
+    assert [record.getMessage() for record in log_records] == ["reply_queue_cleanup_incomplete"]
 
 
 def test_slow_queue_does_not_starve_others(sqs):

@@ -81,7 +81,7 @@ class World:
             hosts=self.hosts,
             waiting=self.waiting,
             results=self.results,
-            result_kept_s=KEPT_S,
+            result_retention_s=KEPT_S,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -564,7 +564,7 @@ def test_lost_job_fails_as_expired(world):
     record = world.submit(is_async=True)
     world.now = record.expires_at + SETTLED_AFTER_S
     shown = of_record(world.results.get(record.job_id, key_id="key"))
-    assert (shown["status"], shown["problem"].type) == ("failed", "urn:python-exec:problem:job-failed:expired")
+    assert (shown["status"], shown["problem"].type) == ("failed", "urn:python-exec:problem:job-failed:start-timeout")
     assert world.waiting.entries["key"] == {}
 
 
@@ -602,7 +602,7 @@ def test_result_arriving_during_acceptance_is_stored(world):
 def test_webhook_enqueue_is_retried_until_it_succeeds(world):
     record = world.submit(is_async=True, request=RunRequest(code="c", callback_url="https://example.org"))
     for _ in range(2):
-        world.results.settle(Failure(id=record.job_id, reason=FailureReason.SANDBOX))
+        world.results.settle(Failure(id=record.job_id, reason=FailureReason.SANDBOX_ERROR))
     assert world.webhooks.enqueued == [record.job_id] * 2  # its state is the webhooks' to change
 
 

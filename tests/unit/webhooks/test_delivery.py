@@ -187,7 +187,7 @@ def test_final_failed_attempt_is_recorded_as_given_up(webhooks, queue, jobs, rec
     assert delays_s == [0, *BACKOFF_S]
     assert (jobs.state(), len(receiver.requests)) == (("given_up", 6, "http_503"), 6)
     (warning,) = [record for record in log_records if record.levelno == logging.WARNING]
-    assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_given_up", "1" * 32, "http_503")
+    assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_abandoned", "1" * 32, "http_503")
 
 
 def test_retry_delays_fit_sqs_maximum():
