@@ -15,8 +15,8 @@ from chalicelib.contract import (
     FailureReason,
     Job,
     Reply,
+    ResourceUsage,
     Result,
-    Usage,
     decode_job,
     encode,
 )
@@ -203,7 +203,7 @@ def result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Resu
         stderr=outcome.stderr,
         truncated=outcome.truncated,
         error=outcome.error,
-        usage=Usage(
+        usage=ResourceUsage(
             duration_ms=outcome.duration_ms,
             cpu_ms=outcome.cpu_ms,
             memory_bytes=outcome.memory_bytes,

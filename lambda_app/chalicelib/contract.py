@@ -83,7 +83,7 @@ class UncaughtException(Struct, frozen=True, kw_only=True):
     line: int | None = None
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class ResourceUsage(Struct, frozen=True, kw_only=True):
     """What a job took: wall clock, CPU of all its processes, peak memory of its sandbox, wait for a host."""
 
     duration_ms: Annotated[int, Meta(ge=0)]
@@ -108,7 +108,7 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     stderr: str
     truncated: Truncated
     error: UncaughtException | None
-    usage: Usage
+    usage: ResourceUsage
     runtime: str  # "python 3.13"
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus, new_key
 from chalicelib.access.key_table import ChangedError, KeyTableError
-from chalicelib.contract import Result, Status, Truncated, UncaughtException, Usage
+from chalicelib.contract import ResourceUsage, Result, Status, Truncated, UncaughtException
 from chalicelib.fleet.host_registry import HostsError
 from chalicelib.jobs.job_table import JobTableError
 from chalicelib.jobs.pending_jobs import TooManyWaitingError
@@ -226,7 +226,7 @@ def result_of(job_id, **changes):
         "stderr": "err",
         "truncated": Truncated(stdout=True),
         "error": UncaughtException(type="ValueError", message="no", line=3),
-        "usage": Usage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
+        "usage": ResourceUsage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
         "runtime": "python 3.13",
     }
     return Result(**members | changes)

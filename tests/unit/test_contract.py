@@ -14,11 +14,11 @@ from chalicelib.contract import (
     FailureReason,
     HostReport,
     Job,
+    ResourceUsage,
     Result,
     Status,
     Truncated,
     UncaughtException,
-    Usage,
     decode_from_host,
     decode_job,
     decode_reply,
@@ -48,7 +48,7 @@ RESULT = Result(
     stderr="Traceback\ufffd\n",
     truncated=Truncated(stdout=True),
     error=UncaughtException(type="ValueError", message="no", line=3),
-    usage=Usage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
+    usage=ResourceUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
     runtime="python 3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
