@@ -1,68 +1,90 @@
-# Everything runs in .venv, made on first use and again when the pinned requirements change.
+# Everything runs in .venv, which is rebuilt when the pinned requirements change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
+PYTEST := $(BIN)/pytest
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench simulate soak faults image hostimage package lint-infra deploy destroy lock clean
+.PHONY: help setup run test check lint typecheck unit integration security e2e format bench soak faults \
+	sandbox-image agent-image package lint-infra deploy destroy simulate-fleet lock clean
 
-help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+help: ## Show this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-run: $(STAMP) ## the whole stack on this machine, until Ctrl-C
+setup: $(STAMP) ## Install everything that `make run` needs into .venv
+
+run: setup ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m infra.local.stack
 
-test: lint ## lint, then every test; TESTS="tests/unit -x" runs less
-ifdef TESTS
-	$(WITH_ENGINE) $(BIN)/pytest $(TESTS)
-else # most tests wait for something; those of the whole stack are heavier
-	$(WITH_ENGINE) sh -c '$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/integration tests/security && $(BIN)/pytest -n 2 --dist loadfile tests/e2e'
+test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
+ifndef TESTS # most tests wait for something; those of the whole stack are heavier
+	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadfile tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadfile tests/e2e'
+else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
+	$(PYTEST) $(TESTS)
+else
+	$(WITH_ENGINE) $(PYTEST) $(TESTS)
 endif
 
-lint: $(STAMP) ## formatting, ruff and mypy
+check: lint typecheck unit ## Run lint, types and unit tests: no Docker, less than a minute
+
+lint: $(STAMP) ## Check formatting and lint rules with ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+typecheck: $(STAMP) ## Check types with mypy
 	$(BIN)/mypy
 
-format: $(STAMP) ## let ruff rewrite what it can
+unit: $(STAMP) ## Run the unit tests
+	$(PYTEST) -n auto tests/unit
+
+integration: $(STAMP) ## Run the tests against real Docker and an emulated AWS
+	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/integration
+
+security: $(STAMP) ## Run hostile programs in real sandboxes
+	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/security
+
+e2e: $(STAMP) ## Run the tests of the whole stack over HTTP
+	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadfile tests/e2e
+
+format: $(STAMP) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## the benchmarks: a table here, JSON in .local/
+bench: $(STAMP) ## Run the benchmarks; print a table and write JSON to .local/
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.bench
 
-simulate: $(STAMP) ## the fleet under a day's load with bursts: a table here, a plot in .local/; SEED=… RUNS=… an hour
-	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
-
-soak: $(STAMP) ## some six minutes of hostile customers; exit code 1 if an answer was wrong
+soak: $(STAMP) ## Run hostile workloads for about six minutes; fail if an answer is wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak
 
-faults: $(STAMP) ## every part of the stack dies, three times each, under a stream of jobs; exit code 1 if one was lost
+faults: $(STAMP) ## Kill every component under load, three times each; fail if a job is lost
 	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run
 
-image: $(STAMP) ## build the sandbox image and print its tag
+sandbox-image: $(STAMP) ## Build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image
 
-hostimage: $(STAMP) ## the agent's image, and both images as .local/host-….tar.gz for hosts; needs PyPI
+agent-image: $(STAMP) ## Build the agent image and save what a host loads to .local/host-….tar.gz
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.agent_image
 
-package: $(STAMP) ## the API as zips for both architectures, and the whole stack's templates; needs PyPI, no account
+package: $(STAMP) ## Package the API and the templates of the stack for AWS; needs no account
 	$(BIN)/python -m infra.aws.package
 
-lint-infra: package ## cfn-lint on the packaged templates, before and after SAM's transform
+lint-infra: package ## Run cfn-lint on the packaged templates
 	$(BIN)/python -m infra.aws.lint_templates
 
-deploy: package ## create or update the stack STAGE=… on AWS; PARAMETERS="VpcId=… SubnetIds=…", ARCHITECTURE=arm64
+deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId=… SubnetIds=…"
 	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
 
-destroy: $(STAMP) ## delete the stack STAGE=… on AWS; its tables stay
+destroy: $(STAMP) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"
 
-lock: $(STAMP) ## compile the .in files into hashed requirements; needs the network
+simulate-fleet: $(STAMP) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour)
+	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
+
+lock: $(STAMP) ## Compile the .in files into requirements with hashes; needs the network
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
 		--python-version 3.11 --upgrade requirements.in --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
@@ -70,7 +92,7 @@ lock: $(STAMP) ## compile the .in files into hashed requirements; needs the netw
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
 		--constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
 
-clean: ## remove what the other targets made here; Docker keeps the image
+clean: ## Remove what the other targets created here; Docker keeps its images
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -55,7 +55,7 @@ def deploy(
     say: Say,
     poll_s: float = POLL_S,
 ) -> dict[str, str]:
-    """Creates or updates the stack; its outputs. `host_images` is what `make hostimage` writes. Raises DeployError."""
+    """Creates or updates the stack; its outputs. `host_images` is from `make agent-image`. Raises DeployError."""
     stack, cloudformation = stack_name(stage), clients("cloudformation")
     exists = _can_be_updated(cloudformation, stack, say=say, poll_s=poll_s)
     account_setup.let_gateway_log(clients, say=say, poll_s=poll_s)
@@ -206,7 +206,7 @@ def _outputs(cloudformation: Any, stack: str) -> dict[str, str]:  # noqa: ANN401
 
 
 def built_host_images(engine: docker.DockerClient, *, architecture: str) -> Path:
-    """What `make hostimage` writes, for hosts of that architecture. Raises DeployError or what agent_image.py does."""
+    """The output of `make agent-image` for that architecture. Raises DeployError or what agent_image.py does."""
     built = agent_image.architecture_of(engine)
     if built != architecture:
         raise DeployError(

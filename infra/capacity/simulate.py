@@ -1,4 +1,4 @@
-"""`make simulate`: the fleet under a day's load with bursts, for the scaling policy as it stands in the template.
+"""`make simulate-fleet`: the fleet under a day's load with bursts, for the scaling policy as it stands in the template.
 
 Prints a table by the hour and writes a plot. The same seed gives the same day.
 """

@@ -1,4 +1,4 @@
-"""`make hostimage`: the agent's image, and with the sandbox's the archive that a host gives to `docker load`.
+"""`make agent-image`: the agent's image, and with the sandbox's the archive that a host gives to `docker load`.
 
 pip fetches the wheels beforehand, each checked by its hash; the build itself has no network.
 """
