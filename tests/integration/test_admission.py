@@ -15,7 +15,7 @@ from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable, to_item
 from infra.local.emulated_aws import client, create_platform, emulated_aws
 from infra.operator.key_admin import KeyStore
-from tests.support.fakes import record_of
+from tests.support.records import make_key_record
 
 PROCESSES = 4
 REPETITIONS = 20
@@ -66,7 +66,7 @@ def rush_at(processes, key, now_s):
 def test_limits_are_exact_across_processes(processes, dynamodb, table):
     for _ in range(REPETITIONS):
         key, now_s, passed = new_key(), START_S, []
-        dynamodb.put_item(TableName=table, Item=to_item(record_of(key, month=202611, runs=40)))
+        dynamodb.put_item(TableName=table, Item=to_item(make_key_record(key, month=202611, runs=40)))
         for pause_s, _ in WINDOWS:
             now_s += pause_s
             passed.append(rush_at(processes, key, now_s))

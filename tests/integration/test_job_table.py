@@ -10,7 +10,7 @@ from chalicelib.access.plans import PLANS
 from chalicelib.jobs.job_table import TOMBSTONE_S, TTL_ATTRIBUTE, JobRecord, JobTable, JobTableError, from_item, to_item
 from chalicelib.jobs.pending_jobs import TooManyWaitingError, WaitingJobs
 from infra.local.emulated_aws import client, create_platform
-from tests.support.fakes import FakeJobTable, FakeWaitingJobs
+from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
 
 NOW_S = 1_794_000_000
 PLAN = replace(PLANS["free"], waiting_jobs=3)

@@ -9,13 +9,14 @@ from chalicelib.access.api_keys import KeyStatus, new_key
 from chalicelib.access.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
 from chalicelib.access.plans import PLANS
 from infra.local.emulated_aws import client, create_platform
-from tests.support.fakes import FakeKeyTable, record_of
+from tests.support.fakes.tables import FakeKeyTable
+from tests.support.records import make_key_record
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 NOW_S = 1_794_000_000  # 2026-11-06
 NOW_US = NOW_S * 1_000_000
 KEY, OLD = new_key(), new_key()
-HELD = record_of(KEY, old_secret_sha256=OLD.sha256, old_secret_until=NOW_S + 1)
+HELD = make_key_record(KEY, old_secret_sha256=OLD.sha256, old_secret_until=NOW_S + 1)
 USED = replace(HELD, tat_us=NOW_US + 1_800_000, month=202611, runs=59)
 
 

@@ -15,7 +15,7 @@ from chalicelib.access import api_keys
 from chalicelib.access.admission import Admission, KeyRefusedError, UnauthorizedError
 from chalicelib.access.key_table import KeyTable, to_item
 from infra.local.emulated_aws import client, create_platform
-from tests.support.fakes import KEY, record_of
+from tests.support.records import KEY, make_key_record
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_list_supports_table_and_json(call, told):
 
 def test_list_paginates(told, dynamodb, table):
     for number in range(5):  # Scan ends a page at 1 MiB
-        record = record_of(replace(KEY, key_id=f"key{number}"), owner="x" * 350_000)
+        record = make_key_record(replace(KEY, key_id=f"key{number}"), owner="x" * 350_000)
         dynamodb.put_item(TableName=table, Item=to_item(record))
     assert "LastEvaluatedKey" in dynamodb.scan(TableName=table)
     assert len(told("list")) == 5

@@ -8,7 +8,7 @@ import pytest
 from chalicelib.contract import encode
 from chalicelib.jobs.reply_queue import ATTRIBUTES
 from chalicelib.jobs.reply_queue_cleanup import ABANDONED_S, UNFETCHED_S, Housekeeping
-from tests.support.fakes import result_of
+from tests.support.records import make_result
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_orphaned_reply_is_stored_and_queue_deleted(sqs, prefix):
         for name in (f"{prefix}1", f"other-{prefix}1")
     )
     for n in range(12):
-        sqs.send_message(QueueUrl=url, MessageBody=encode(result_of(f"{n:02}")))
-    sqs.send_message(QueueUrl=other, MessageBody=encode(result_of("other")))
+        sqs.send_message(QueueUrl=url, MessageBody=encode(make_result(f"{n:02}")))
+    sqs.send_message(QueueUrl=other, MessageBody=encode(make_result("other")))
 
     assert clean_up_reply_queues(sqs, prefix) == []
     first = sqs.receive_message(QueueUrl=url)["Messages"]  # somebody who waits still gets it, and once

@@ -13,7 +13,8 @@ from chalicelib.jobs.job_table import JobRecord, JobTable, WebhookState
 from chalicelib.webhooks.client import Callback
 from chalicelib.webhooks.delivery import Webhooks
 from infra.local.emulated_aws import client, create_platform
-from tests.support.fakes import KEY, FakeJobTable, record_of
+from tests.support.fakes.tables import FakeJobTable
+from tests.support.records import KEY, make_key_record
 from tests.support.webhook_receiver import Receiver
 
 SECRET = "whsec_" + "k" * 32
@@ -37,7 +38,7 @@ def job_table(dynamodb, platform):
 @pytest.fixture
 def key_table(dynamodb, platform):
     name = platform["KEYS_TABLE"]
-    dynamodb.put_item(TableName=name, Item=to_item(record_of(KEY, signing_secret=SECRET)))
+    dynamodb.put_item(TableName=name, Item=to_item(make_key_record(KEY, signing_secret=SECRET)))
     return KeyTable(dynamodb, name=name)
 
 

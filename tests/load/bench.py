@@ -35,7 +35,7 @@ from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyStore
 from tests.load import cold_start
-from tests.support.fakes import FakeJobQueue
+from tests.support.fakes.job_queue import FakeJobQueue
 
 LOCAL = Path(__file__).parents[2] / ".local"
 CLIENTS = (1, 4, 16)

@@ -10,16 +10,10 @@ from chalicelib.fleet.health import Health
 from chalicelib.jobs.job_results import Results
 from chalicelib.jobs.reply_queue import ReplyQueue
 from chalicelib.telemetry.logs import JsonFormatter
-from tests.support.fakes import (
-    KEY,
-    FakeHosts,
-    FakeJobs,
-    FakeJobTable,
-    FakeKeyTable,
-    FakeSqs,
-    FakeWaitingJobs,
-    record_of,
-)
+from tests.support.fakes.job_service import FakeJobs
+from tests.support.fakes.sqs import FakeSqs
+from tests.support.fakes.tables import FakeHosts, FakeJobTable, FakeKeyTable, FakeWaitingJobs
+from tests.support.records import KEY, make_key_record
 
 
 class RecordingHandler(logging.Handler):
@@ -56,7 +50,7 @@ def job_queue_url(sqs):
 
 @pytest.fixture
 def table():
-    return FakeKeyTable(record_of(KEY, plan="internal"))
+    return FakeKeyTable(make_key_record(KEY, plan="internal"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from executor_host import cloudwatch, hardening, metrics, supervisor
 from executor_host import settings as agent_settings
 from infra.local import stack
 from infra.operator.keys_cli import cli
-from tests.support.fakes import KEY, record_of
+from tests.support.records import KEY, make_key_record
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -123,7 +123,7 @@ def test_documented_limits_match_code():
 def all_problems():
     """One of each that the API answers with."""
     used_up = ({"tat_us": 2**60}, {"month": 202611, "runs": 2**60})
-    standings = [rate_limits.standing(record_of(KEY, **changes), PLANS["free"], now_us=0) for changes in used_up]
+    standings = [rate_limits.standing(make_key_record(KEY, **changes), PLANS["free"], now_us=0) for changes in used_up]
     found = [
         admission.UnauthorizedError(),
         admission.AdmissionUnavailableError(),
@@ -179,9 +179,9 @@ def test_documented_plans_match_code():
 def test_documented_rate_limit_headers_match_code():
     (shown,) = [block for block in code_blocks(README, "") if block.startswith("RateLimit-Policy")]
     now_us = (
-        rate_limits.standing(record_of(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
+        rate_limits.standing(make_key_record(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
     ) * 10**6
-    record = record_of(KEY, tat_us=now_us + 100_000, month=202611, runs=1)
+    record = make_key_record(KEY, tat_us=now_us + 100_000, month=202611, runs=1)
     headers = rate_limits.standing(record, PLANS["pro"], now_us=now_us).headers()
     assert shown == "".join(f"{name}: {value}\n" for name, value in headers.items())
 

@@ -10,12 +10,12 @@ from chalicelib.api import run_request
 from chalicelib.api.run_request import Rule
 from chalicelib.contract import FailureReason
 from chalicelib.jobs import dispatcher
-from tests.support.fakes import record_of
+from tests.support.records import make_key_record
 
 NOW_US = 1_700_000_000 * rate_limits.SECOND_US
 USED_UP = {
-    "rate": record_of(new_key(), tat_us=2 * NOW_US),
-    "quota": record_of(new_key(), month=202311, runs=100_000),
+    "rate": make_key_record(new_key(), tat_us=2 * NOW_US),
+    "quota": make_key_record(new_key(), month=202311, runs=100_000),
 }
 STANDINGS = {name: rate_limits.standing(record, PLANS["pro"], now_us=NOW_US) for name, record in USED_UP.items()}
 

@@ -19,7 +19,8 @@ from chalicelib.access.admission import (
 from chalicelib.access.api_keys import KeyStatus, new_key
 from chalicelib.access.key_cache import KNOWN_S, MAX_KNOWN, KnownKeys
 from chalicelib.access.plans import PLANS
-from tests.support.fakes import FakeKeyTable, record_of
+from tests.support.fakes.tables import FakeKeyTable
+from tests.support.records import make_key_record
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 PLANS_OF_THE_TESTS = {"pro": PLAN, "free": replace(PLAN, name="free", burst=2)}
@@ -42,7 +43,7 @@ def clock():
 
 @pytest.fixture
 def table():
-    return FakeKeyTable(record_of(KEY))
+    return FakeKeyTable(make_key_record(KEY))
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ def test_persistent_update_conflict_returns_503(table, clock):
             self.change(KEY.key_id, plan="free" if plan.name == "pro" else "pro")
             return super().spend(seen, plan, **options)
 
-    table = Restless(record_of(KEY))
+    table = Restless(make_key_record(KEY))
     with pytest.raises(AdmissionUnavailableError):
         admit(Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock))
     assert table.calls["spend"] == MAX_WRITES
@@ -361,14 +362,14 @@ def test_key_cache_is_bounded():
     known = KnownKeys()
     made = [new_key() for _ in range(MAX_KNOWN + 10)]
     for key in made:
-        known.remember(record_of(key))
+        known.remember(make_key_record(key))
     assert [known.recall(key.key_id) is None for key in made] == [True] * 10 + [False] * MAX_KNOWN
 
 
 def test_key_cache_entry_expires():
     clock = Clock(0.0)
     known = KnownKeys(clock=clock)
-    known.remember(record_of(KEY))
+    known.remember(make_key_record(KEY))
     clock.now = KNOWN_S - 0.01
     assert known.recall(KEY.key_id)
     clock.now = KNOWN_S
@@ -377,8 +378,8 @@ def test_key_cache_entry_expires():
 
 def test_key_cache_ignores_stale_update():
     known = KnownKeys()
-    known.remember(record_of(KEY, tat_us=2))
-    known.remember(record_of(KEY, tat_us=1))
+    known.remember(make_key_record(KEY, tat_us=2))
+    known.remember(make_key_record(KEY, tat_us=1))
     assert known.recall(KEY.key_id).tat_us == 2
 
 

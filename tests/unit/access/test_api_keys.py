@@ -4,7 +4,7 @@ import pytest
 
 from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ALPHABET, ApiKey, new_key, parse
-from tests.support.fakes import record_of
+from tests.support.records import make_key_record
 
 ID, SECRET = "a" * 12, "b" * 32
 NOW_S = 1_800_000_000.0
@@ -64,22 +64,22 @@ def test_malformed_signing_secret_is_rejected(text):
 
 def test_record_repr_hides_signing_secret():
     secret = api_keys.new_signing_secret()
-    assert secret not in repr(record_of(new_key(), signing_secret=secret))
+    assert secret not in repr(make_key_record(new_key(), signing_secret=secret))
 
 
 def test_record_does_not_contain_secret():
     key = new_key()
-    assert key.secret not in str(record_of(key))
+    assert key.secret not in str(make_key_record(key))
 
 
 OLD, CURRENT, OTHER = new_key(ID), new_key(ID), new_key(ID)
-ROTATED = record_of(CURRENT, old_secret_sha256=OLD.sha256, old_secret_until=int(NOW_S) + 1)
+ROTATED = make_key_record(CURRENT, old_secret_sha256=OLD.sha256, old_secret_until=int(NOW_S) + 1)
 OPENINGS = {
     "current": (ROTATED, CURRENT, NOW_S, "secret_sha256"),
     "old_within_grace": (ROTATED, OLD, NOW_S + 0.999, "old_secret_sha256"),
     "old_after_grace": (ROTATED, OLD, NOW_S + 1, None),
     "other": (ROTATED, OTHER, NOW_S, None),
-    "never_rotated": (record_of(CURRENT), OTHER, NOW_S, None),
+    "never_rotated": (make_key_record(CURRENT), OTHER, NOW_S, None),
 }
 
 
@@ -89,4 +89,4 @@ def test_secret_matches_during_its_validity(record, key, now_s, member):
 
 
 def test_placeholder_hash_never_matches():
-    assert record_of(CURRENT).opening_secret(api_keys.NO_SHA256, now_s=NOW_S) is None
+    assert make_key_record(CURRENT).opening_secret(api_keys.NO_SHA256, now_s=NOW_S) is None

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chalicelib.access.load_shedding import READ_EVERY_S, Overload, OverloadedError
-from tests.support.fakes import client_error
+from tests.support.fakes.sqs import client_error
 
 
 class Clock:

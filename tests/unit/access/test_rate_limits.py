@@ -7,10 +7,10 @@ from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.plans import PLANS
 from chalicelib.access.rate_limits import SECOND_US, standing
-from tests.support.fakes import record_of
+from tests.support.records import make_key_record
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
-KEY = record_of(new_key())
+KEY = make_key_record(new_key())
 
 
 def us(*date):

@@ -23,7 +23,7 @@ from chalice.local import (
 
 from chalicelib.job_problems import NoReplyError
 from chalicelib.jobs.dispatcher import QueueUnavailableError
-from tests.support.fakes import KEY
+from tests.support.records import KEY
 
 LAMBDA_APP = Path(api.__file__).parent
 JSON = {"Content-Type": "application/json", "X-Api-Key": str(KEY)}

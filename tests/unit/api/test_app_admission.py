@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyStatus, new_key
-from tests.support.fakes import KEY, client_error
+from tests.support.fakes.sqs import client_error
+from tests.support.records import KEY
 
 BODY = json.dumps({"code": "1"})
 TYPE = {"Content-Type": "application/json"}

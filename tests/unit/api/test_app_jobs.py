@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib.access.api_keys import KeyStatus, new_key, new_signing_secret
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.jobs.job_table import JobRecord
-from tests.support.fakes import KEY, record_of, result_of
+from tests.support.records import KEY, make_key_record, make_result
 
 BODY = json.dumps({"code": "1"})
 SLUG = "urn:python-exec:problem:"
@@ -45,7 +45,7 @@ def held(job_table, **changes):
 
 def answered(job_table, **changes):
     found = held(job_table, **changes)
-    return job_table.settle(found.job_id, encode(result_of(found.job_id, stdout="\u00fc\ufffe")))
+    return job_table.settle(found.job_id, encode(make_result(found.job_id, stdout="\u00fc\ufffe")))
 
 
 PROMISED = JobRecord(job_id="a" * 32, key_id=KEY.key_id, retry_at=1, expires_at=2, kept_until=3)
@@ -111,13 +111,13 @@ def test_sync_jobs_reserve_slot_under_pressure(jobs, sqs, job_queue_url, waiting
 
 
 def test_idempotent_replay_returns_stored_result(jobs):
-    jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
+    jobs.promised = replace(PROMISED, reply=encode(make_result("a" * 32)))
     status, headers, body = send({"Idempotency-Key": "k"})
     assert (status, body["id"], "Location" in headers) == (200, "a" * 32, False)
 
 
 def test_idempotent_async_replay_returns_same_202(jobs):
-    jobs.promised = replace(PROMISED, reply=encode(result_of("a" * 32)))
+    jobs.promised = replace(PROMISED, reply=encode(make_result("a" * 32)))
     status, _, body = send({"Idempotency-Key": "k", "Prefer": "respond-async"})
     assert (status, body) == (202, {"id": "a" * 32, "status": "pending"})
 
@@ -164,7 +164,7 @@ def test_get_job_matches_post_response(job_table):
     record = answered(job_table)
     status, headers, body = job(record.job_id)
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    result = result_of(record.job_id, stdout="\u00fc\ufffe")
+    result = make_result(record.job_id, stdout="\u00fc\ufffe")
     assert body == msgspec.to_builtins(api.job_view.of_result(result))
     assert "webhook" not in body
 
@@ -180,7 +180,7 @@ def test_get_job_polls_own_reply_queue(sqs, job_table):
     record, replies = held(job_table), api.service().replies
     with replies.expecting(record.job_id), pytest.raises(TimeoutError):
         replies.wait(record.job_id, deadline=0.0)
-    sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(result_of(record.job_id)))
+    sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(make_result(record.job_id)))
     assert job(record.job_id)[0] == 200
 
 
@@ -206,7 +206,7 @@ NO_IDS = ("x", "A" * 32, "0" * 31, "0" * 33, "waiting:0", "%0a" + "0" * 31, ".."
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_unknown_and_foreign_jobs_return_identical_404(job_table, table, method):
     other = new_key()
-    table.records[other.key_id] = record_of(other, plan="internal")
+    table.records[other.key_id] = make_key_record(other, plan="internal")
     ids = [answered(job_table).job_id, held(job_table).job_id, "0" * 32, f"waiting:{KEY.key_id}", *NO_IDS]
     before = dict(job_table.records)
     answers = [job(job_id, method=method, key=str(other)) for job_id in ids]

@@ -7,7 +7,7 @@ import pytest
 from chalicelib.api import queue_events
 from chalicelib.contract import ContractError, Failure, FailureReason, Job, encode
 from chalicelib.jobs.job_table import JobTableError
-from tests.support.fakes import result_of
+from tests.support.records import make_result
 
 JOB = Job(id="0" * 32, code="secret code", reply_to=None, submitted_at=1.0, reply_by=1.0, expires_at=2.0)
 
@@ -36,9 +36,9 @@ def record(body, *, message_id="m", group="key"):
 
 
 def test_result_is_stored_under_message_group_key(results):
-    queue_events.store_result(record(encode(result_of("a"))), results, None)
-    queue_events.store_result(record(encode(result_of("b")), group=None), results, None)
-    assert results.settled == [(result_of("a"), "key"), (result_of("b"), None)]
+    queue_events.store_result(record(encode(make_result("a"))), results, None)
+    queue_events.store_result(record(encode(make_result("b")), group=None), results, None)
+    assert results.settled == [(make_result("a"), "key"), (make_result("b"), None)]
 
 
 def test_dead_lettered_job_is_failed(results):
@@ -55,7 +55,7 @@ STORE = partial(queue_events.store_result, hosts=None)
         (STORE, "{"),
         (STORE, encode(JOB)),
         (queue_events.answer_dead_letter, "{"),
-        (queue_events.answer_dead_letter, encode(result_of("a"))),
+        (queue_events.answer_dead_letter, encode(make_result("a"))),
     ],
 )
 def test_unexpected_message_kind_raises(results, handle, body):
@@ -66,7 +66,7 @@ def test_unexpected_message_kind_raises(results, handle, body):
 
 def test_only_failed_messages_of_batch_are_retried(results, log_records):
     results.failing = {"b"}
-    bodies = {"1": encode(result_of("a")), "2": "{", "3": encode(result_of("b")), "4": encode(result_of("c"))}
+    bodies = {"1": encode(make_result("a")), "2": "{", "3": encode(make_result("b")), "4": encode(make_result("c"))}
     event = {"Records": [record(body, message_id=message_id) for message_id, body in bodies.items()]}
     answer = queue_events.each(event, lambda each: queue_events.store_result(each, results, None))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "2"}, {"itemIdentifier": "3"}]}
@@ -77,7 +77,7 @@ def test_only_failed_messages_of_batch_are_retried(results, log_records):
 
 
 def test_log_lines_include_ids_but_no_customer_data(results, module_log_lines):
-    event = {"Records": [record(encode(JOB), message_id="m1"), record(encode(result_of("a", stdout="secret")))]}
+    event = {"Records": [record(encode(JOB), message_id="m1"), record(encode(make_result("a", stdout="secret")))]}
     queue_events.each(event, lambda each: queue_events.answer_dead_letter(each, results))
     answered, failed = [json.loads(line) for line in module_log_lines]
     assert (answered["event"], answered["message_id"], answered["job_id"]) == ("dead_lettered_job_failed", "m1", JOB.id)
@@ -86,7 +86,7 @@ def test_log_lines_include_ids_but_no_customer_data(results, module_log_lines):
 
 
 EVENT_HANDLERS = {
-    "results": (api.store_results, encode(result_of("1" * 32)), "error"),
+    "results": (api.store_results, encode(make_result("1" * 32)), "error"),
     "dead_letters": (api.fail_dead_lettered_jobs, encode(JOB), "failed"),
 }
 

@@ -13,7 +13,8 @@ from executor_host.channel import SandboxError
 from executor_host.job_queue import NoSuchQueueError, QueueError
 from executor_host.pool import Pool
 from executor_host.visibility import Heartbeat
-from tests.support.fakes import FakeEngine, FakeJobQueue
+from tests.support.fakes.docker_engine import FakeEngine
+from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
 REPLIES, RESULTS = "http://queue/reply", "http://queue/results"

@@ -12,7 +12,7 @@ from executor_host import cloudwatch, logs, metrics
 from executor_host.host_reporter import REPORTS_PER_LINE, Reporter
 from executor_host.job_queue import QueueError
 from tests.support.emf import metrics_of
-from tests.support.fakes import FakeJobQueue
+from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
 RESULTS = "http://queue/results"

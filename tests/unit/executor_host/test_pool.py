@@ -5,7 +5,7 @@ import time
 import pytest
 
 from executor_host.pool import Pool
-from tests.support.fakes import FakeEngine
+from tests.support.fakes.docker_engine import FakeEngine
 from tests.support.polling import eventually
 
 

@@ -8,7 +8,7 @@ import pytest
 from executor_host import metrics
 from executor_host.job_queue import BATCH, Delivery, QueueError, SqsJobQueue
 from executor_host.visibility import HOLD_S, Heartbeat
-from tests.support.fakes import FakeJobQueue
+from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
 DELIVERIES = [Delivery(f"job {number}", receipt=f"{number}") for number in range(2 * BATCH + 5)]

@@ -12,7 +12,8 @@ from chalicelib.api import queue_events
 from chalicelib.contract import HostReport, encode
 from chalicelib.telemetry import metrics
 from tests.support.emf import metrics_of
-from tests.support.fakes import KEY, client_error
+from tests.support.fakes.sqs import client_error
+from tests.support.records import KEY
 
 REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=1.0)
 

@@ -7,7 +7,7 @@ import pytest
 from chalicelib.access import api_keys
 from infra.local import stack
 from infra.local.stack import Stack
-from tests.support.fakes import KEY
+from tests.support.records import KEY
 
 
 @pytest.fixture

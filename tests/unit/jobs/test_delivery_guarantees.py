@@ -25,7 +25,8 @@ from chalicelib.jobs.pending_jobs import TooManyWaitingError
 from chalicelib.jobs.submission import ASYNC_LIFE_S, Order
 from chalicelib.jobs.submit import Jobs
 from chalicelib.problems import ProblemError
-from tests.support.fakes import FakeJobTable, FakeWaitingJobs, result_of
+from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
+from tests.support.records import make_result
 
 PLAN = replace(PLANS["free"], waiting_jobs=3)
 KEY = "key"  # who asks under it repeats the request, anybody else makes another one
@@ -129,7 +130,7 @@ class World:
 
     def result(self, job):
         self.ran.add(job)
-        return result_of(job.id, stdout=f"run {next(self.numbers)}")
+        return make_result(job.id, stdout=f"run {next(self.numbers)}")
 
     def run(self, job):
         if job.reply_to and self.now <= job.reply_by:

@@ -11,7 +11,8 @@ from chalicelib.jobs import dispatcher as dispatcher_module
 from chalicelib.jobs.dispatcher import Dispatcher, QueueUnavailableError
 from chalicelib.jobs.reply_queue import ReplyQueue
 from chalicelib.telemetry import metrics
-from tests.support.fakes import client_error, result_of
+from tests.support.fakes.sqs import client_error
+from tests.support.records import make_result
 
 
 class Hosts:
@@ -65,9 +66,9 @@ def run(dispatcher, *, wait_s=20.0, if_late=lambda: None, code="c"):
 
 
 def test_reply_is_returned(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]) as hosts:
+    with Hosts(sqs, job_queue_url, lambda job: [make_result(job.id)]) as hosts:
         sent, reply = run(dispatcher)
-    assert (hosts.jobs, reply) == ([sent], result_of(sent.id))
+    assert (hosts.jobs, reply) == ([sent], make_result(sent.id))
 
 
 def test_failure_is_returned(sqs, job_queue_url, dispatcher):
@@ -77,13 +78,13 @@ def test_failure_is_returned(sqs, job_queue_url, dispatcher):
 
 
 def test_job_message_group_is_key_id(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+    with Hosts(sqs, job_queue_url, lambda job: [make_result(job.id)]):
         run(dispatcher)
     assert [message.group for message in sqs.queues[job_queue_url].messages] == ["key"]
 
 
 def test_job_answered_twice_returns_one_reply(sqs, job_queue_url, dispatcher):
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id), result_of(job.id)]):
+    with Hosts(sqs, job_queue_url, lambda job: [make_result(job.id), make_result(job.id)]):
         answers = [run(dispatcher) for _ in range(3)]
     assert [reply.id for _, reply in answers] == [sent.id for sent, _ in answers]
 
@@ -98,7 +99,7 @@ def test_missing_reply_returns_none_after_wait_plus_grace(sqs, job_queue_url, di
 def test_reply_wait_and_late_replies_are_recorded_as_metrics(sqs, job_queue_url, dispatcher, monkeypatch):
     monkeypatch.setattr(dispatcher_module, "REPLY_GRACE_S", 0.0)
     metrics.begin()
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+    with Hosts(sqs, job_queue_url, lambda job: [make_result(job.id)]):
         run(dispatcher)
     in_time = metrics.of_request(None)
     run(dispatcher, wait_s=0.1)
@@ -112,21 +113,21 @@ def test_reply_arriving_during_on_timeout_callback_is_returned(sqs, dispatcher, 
 
     def if_late():
         for job_id in (*replies._expected, "other"):
-            sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(result_of(job_id)))
+            sqs.send_message(QueueUrl=replies.url(), MessageBody=encode(make_result(job_id)))
         with replies.expecting("other"):
             replies.wait("other", deadline=time.monotonic() + 5)
 
     sent, reply = run(dispatcher, wait_s=0.1, if_late=if_late)
-    assert reply == result_of(sent.id)
+    assert reply == make_result(sent.id)
 
 
 def test_reply_after_timeout_goes_to_late_handler(sqs, job_queue_url, dispatcher, late, monkeypatch):
     monkeypatch.setattr(dispatcher_module, "REPLY_GRACE_S", 0.0)
     sent, reply = run(dispatcher, wait_s=0.1)
-    sqs.send_message(QueueUrl=sent.reply_to, MessageBody=encode(result_of(sent.id)))
-    with Hosts(sqs, job_queue_url, lambda job: [result_of(job.id)]):
+    sqs.send_message(QueueUrl=sent.reply_to, MessageBody=encode(make_result(sent.id)))
+    with Hosts(sqs, job_queue_url, lambda job: [make_result(job.id)]):
         run(dispatcher)
-    assert (reply, late[0]) == (None, result_of(sent.id))
+    assert (reply, late[0]) == (None, make_result(sent.id))
 
 
 @pytest.mark.parametrize("operation", ["create_queue", "send_message"])
@@ -150,7 +151,7 @@ def test_send_failure_does_not_wait_for_reply(sqs, dispatcher, replies):
 
 
 def test_concurrent_requests_receive_their_own_results(sqs, job_queue_url, dispatcher):
-    echo = Hosts(sqs, job_queue_url, lambda job: [result_of(job.id, stdout=job.code)])
+    echo = Hosts(sqs, job_queue_url, lambda job: [make_result(job.id, stdout=job.code)])
     with echo, ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda n: run(dispatcher, code=f"c{n}")[1], range(200))
         assert [answer.stdout for answer in answers] == [f"c{n}" for n in range(200)]

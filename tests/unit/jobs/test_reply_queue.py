@@ -11,7 +11,7 @@ from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.jobs import reply_queue as reply_queue_module
 from chalicelib.jobs import reply_queue_cleanup
 from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueueError
-from tests.support.fakes import FakeSqs, client_error
+from tests.support.fakes.sqs import FakeSqs, client_error
 
 
 class ShiftedClock:

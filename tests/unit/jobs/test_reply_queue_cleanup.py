@@ -6,8 +6,9 @@ from chalicelib.contract import encode
 from chalicelib.jobs import reply_queue_cleanup
 from chalicelib.jobs.job_table import JobTableError
 from chalicelib.jobs.reply_queue_cleanup import ABANDONED_S, UNFETCHED_S, Housekeeping
-from tests.support.fakes import client_error, result_of
+from tests.support.fakes.sqs import client_error
 from tests.support.polling import eventually
+from tests.support.records import make_result
 
 PREFIX = "python-exec-reply-"
 
@@ -28,7 +29,7 @@ class House:
         return self.sqs.create_queue(QueueName=PREFIX + name, Attributes={})["QueueUrl"]
 
     def reply(self, url, job_id):
-        self.sqs.send_message(QueueUrl=url, MessageBody=encode(result_of(job_id)))
+        self.sqs.send_message(QueueUrl=url, MessageBody=encode(make_result(job_id)))
 
     def settle(self, reply):
         if self.failing:

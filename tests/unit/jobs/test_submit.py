@@ -24,7 +24,9 @@ from chalicelib.jobs.job_view import of_record
 from chalicelib.jobs.pending_jobs import TooManyWaitingError
 from chalicelib.jobs.submission import ASYNC_LIFE_S, SENDING_S, SYNC_LIFE_S, WAITING_S, Order, idempotent_id
 from chalicelib.jobs.submit import PATIENCE_S, Jobs
-from tests.support.fakes import FakeJobTable, FakeWaitingJobs, client_error, result_of
+from tests.support.fakes.sqs import client_error
+from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
+from tests.support.records import make_result
 
 NOW = 1_794_000_000.5
 KEPT_S = 1000
@@ -38,7 +40,7 @@ class FakeHosts:
         self.sent = []
         self.put_back_ids = []
         self.error = None
-        self.reply = lambda job: result_of(job.id, stdout=f"run {len(self.sent)}")
+        self.reply = lambda job: make_result(job.id, stdout=f"run {len(self.sent)}")
 
     def reply_to(self):
         return "http://queue/reply"
@@ -128,7 +130,7 @@ def world():
 def test_sync_result_is_returned_without_storing_record(world):
     reply = world.submit()
     ((job, key_id),) = world.hosts.sent
-    assert (reply, key_id, world.admitted) == (result_of(job.id, stdout="run 1"), "key", [1])
+    assert (reply, key_id, world.admitted) == (make_result(job.id, stdout="run 1"), "key", [1])
     assert (job.code, job.input, job.timeout_s, job.reply_to) == ("c", "i", 2.5, "http://queue/reply")
     assert (job.submitted_at, job.reply_by, job.expires_at) == (NOW, NOW + 20, int(NOW) + SYNC_LIFE_S)
     assert world.table.records == {}
@@ -150,13 +152,13 @@ def test_late_result_is_accepted_and_stored(world):
     world.hosts.reply = lambda _: None
     record = world.submit()
     assert (record.reply, record.key_id, record.kept_until) == (None, "key", int(NOW) + SYNC_LIFE_S + KEPT_S)
-    world.results.settle(result_of(record.job_id), key_id="key")
+    world.results.settle(make_result(record.job_id), key_id="key")
     assert of_record(world.results.get(record.job_id, key_id="key"))["stdout"] == "out"
 
 
 def test_result_stored_before_acceptance_is_returned(world):
-    world.hosts.reply = lambda job: world.results.settle(result_of(job.id), key_id="key") and None
-    assert world.submit().reply == encode(result_of(world.only.job_id))
+    world.hosts.reply = lambda job: world.results.settle(make_result(job.id), key_id="key") and None
+    assert world.submit().reply == encode(make_result(world.only.job_id))
 
 
 def test_accept_failure_returns_504(world):
@@ -188,7 +190,7 @@ def test_pending_jobs_are_limited_by_plan(world):
     with pytest.raises(TooManyWaitingError):
         world.submit(is_async=True)
     assert len(world.hosts.sent) == len(world.table.records) == PLAN.waiting_jobs == world.paid
-    world.results.settle(result_of(first.job_id))
+    world.results.settle(make_result(first.job_id))
     world.submit(is_async=True)
 
 
@@ -201,7 +203,7 @@ def test_lost_job_slot_expires(world):
 @pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}], ids=["plain", "idempotent"])
 def test_sync_job_reserves_slot_under_pressure(world, changes):
     counted = []
-    world.hosts.reply = lambda job: counted.append(len(world.waiting.entries["key"])) or result_of(job.id)
+    world.hosts.reply = lambda job: counted.append(len(world.waiting.entries["key"])) or make_result(job.id)
     world.submit(**changes, is_counted=True)
     world.submit()
     assert (counted, world.waiting.entries["key"]) == ([1, 0], {})
@@ -218,7 +220,7 @@ def test_late_job_holds_slot_until_result(world):
     world.hosts.reply = lambda _: None
     record = world.submit(is_counted=True)
     assert len(world.waiting.entries["key"]) == 1
-    world.results.settle(result_of(record.job_id))
+    world.results.settle(make_result(record.job_id))
     assert world.waiting.entries["key"] == {}
 
 
@@ -269,8 +271,8 @@ def test_expired_idempotency_key_starts_new_job(world):
 def test_replay_waits_for_running_job(world):
     world.hosts.reply = lambda _: None
     promised = world.submit(idempotency_key="k")
-    world.while_asleep = lambda: world.now > NOW + 3 and world.results.settle(result_of(promised.job_id))
-    assert world.submit(idempotency_key="k").reply == encode(result_of(promised.job_id))
+    world.while_asleep = lambda: world.now > NOW + 3 and world.results.settle(make_result(promised.job_id))
+    assert world.submit(idempotency_key="k").reply == encode(make_result(promised.job_id))
     assert (len(world.hosts.sent), world.paid) == (1, 1)
 
 
@@ -294,7 +296,7 @@ def test_waiting_replay_does_not_write(world):
 
 
 def test_first_result_wins(world):
-    world.hosts.reply = lambda job: world.results.settle(result_of(job.id, stdout="first")) and result_of(job.id)
+    world.hosts.reply = lambda job: world.results.settle(make_result(job.id, stdout="first")) and make_result(job.id)
     reply = world.submit(idempotency_key="k")
     assert of_record(reply)["stdout"] == "first"
 
@@ -320,7 +322,7 @@ def died(world, where, **changes):
     for alive in (world.hosts, world.table):
         for method in ("send", "replace"):
             vars(alive).pop(method, None)
-    world.hosts.reply = lambda job: result_of(job.id, stdout="second")
+    world.hosts.reply = lambda job: make_result(job.id, stdout="second")
 
 
 @pytest.mark.parametrize("where", ["before_it_sent", "before_it_answered"])
@@ -413,7 +415,7 @@ def test_replay_does_not_resend_while_first_request_is_active(world):
     def reply(job):
         world.while_asleep = lambda: world.now > NOW + 3 and world.jobs._promise(world.only, is_stored=True)
         again.append(world.submit(idempotency_key="k", wait_s=1.0))
-        return result_of(job.id)
+        return make_result(job.id)
 
     world.hosts.reply = reply
     assert world.submit(idempotency_key="k", wait_s=1.0).reply is not None
@@ -427,7 +429,7 @@ def test_replay_with_shorter_wait_resends_and_is_accepted(world):
         if not again:
             again.append(None)
             again[0] = world.submit(idempotency_key="k", wait_s=1.0)
-        return result_of(job.id)
+        return make_result(job.id)
 
     world.hosts.reply = reply
     reply = world.submit(idempotency_key="k", wait_s=20.0)
@@ -450,7 +452,7 @@ def test_idempotent_send_failure_is_charged_once(world, is_async, again_async):
 def test_unstorable_result_is_redelivered(world):
     def reply(job):
         world.table.failing = True
-        return result_of(job.id)
+        return make_result(job.id)
 
     world.hosts.reply = reply
     with pytest.raises(JobsUnavailableError):
@@ -484,11 +486,11 @@ def test_concurrent_first_requests_run_and_charge_once(world):
         begun.wait()
         return world.jobs.submit(order(idempotency_key="k"), admit=lambda *, runs: admitted.append(runs))
 
-    world.hosts.reply = lambda job: time.sleep(0.05) or result_of(job.id)
+    world.hosts.reply = lambda job: time.sleep(0.05) or make_result(job.id)
     world.jobs._sleep = lambda _: time.sleep(0.01)
     with ThreadPoolExecutor(32) as threads:
         replies = {record.reply for record in threads.map(submit, range(32))}
-    assert replies == {encode(result_of(world.only.job_id))}
+    assert replies == {encode(make_result(world.only.job_id))}
     assert (sum(admitted), len(world.hosts.sent)) == (1, 1)
 
 
@@ -504,7 +506,7 @@ def test_foreign_job_is_not_found(world):
 def test_deleted_job_stays_deleted(world):
     record = world.submit(is_async=True, idempotency_key="k")
     world.results.forget(record.job_id, key_id="key")
-    world.results.settle(result_of(record.job_id), key_id="key")
+    world.results.settle(make_result(record.job_id), key_id="key")
     assert (world.only.reply, world.waiting.entries["key"]) == (None, {})
     with pytest.raises(JobGoneError):
         world.results.get(record.job_id, key_id="key")
@@ -533,9 +535,9 @@ def test_job_deleted_during_takeover_returns_410(world, is_async):
         world.submit(idempotency_key="k", is_async=is_async)
 
 
-@pytest.mark.parametrize("reply", [None, result_of("0" * 32)], ids=["late", "in_time"])
+@pytest.mark.parametrize("reply", [None, make_result("0" * 32)], ids=["late", "in_time"])
 def test_job_deleted_while_waiting_returns_410(world, reply):
-    world.hosts.reply = forgetting(world, lambda job: reply and result_of(job.id))
+    world.hosts.reply = forgetting(world, lambda job: reply and make_result(job.id))
     with pytest.raises(JobGoneError):
         world.submit(idempotency_key="k")
 
@@ -547,14 +549,14 @@ def test_async_job_deleted_while_sending_returns_410(world):
 
 
 def test_orphan_result_releases_slot(world):
-    world.hosts.reply = lambda job: world.results.settle(result_of(job.id), key_id="key") and None
+    world.hosts.reply = lambda job: world.results.settle(make_result(job.id), key_id="key") and None
     assert world.submit(is_counted=True).reply is not None
     assert world.waiting.entries["key"] == {}
 
 
 def test_expired_result_returns_410(world):
     record = world.submit(is_async=True)
-    world.results.settle(result_of(record.job_id))
+    world.results.settle(make_result(record.job_id))
     world.now = record.kept_until
     with pytest.raises(JobGoneError):
         world.results.get(record.job_id, key_id="key")
@@ -569,17 +571,17 @@ def test_lost_job_fails_as_expired(world):
 
 
 def test_orphan_result_is_hidden_until_job_is_accepted(world):
-    world.results.settle(result_of("0" * 32), key_id="key")
+    world.results.settle(make_result("0" * 32), key_id="key")
     assert world.only.kept_until == int(NOW) + FOUND_KEPT_S
     for ask in (world.results.get, world.results.forget):
         with pytest.raises(UnknownJobError):
             ask("0" * 32, key_id="key")
-    assert world.results.settle(result_of("1" * 32)) is None
+    assert world.results.settle(make_result("1" * 32)) is None
 
 
 def test_duplicate_run_of_answered_job_is_hidden(world):
     reply = world.submit()
-    world.results.settle(result_of(reply.id, stdout="run 2"), key_id="key")
+    world.results.settle(make_result(reply.id, stdout="run 2"), key_id="key")
     with pytest.raises(UnknownJobError):
         world.results.get(reply.id, key_id="key")
 
@@ -595,8 +597,8 @@ def test_result_arriving_during_acceptance_is_stored(world):
         return found
 
     world.table.settle = settle_just_before_the_promise
-    world.results.settle(result_of(promise.job_id), key_id="key")
-    assert world.only == replace(promise, reply=encode(result_of(promise.job_id)))
+    world.results.settle(make_result(promise.job_id), key_id="key")
+    assert world.only == replace(promise, reply=encode(make_result(promise.job_id)))
 
 
 def test_webhook_enqueue_is_retried_until_it_succeeds(world):
@@ -614,7 +616,7 @@ def test_job_table_failure_returns_503(world):
     with pytest.raises(JobsUnavailableError):
         world.results.get("0" * 32, key_id="key")
     with pytest.raises(JobTableError):
-        world.results.settle(result_of("0" * 32))
+        world.results.settle(make_result("0" * 32))
 
 
 def test_resent_job_uses_remaining_wait(world):
@@ -632,7 +634,7 @@ def record_of_job(**changes):
 
 def test_job_body_shows_pending_and_webhook_state():
     assert of_record(record_of_job()) == {"id": "0" * 32, "status": "pending"}
-    shown = of_record(record_of_job(webhook_url="https://x", reply=encode(result_of("0" * 32))))
+    shown = of_record(record_of_job(webhook_url="https://x", reply=encode(make_result("0" * 32))))
     assert shown["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
     assert "version" not in shown
 

@@ -23,7 +23,9 @@ from chalicelib.webhooks.delivery import (
     require_signing_secret,
     signature,
 )
-from tests.support.fakes import KEY, FakeJobTable, FakeKeyTable, client_error, record_of
+from tests.support.fakes.sqs import client_error
+from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
+from tests.support.records import KEY, make_key_record
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 NOW_S = 1_800_000_000
@@ -66,7 +68,7 @@ def jobs():
 
 @pytest.fixture
 def key_table():
-    return FakeKeyTable(record_of(KEY, signing_secret=SECRET))
+    return FakeKeyTable(make_key_record(KEY, signing_secret=SECRET))
 
 
 @pytest.fixture
@@ -314,11 +316,11 @@ def test_table_failure_propagates_to_caller(webhooks, jobs):
 
 def test_callback_url_without_signing_secret_returns_403():
     with pytest.raises(ProblemError) as caught:
-        require_signing_secret(RunRequest(code="1", callback_url=URL), record_of(KEY))
+        require_signing_secret(RunRequest(code="1", callback_url=URL), make_key_record(KEY))
     problem = caught.value.problem
     assert (problem.status, problem.type) == (403, "urn:python-exec:problem:no-signing-secret")
 
 
 @pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, SECRET), (URL, SECRET)])
 def test_requests_without_callback_url_are_allowed(url, secret):
-    require_signing_secret(RunRequest(code="1", callback_url=url), record_of(KEY, signing_secret=secret))
+    require_signing_secret(RunRequest(code="1", callback_url=url), make_key_record(KEY, signing_secret=secret))

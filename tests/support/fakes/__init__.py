@@ -1,0 +1,1 @@
+"""Provide in-memory fakes that record their calls."""

@@ -1,0 +1,171 @@
+"""Fake the DynamoDB tables of the API."""
+
+import threading
+from collections import Counter, defaultdict
+
+from msgspec.structs import replace
+
+from chalicelib.access import rate_limits
+from chalicelib.access.api_keys import KeyStatus
+from chalicelib.access.key_table import ChangedError, KeyTableError
+from chalicelib.fleet.host_registry import HostsError
+from chalicelib.jobs.job_table import JobTableError
+from chalicelib.jobs.pending_jobs import TooManyWaitingError
+
+
+class FakeKeyTable:
+    """A KeyTable in memory. `failing` takes it away."""
+
+    def __init__(self, *records):
+        self._lock = threading.Lock()
+        self.records = {record.key_id: record for record in records}
+        self.calls = Counter()
+        self.failing = False
+
+    def change(self, key_id, **changes):
+        with self._lock:
+            self.records[key_id] = replace(self.records[key_id], **changes)
+
+    def read(self, key_id):
+        with self._lock:
+            self._begin("read")
+            return self.records.get(key_id)
+
+    def spend(self, seen, plan, *, opened_by, now_us, runs):
+        with self._lock:
+            self._begin("spend")
+            held = self.records.get(seen.key_id)
+            if held is None or not self._is_as_seen(held, seen, plan, opened_by=opened_by, now_us=now_us, runs=runs):
+                raise ChangedError(held)
+            month = rate_limits.current_month(seen, now_us)
+            tat_us = max(held.tat_us, now_us) + rate_limits.interval_us(plan)
+            runs += held.runs if held.month == month else 0
+            self.records[seen.key_id] = replace(held, tat_us=tat_us, month=month, runs=runs)
+            return replace(seen, tat_us=tat_us, month=month, runs=runs)
+
+    def _is_as_seen(self, held, seen, plan, *, opened_by, now_us, runs):
+        now_s = now_us // rate_limits.SECOND_US
+        month = rate_limits.current_month(seen, now_us)
+        same_month = held.month == month and (not runs or held.runs + runs <= plan.runs_per_month)
+        return (
+            held.status is KeyStatus.ACTIVE
+            and held.plan == plan.name
+            and getattr(held, opened_by) == getattr(seen, opened_by)
+            and (opened_by == "secret_sha256" or held.old_secret_until > now_s)
+            and (held.expires_at is None or held.expires_at > now_s)
+            and (held.tat_us > now_us) == (seen.tat_us > now_us)
+            and held.tat_us <= rate_limits.latest_tat_us(plan, now_us)
+            and (same_month if seen.month == month else held.month < month)
+        )
+
+    def _begin(self, operation):
+        self.calls[operation] += 1
+        if self.failing:
+            raise KeyTableError("gone")
+
+
+class FakeJobTable:
+    """A JobTable in memory. `failing` takes it away."""
+
+    def __init__(self, *records):
+        self._lock = threading.Lock()
+        self.records = {record.job_id: record for record in records}
+        self.failing = False
+
+    def read(self, job_id):
+        with self._lock:
+            return self._held(job_id)
+
+    def claim(self, record, *, now_s):
+        with self._lock:
+            held = self._held(record.job_id)
+            return self._put(record) if held is None or held.kept_until <= now_s else held
+
+    def replace(self, seen, record):
+        with self._lock:
+            held = self._held(seen.job_id)
+            if held is None:
+                raise JobTableError("no such job")
+            return self._put(record) if self._is_open(held) and not held.promised and held.nonce == seen.nonce else held
+
+    def unclaim(self, record):
+        with self._lock:
+            held = self._held(record.job_id)
+            if held is not None and self._is_open(held) and held.nonce == record.nonce:
+                del self.records[record.job_id]
+
+    def settle(self, job_id, reply):
+        return self._change(job_id, self._is_open, reply=reply)
+
+    def forget(self, job_id, *, key_id):
+        nothing = {"reply": None, "webhook_url": None, "webhook_error": None}
+        return self._change(job_id, lambda held: held.key_id == key_id and held.is_asked_for, forgotten=1, **nothing)
+
+    def note_webhook(self, seen, state, *, attempts, error=None):
+        as_seen = (seen.webhook_state, seen.webhook_attempts)
+        changes = {"webhook_state": state, "webhook_attempts": attempts, "webhook_error": error or ""}
+        return self._change(seen.job_id, lambda held: (held.webhook_state, held.webhook_attempts) == as_seen, **changes)
+
+    def state(self):
+        """Of its only job's webhook: state, attempts, error."""
+        (held,) = self.records.values()
+        return held.webhook_state, held.webhook_attempts, held.webhook_error
+
+    def _change(self, job_id, condition, **changes):
+        with self._lock:
+            held = self._held(job_id)
+            return self._put(replace(held, **changes)) if held is not None and condition(held) else held
+
+    def _held(self, job_id):
+        if self.failing:
+            raise JobTableError("gone")
+        return self.records.get(job_id)
+
+    def _put(self, record):
+        self.records[record.job_id] = record
+        return record
+
+    def _is_open(self, held):
+        return held.reply is None and not held.forgotten
+
+
+class FakeWaitingJobs:
+    """WaitingJobs in memory."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.entries = defaultdict(dict)
+
+    def add(self, job_id, *, key_id, plan, until, now_s):
+        with self._lock:
+            entries = self.entries[key_id]
+            if (job_id, until) not in entries and len(entries) >= plan.waiting_jobs:
+                for entry in [entry for entry in entries if entry[1] <= now_s]:
+                    del entries[entry]
+                if len(entries) >= plan.waiting_jobs:
+                    raise TooManyWaitingError(plan)
+            entries[job_id, until] = True
+
+    def remove(self, job_id, *, key_id, until):
+        with self._lock:
+            self.entries[key_id].pop((job_id, until), None)
+
+
+class FakeHosts:
+    """Hosts in memory. `failing` takes the table away."""
+
+    def __init__(self):
+        self.reports = {}
+        self.failing = False
+
+    def store(self, report):
+        self._check()
+        self.reports[report.host] = report
+
+    def seen(self):
+        self._check()
+        return list(self.reports.values())
+
+    def _check(self):
+        if self.failing:
+            raise HostsError("gone")
