@@ -31,9 +31,10 @@ endif
 
 check: lint typecheck unit ## Run lint, types and unit tests: no Docker, less than a minute
 
-lint: $(STAMP) ## Check formatting and lint rules with ruff
+lint: $(STAMP) ## Check formatting and lint rules with ruff, and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 
 typecheck: $(STAMP) ## Check types with mypy
 	$(BIN)/mypy
