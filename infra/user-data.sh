@@ -74,7 +74,7 @@ systemctl enable --now python-exec-notices
 # Only now does the group count this host as in service. One on which anything of this fails is given up and replaced.
 has_sandboxes() { # under load all of them are in use
   curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
-    awk '/^python_exec_(pool_ready|jobs_running) / && $2 > 0 { found = 1 } END { exit !found }'
+    awk '/^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { found = 1 } END { exit !found }'
 }
 tries=150
 until has_sandboxes; do

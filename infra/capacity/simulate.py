@@ -1,13 +1,12 @@
 """`make simulate-fleet`: the fleet under a day's load with bursts, for the scaling policy as it stands in the template.
 
-Prints a table by the hour and writes a plot. The same seed gives the same day.
+Prints a table by the hour. The same seed gives the same day.
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from chalicelib.jobs.submission import SYNC_LIFE_S
@@ -15,13 +14,11 @@ from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
 from infra import template
 from infra.capacity.costs import CPU_S_PER_JOB, VCPUS
 from infra.capacity.fleet_model import START_S, Fleet, Minute, Policy, Target, Work, percentile, together
-from infra.paths import LOCAL
 
 DAY_MINUTES: Final = 24 * 60
 PROGRAM_CPU_S: Final = 0.05  # of an average program
 # Begin, length and factor of what comes on top of the day's curve.
 BURSTS: Final = ((9 * 60, 10, 3.0), (14 * 60, 45, 2.0), (20 * 60, 2, 6.0))
-PLOT: Final = LOCAL / "simulation.png"
 # What fleet_model.py models of it: SQS's sample once a minute over the hosts in service.
 BACKLOG: Final = "visible / IF(hosts > 0, hosts, 1)"
 SOURCES: Final = {"visible": "ApproximateNumberOfMessagesVisible", "hosts": "GroupInServiceInstances"}
@@ -109,47 +106,6 @@ def table(day: Sequence[Minute]) -> str:
     return "".join("".join(f"{cell:>9}" for cell in cells) + "\n" for cells in rows)
 
 
-def plot(day: Sequence[Minute], path: Path) -> None:
-    """Load and capacity, backlog, waits and hosts over the day."""
-    import matplotlib as mpl  # noqa: PLC0415 - a second, for the plot alone
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    hours = [number / 60 for number in range(len(day))]
-    curves: dict[str, dict[str, list[float]]] = {
-        "runs a second": {
-            "sent": [each.arrived / 60 for each in day],
-            "capacity": [each.capacity / 60 for each in day],
-            "refused": [each.refused / 60 for each in day],
-        },
-        "jobs waiting, deepest of the minute": {"": [each.deepest for each in day]},
-        "wait in seconds": {
-            "p99": [percentile(each.waits_s, 0.99) for each in day],
-            "p50": [percentile(each.waits_s, 0.5) for each in day],
-        },
-        "hosts": {
-            "in service and launching": [each.hosts + each.launching for each in day],
-            "in service": [each.hosts for each in day],
-        },
-    }
-    figure, axes = plt.subplots(len(curves), sharex=True, figsize=(11, 10), layout="constrained")
-    for axis, (title, lines) in zip(axes, curves.items(), strict=True):
-        for name, values in lines.items():
-            axis.plot(hours, values, linewidth=1, label=name)
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlim(0, 24)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        if len(lines) > 1:
-            axis.legend(loc="upper left", fontsize=8)
-    axes[-1].set_xlabel("hour of the day")
-    axes[-1].set_xticks(range(0, 25, 2))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
 def simulated(policy: Policy, *, runs_per_hour: float, seed: int) -> list[Minute]:
     """A day, by the minute."""
     work = Work(cpu_s=CPU_S_PER_JOB + PROGRAM_CPU_S, expires_s=SYNC_LIFE_S, vcpus=VCPUS[policy.instance_type])
@@ -160,15 +116,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.capacity.simulate", description=__doc__)
     parser.add_argument("--runs-per-hour", type=float, default=50_000, help="on the average of the day")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot", type=Path, default=PLOT)
     options = parser.parse_args(arguments)
     policy = policy_of(template.load(template.PATH.read_text()))
     day = simulated(policy, runs_per_hour=options.runs_per_hour, seed=options.seed)
-    plot(day, options.plot)
     targets = ", ".join(f"{each.metric} {each.value:g}" for each in policy.targets)
     fleet = f"{policy.min_hosts} to {policy.max_hosts} {policy.instance_type}, {policy.on_demand_hosts} on demand"
     waits = f"ready after {START_S} s; {policy.max_queue_depth} waiting jobs are an overload"
-    sys.stdout.write(f"{fleet}; targets: {targets}; {waits}\n\n{table(day)}\nplot: {options.plot}\n")
+    sys.stdout.write(f"{fleet}; targets: {targets}; {waits}\n\n{table(day)}")
     return 0
 
 

@@ -261,7 +261,7 @@ def test_gateway_role_propagation_is_retried(fresh_clients, code):
 
 
 def test_gateway_role_rejection_fails_deployment(fresh_clients, monkeypatch):
-    monkeypatch.setattr("infra.account.GATEWAY_TAKES_ROLE_WITHIN_S", -1.0)
+    monkeypatch.setattr("infra.aws.account_setup.GATEWAY_TAKES_ROLE_WITHIN_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
             account_setup.let_gateway_log(with_gateway(fresh_clients, SlowGateway(1, code)), say=[].append, poll_s=0)

@@ -196,12 +196,6 @@ def test_template_policy_only_rejects_during_bursts(stack):
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
-def test_plot_writes_png(stack, tmp_path):
-    day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=5_000, seed=1)
-    simulate.plot(day, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_hosts_needed_hold_the_load_at_the_utilisation():
     rate = costs.Host("c7i.large").jobs_per_second() * costs.UTILISATION * 3600
     assert [costs.hosts_needed(each, "c7i.large") for each in (1, rate, rate + 1)] == [1, 1, 2]

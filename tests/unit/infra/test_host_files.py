@@ -109,7 +109,7 @@ def end_of_user_data(tmp_path):
 @pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
 def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
     metrics = (
-        f"# HELP python_exec_warm_sandboxes Warm\npython_exec_pool_ready {pool}\npython_exec_jobs_running {running}\n"
+        f"# HELP python_exec_warm_sandboxes\npython_exec_warm_sandboxes {pool}\npython_exec_jobs_running {running}\n"
     )
     code, asked = end_of_user_data(metrics)
     assert code == 0
