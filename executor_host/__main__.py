@@ -11,14 +11,14 @@ from prometheus_client import start_http_server
 
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
-from executor_host.docker_engine import Engine
-from executor_host.host_reporter import Reporter
+from executor_host.docker_engine import DockerEngine
+from executor_host.host_reporter import HostReporter
 from executor_host.job_queue import SqsJobQueue
 from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
-from executor_host.visibility import Heartbeat
+from executor_host.visibility import VisibilityExtender
 
-STOP_WITHIN_S: Final = 17.0  # a poll under way, the longest job that it brings and its overrun fit in
+SHUTDOWN_TIMEOUT_S: Final = 17.0  # a poll under way, the longest job that it brings and its overrun fit in
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger("executor_host")
 
@@ -27,38 +27,38 @@ def main() -> int:
     """Run until told to stop; 0 when all that was begun was finished and removed."""
     log_json_lines()
     try:
-        settings = agent_settings.read(os.environ)
+        settings = agent_settings.load(os.environ)
     except agent_settings.SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     # Blocked in all threads and waited for: a handler that a second signal interrupts would wait for itself.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    engine = Engine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
-    pool = Pool(engine, size=settings.warm_sandboxes, builders=os.cpu_count() or 1)
+    engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
+    pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
     queue = SqsJobQueue(settings.job_queue_url, workers=settings.workers)
     agent = Agent(
         queue,
         pool=pool,
-        heartbeat=Heartbeat(queue),
+        visibility=VisibilityExtender(queue),
         results_queue_url=settings.results_queue_url,
         workers=settings.workers,
     )
-    reporter = Reporter(
+    reporter = HostReporter(
         queue,
         results_queue_url=settings.results_queue_url,
         host=settings.agent_name,
         metrics_namespace=settings.metrics_namespace,
     )
     start_http_server(settings.metrics_port, addr="127.0.0.1")
-    pool.open()
+    pool.start()
     agent.start()
     reporter.start()
     logger.info("agent_started", extra={"agent": settings.agent_name, "workers": settings.workers})
     signal.sigwait(STOP_SIGNALS)
-    deadline = time.monotonic() + STOP_WITHIN_S
-    drained = agent.stop(STOP_WITHIN_S - 1.5)
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+    drained = agent.stop(SHUTDOWN_TIMEOUT_S - 1.5)
     reporter.stop()
-    pool.close(deadline - time.monotonic())
+    pool.stop(deadline - time.monotonic())
     logger.info("agent_stopped", extra={"drained": drained})
     return 0 if drained else 1
 

@@ -22,29 +22,33 @@ from chalicelib.contract import (
 )
 from executor_host import metrics
 from executor_host.channel import SandboxError
-from executor_host.job_queue import Delivery, JobQueue, NoSuchQueueError, QueueError
+from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
 from executor_host.pool import WarmSandbox
 from executor_host.sandbox import Outcome
-from executor_host.visibility import Heartbeat
+from executor_host.visibility import VisibilityExtender
 
-SANDBOXES_PER_JOB: Final = 3  # that may break under it before its sender is told so
-SANDBOX_WAIT_S: Final = 10.0  # when one broke: above a restart of Docker; without it, another host may have the job
-TAKE_WAIT_S: Final = 1.0  # how long a worker without a sandbox takes to see that the agent stops
-QUEUE_PAUSE_S: Final = 1.0  # between attempts to reach a queue service that is gone
+MAX_SANDBOX_ATTEMPTS: Final = 3  # that may break under it before its sender is told so
+SANDBOX_ACQUIRE_TIMEOUT_S: Final = (
+    10.0  # when one broke: above a restart of Docker; without it, another host may have the job
+)
+ACQUIRE_POLL_S: Final = 1.0  # how long a worker without a sandbox takes to see that the agent stops
+QUEUE_RETRY_DELAY_S: Final = 1.0  # between attempts to reach a queue service that is gone
 REPLY_ATTEMPTS: Final = 4  # a queue that was just made may be unknown for a second
-REPLY_PAUSE_S: Final = 0.5
-SEND_WITHIN_S: Final = 30.0  # a result is worth the wait for a queue service that is gone; then the job runs again
+REPLY_RETRY_DELAY_S: Final = 0.5
+REPLY_SEND_TIMEOUT_S: Final = (
+    30.0  # a result is worth the wait for a queue service that is gone; then the job runs again
+)
 
 logger = logging.getLogger(__name__)
 
 
-class Sandboxes(Protocol):
+class SandboxPool(Protocol):
     """What the agent needs of pool.Pool."""
 
-    def take(self, timeout_s: float) -> WarmSandbox | None:
+    def acquire(self, timeout_s: float) -> WarmSandbox | None:
         """A sandbox for one job, None when there is none in time."""
 
-    def finish(self, sandbox: WarmSandbox) -> None:
+    def release(self, sandbox: WarmSandbox) -> None:
         """Forget a taken sandbox."""
 
 
@@ -55,8 +59,8 @@ class Agent:
         self,
         queue: JobQueue,
         *,
-        pool: Sandboxes,
-        heartbeat: Heartbeat,
+        pool: SandboxPool,
+        visibility: VisibilityExtender,
         results_queue_url: str,
         workers: int,
         clock: Callable[[], float] = time.time,
@@ -64,15 +68,17 @@ class Agent:
         """`clock` gives seconds since the epoch, as the times in a job."""
         self._queue = queue
         self._pool = pool
-        self._heartbeat = heartbeat
+        self._visibility = visibility
         self._results_queue_url = results_queue_url
         self._clock = clock
         self._stopping = Event()
-        self._workers = [Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)]
+        self._workers = [
+            Thread(target=self._worker_loop, name=f"worker-{number}", daemon=True) for number in range(workers)
+        ]
 
     def start(self) -> None:
         """Begin to take jobs."""
-        self._heartbeat.start()
+        self._visibility.start()
         for worker in self._workers:
             worker.start()
 
@@ -82,27 +88,27 @@ class Agent:
         deadline = time.monotonic() + timeout_s
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        self._heartbeat.stop()
+        self._visibility.stop()
         return not any(worker.is_alive() for worker in self._workers)
 
-    def _work(self) -> None:
+    def _worker_loop(self) -> None:
         sandbox: WarmSandbox | None = None
         while not self._stopping.is_set():
             try:
-                if sandbox is not None and not sandbox.is_waiting():
+                if sandbox is not None and not sandbox.is_ready():
                     self._discard(sandbox)
                     sandbox = None
-                sandbox = sandbox or self._pool.take(TAKE_WAIT_S)
-                delivery = self._queue.receive() if sandbox is not None else None
-                if sandbox is None or delivery is None:
+                sandbox = sandbox or self._pool.acquire(ACQUIRE_POLL_S)
+                message = self._queue.receive() if sandbox is not None else None
+                if sandbox is None or message is None:
                     continue
                 # Also when the agent stops meanwhile: given back, it would come to the next poll under way here.
                 held, sandbox = sandbox, None
-                with self._heartbeat.holding(delivery):
-                    sandbox = self._handle(delivery, held)
+                with self._visibility.extending(message):
+                    sandbox = self._process(message, held)
             except QueueError:
                 logger.warning("queue_unreachable", exc_info=True)
-                self._stopping.wait(QUEUE_PAUSE_S)
+                self._stopping.wait(QUEUE_RETRY_DELAY_S)
             except Exception:  # a bug of ours must cost one job's attempt, not a worker
                 logger.exception("job_processing_failed")
         if sandbox is not None:
@@ -110,12 +116,12 @@ class Agent:
 
     def _discard(self, sandbox: WarmSandbox) -> None:
         sandbox.destroy()
-        self._pool.finish(sandbox)
+        self._pool.release(sandbox)
 
-    def _handle(self, delivery: Delivery, sandbox: WarmSandbox) -> WarmSandbox | None:
+    def _process(self, message: ReceivedMessage, sandbox: WarmSandbox) -> WarmSandbox | None:
         """The sandbox if it was not needed."""
         try:
-            job = decode_job(delivery.body)
+            job = decode_job(message.body)
         except ContractError:  # perhaps one of a version that another host knows
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
@@ -128,11 +134,11 @@ class Agent:
             reply = self._run(job, sandbox)
         try:
             if reply is None:
-                self._queue.give_back(delivery)
+                self._queue.release(message)
                 logger.info("job_released", extra={"job_id": job.id})
                 return None
-            self._reply(job, reply, group=delivery.group)
-            self._queue.delete(delivery)
+            self._send_reply(job, reply, message_group_id=message.message_group_id)
+            self._queue.delete(message)
         except BaseException:
             if unused is not None:
                 self._discard(unused)
@@ -143,15 +149,15 @@ class Agent:
         return unused
 
     def _run(self, job: Job, sandbox: WarmSandbox | None) -> Reply | None:
-        """None if the agent stops, or SANDBOX_WAIT_S pass, without a sandbox to go on with."""
-        for _ in range(SANDBOXES_PER_JOB):
-            give_back_at = time.monotonic() + SANDBOX_WAIT_S
+        """None if the agent stops, or SANDBOX_ACQUIRE_TIMEOUT_S pass, without a sandbox to go on with."""
+        for _ in range(MAX_SANDBOX_ATTEMPTS):
+            acquire_deadline = time.monotonic() + SANDBOX_ACQUIRE_TIMEOUT_S
             while sandbox is None:
                 if self._clock() >= job.expires_at:
                     return Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
-                if self._stopping.is_set() or time.monotonic() >= give_back_at:
+                if self._stopping.is_set() or time.monotonic() >= acquire_deadline:
                     return None
-                sandbox = self._pool.take(TAKE_WAIT_S)
+                sandbox = self._pool.acquire(ACQUIRE_POLL_S)
             queued_s = max(0.0, self._clock() - job.submitted_at)
             try:
                 with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
@@ -161,38 +167,38 @@ class Agent:
                 logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
             else:
                 metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
-                return result(job, outcome, queued_s=queued_s, runtime=sandbox.runtime)
+                return build_result(job, outcome, queued_s=queued_s, runtime=sandbox.runtime)
             finally:
-                self._pool.finish(sandbox)
+                self._pool.release(sandbox)
             sandbox = None
         return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
 
-    def _reply(self, job: Job, reply: Reply, *, group: str | None) -> None:
+    def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
         """To who waits, else to the results queue. Raises QueueError when no queue can be reached, so the job stays."""
         body = encode(reply)
-        until = time.monotonic() + SEND_WITHIN_S
-        unknown = 0
+        until = time.monotonic() + REPLY_SEND_TIMEOUT_S
+        missing_queue_errors = 0
         while True:
-            is_late = unknown == REPLY_ATTEMPTS or self._clock() > job.reply_by
+            is_late = missing_queue_errors == REPLY_ATTEMPTS or self._clock() > job.reply_by
             try:
                 if job.reply_to is not None and not is_late:
                     return self._queue.send(job.reply_to, body)
-                self._queue.send(self._results_queue_url, body, group=group)
+                self._queue.send(self._results_queue_url, body, message_group_id=message_group_id)
             except NoSuchQueueError:
                 if is_late or job.reply_to is None or time.monotonic() >= until:
                     raise
-                unknown += 1
-                time.sleep(REPLY_PAUSE_S)
+                missing_queue_errors += 1
+                time.sleep(REPLY_RETRY_DELAY_S)
             except QueueError:
                 if time.monotonic() >= until:
                     raise
-                time.sleep(QUEUE_PAUSE_S)
+                time.sleep(QUEUE_RETRY_DELAY_S)
             else:
-                metrics.LATE.inc(job.reply_to is not None)
+                metrics.LATE_REPLIES.inc(job.reply_to is not None)
                 return None
 
 
-def result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Result:
+def build_result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Result:
     """What the customer gets for a job that ran."""
     return Result(
         id=job.id,

@@ -50,49 +50,49 @@ class Channel:
         """`stream` is what docker-py's attach_socket returns: it keeps the HTTP response alive."""
         self._stream = stream
         self._socket: socket.socket = stream._sock  # noqa: SLF001 - documented nowhere else: the raw socket
-        self._wire = bytearray()
-        self._said = bytearray()
+        self._raw_buffer = bytearray()
+        self._frame_buffer = bytearray()
 
     def send(self, data: bytes, deadline: float) -> None:
         """Raises TimeoutError at the deadline and OSError when nobody listens."""
-        self._socket.settimeout(_left(deadline))
+        self._socket.settimeout(_remaining_s(deadline))
         self._socket.sendall(data)
 
     def next_frame(self, deadline: float) -> tuple[bytes, bytes]:
         """Kind and payload. Raises TimeoutError, SandboxGoneError, or SandboxError for what is no frame."""
         header = FRAME_HEADER.size
-        while len(self._said) < header:
-            self._listen(deadline)
-        kind, size = FRAME_HEADER.unpack_from(self._said)
+        while len(self._frame_buffer) < header:
+            self._receive(deadline)
+        kind, size = FRAME_HEADER.unpack_from(self._frame_buffer)
         if size > MAX_PAYLOAD_BYTES.get(kind, -1):
             raise SandboxError("a frame of no kind or too long for its kind")
-        while len(self._said) < header + size:
-            self._listen(deadline)
-        payload = bytes(self._said[header : header + size])
-        del self._said[: header + size]
+        while len(self._frame_buffer) < header + size:
+            self._receive(deadline)
+        payload = bytes(self._frame_buffer[header : header + size])
+        del self._frame_buffer[: header + size]
         return kind, payload
 
-    def _listen(self, deadline: float) -> None:
-        self._socket.settimeout(_left(deadline))
+    def _receive(self, deadline: float) -> None:
+        self._socket.settimeout(_remaining_s(deadline))
         data = self._socket.recv(64 * 1024)
         if not data:
             raise SandboxGoneError("the container ended")
-        self._wire += data
-        while len(self._wire) >= _DOCKER_HEADER.size:
-            stream, size = _DOCKER_HEADER.unpack_from(self._wire)
+        self._raw_buffer += data
+        while len(self._raw_buffer) >= _DOCKER_HEADER.size:
+            stream, size = _DOCKER_HEADER.unpack_from(self._raw_buffer)
             end = _DOCKER_HEADER.size + size
-            if len(self._wire) < end:
+            if len(self._raw_buffer) < end:
                 return
             if stream != _DOCKER_STDOUT:
                 raise SandboxError("the supervisor wrote to its stderr")
-            self._said += self._wire[_DOCKER_HEADER.size : end]
-            del self._wire[:end]
+            self._frame_buffer += self._raw_buffer[_DOCKER_HEADER.size : end]
+            del self._raw_buffer[:end]
 
     def is_silent(self) -> bool:
         """Whether there is nothing to read, not even an end."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
-        return not self._said and not poller.poll(0)
+        return not self._frame_buffer and not poller.poll(0)
 
     def close(self) -> None:
         """End the container's stdin and let go of the connection."""
@@ -102,7 +102,7 @@ class Channel:
             self._stream._response.close()  # noqa: SLF001 - where docker-py keeps the connection alive
 
 
-def _left(deadline: float) -> float:
+def _remaining_s(deadline: float) -> float:
     left = deadline - monotonic()
     if left <= 0:
         raise TimeoutError

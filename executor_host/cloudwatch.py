@@ -25,39 +25,39 @@ COUNTERS: Final[Mapping[str, Counter]] = {
 Fields = dict[str, Any]
 
 
-class Changes:
+class MetricDeltas:
     """What the metrics of this process gained since it was last asked."""
 
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
         self._before: dict[object, float] = {}
-        self.lines()
+        self.log_fields()
 
-    def lines(self, *, is_up: bool = True) -> list[Fields]:
+    def log_fields(self, *, is_up: bool = True) -> list[Fields]:
         """`extra` of the log lines of this minute; the sum of HostUp is the number of hosts."""
-        values: dict[str, float | list[float]] = {name: value_of(gauge) for name, gauge in GAUGES.items()}
-        values |= {name: self._gained(_total(counter)) for name, counter in COUNTERS.items()}
+        values: dict[str, float | list[float]] = {name: gauge_value(gauge) for name, gauge in GAUGES.items()}
+        values |= {name: self._delta(_total(counter)) for name, counter in COUNTERS.items()}
         values["HostUp"] = int(is_up)
-        values["DockerDown"] = 1 - value_of(metrics.DOCKER_UP)
+        values["DockerDown"] = 1 - gauge_value(metrics.DOCKER_UP)
         if queued := quantiles(self._buckets(metrics.QUEUE_WAIT_SECONDS)):
             values["QueueWaitMs"] = [round(seconds * 1000, 1) for seconds in queued]
         return [self._line(values), *self._jobs()]
 
     def _jobs(self) -> Iterator[Fields]:
         for sample in _samples(metrics.JOBS, "_total"):
-            if gained := self._gained(sample):
-                yield {"Status": sample.labels["status"], **self._line({"Jobs": gained}, ["Status"])}
+            if delta := self._delta(sample):
+                yield {"Status": sample.labels["status"], **self._line({"Jobs": delta}, ["Status"])}
 
-    def _gained(self, sample: Sample) -> float:
+    def _delta(self, sample: Sample) -> float:
         key = sample.name, tuple(sample.labels.items())
-        gained = sample.value - self._before.get(key, 0.0)
+        delta = sample.value - self._before.get(key, 0.0)
         self._before[key] = sample.value
-        return gained
+        return delta
 
     def _buckets(self, histogram: Histogram) -> list[tuple[float, float]]:
         """Upper bound and gain of each bucket; the samples count all that is below their bound."""
-        totals = [(float(sample.labels["le"]), self._gained(sample)) for sample in _samples(histogram, "_bucket")]
-        return [(bound, gained - below) for (_, below), (bound, gained) in pairwise([(0.0, 0.0), *totals])]
+        totals = [(float(sample.labels["le"]), self._delta(sample)) for sample in _samples(histogram, "_bucket")]
+        return [(bound, delta - below) for (_, below), (bound, delta) in pairwise([(0.0, 0.0), *totals])]
 
     def _line(self, values: Mapping[str, float | list[float]], dimensions: Sequence[str] = ()) -> Fields:
         named = [{"Name": name, "Unit": "Milliseconds" if name.endswith("Ms") else "Count"} for name in values]
@@ -65,7 +65,7 @@ class Changes:
         return {**values, "emf": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}}
 
 
-def value_of(gauge: Gauge) -> float:
+def gauge_value(gauge: Gauge) -> float:
     """What a gauge shows now."""
     return next(iter(gauge.collect())).samples[0].value
 

@@ -35,7 +35,7 @@ MASKED_PATHS: Final = (
 # A uid of its own for each sandbox: the kernel's per-user accounts (pipe buffers, pending signals, inotify) are
 # shared with no other job, and who breaks out of a container can signal or trace no process of another one.
 FIRST_UID: Final = 1 << 30
-UIDS: Final = 1 << 30
+UID_RANGE_SIZE: Final = 1 << 30
 GID: Final = 65534
 
 _ALLOWED_SYSCALLS: Final = """
@@ -64,7 +64,7 @@ _ENOSYS: Final = 38
 _SUPERVISOR_PID_SAFE: Final = ("prlimit64", "sched_setaffinity")  # first argument: whose
 
 
-def _argument(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int = 0) -> dict[str, int | str]:
+def _arg_filter(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int = 0) -> dict[str, int | str]:
     return {"index": index, "value": value, "valueTwo": value_two, "op": op}
 
 
@@ -88,15 +88,15 @@ def seccomp_profile() -> dict[str, Any]:
         ],
         "syscalls": [
             _allow(*_ALLOWED_SYSCALLS),
-            _allow("clone", args=[_argument(0, _NEW_NAMESPACE_FLAGS, "SCMP_CMP_MASKED_EQ")]),
+            _allow("clone", args=[_arg_filter(0, _NEW_NAMESPACE_FLAGS, "SCMP_CMP_MASKED_EQ")]),
             # So that libc falls back to clone, whose flags are in a register.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
-            *(_allow("socket", args=[_argument(0, family)]) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
-            _allow("socketpair", args=[_argument(0, _AF_UNIX)]),
+            *(_allow("socket", args=[_arg_filter(0, family)]) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
+            _allow("socketpair", args=[_arg_filter(0, _AF_UNIX)]),
             # The supervisor is the same user as the program, which could else set its CPU limit to nothing or
             # make it the last to run. "0" is the caller itself.
-            *(_allow(name, args=[_argument(0, 0)]) for name in _SUPERVISOR_PID_SAFE),
-            _allow("setpriority", args=[_argument(0, 0), _argument(1, 0)]),
+            *(_allow(name, args=[_arg_filter(0, 0)]) for name in _SUPERVISOR_PID_SAFE),
+            _allow("setpriority", args=[_arg_filter(0, 0), _arg_filter(1, 0)]),
         ],
     }
 
@@ -104,13 +104,13 @@ def seccomp_profile() -> dict[str, Any]:
 _SECCOMP: Final = json.dumps(seccomp_profile(), separators=(",", ":"))
 
 
-def container_config(image: str, *, agent: str, runtime: str | None = None) -> dict[str, Any]:
+def container_config(image: str, *, agent: str, oci_runtime: str | None = None) -> dict[str, Any]:
     """The body of Docker's `POST /containers/create` for one sandbox of `agent`.
 
-    `runtime` is an OCI runtime that the engine knows, None for its default.
+    `oci_runtime` is an OCI runtime that the engine knows, None for its default.
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
-    uid = FIRST_UID + secrets.randbelow(UIDS)
+    uid = FIRST_UID + secrets.randbelow(UID_RANGE_SIZE)
     return {
         "Image": image,
         "Cmd": ["python3", "main.py"],
@@ -127,7 +127,7 @@ def container_config(image: str, *, agent: str, runtime: str | None = None) -> d
         "AttachStderr": True,
         "HostConfig": {
             "AutoRemove": True,  # no orphan stays behind an agent that died
-            "Runtime": runtime or "",
+            "Runtime": oci_runtime or "",
             "NetworkMode": "none",  # exfiltration, scanning, the metadata service of the cloud
             "ReadonlyRootfs": True,  # changes to Python itself, bytes on the host's disk
             "CapDrop": ["ALL"],  # everything that root's powers without root would allow
@@ -135,7 +135,7 @@ def container_config(image: str, *, agent: str, runtime: str | None = None) -> d
             "MaskedPaths": list(MASKED_PATHS),  # what the host is doing, its keys and its power
             "Memory": MEMORY_BYTES,  # starving the host of memory
             "MemorySwap": MEMORY_BYTES,  # equal: no swap, which would be slow, and bytes on a disk
-            "PidsLimit": PIDS_UNDER_GVISOR if runtime == GVISOR_RUNTIME else PIDS,  # fork bombs
+            "PidsLimit": PIDS_UNDER_GVISOR if oci_runtime == GVISOR_RUNTIME else PIDS,  # fork bombs
             "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
             "OomScoreAdj": 500,  # if the host runs out of memory all the same, a sandbox goes first
             "Ulimits": [
@@ -143,7 +143,7 @@ def container_config(image: str, *, agent: str, runtime: str | None = None) -> d
                 _ulimit("nofile", OPEN_FILES),  # the host's file table
                 _ulimit("memlock", 64 * 1024),  # memory that cannot be reclaimed
                 _ulimit("msgqueue", 0),  # kernel memory through /dev/mqueue
-                *([_ulimit("nproc", PIDS)] if runtime == GVISOR_RUNTIME else []),
+                *([_ulimit("nproc", PIDS)] if oci_runtime == GVISOR_RUNTIME else []),
             ],
             "IpcMode": "private",  # segments and semaphores of the host or of other sandboxes
             "ShmSize": SHARED_MEMORY_BYTES,

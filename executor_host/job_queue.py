@@ -11,7 +11,7 @@ from msgspec import Struct
 # A stopping agent waits for the polls under way, since a job may be in the answer. A shorter wait makes more requests:
 # an idle worker makes 1.3 million of them in a month, 0.52 USD.
 RECEIVE_WAIT_S: Final = 2
-BATCH: Final = 10  # entries in one SQS call
+MAX_BATCH_SIZE: Final = 10  # entries in one SQS call
 _NO_SUCH_QUEUE: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
@@ -23,30 +23,30 @@ class NoSuchQueueError(QueueError):
     """There is no queue of that URL: gone, or so new that not all of SQS knows it."""
 
 
-class Delivery(Struct, frozen=True):
+class ReceivedMessage(Struct, frozen=True):
     """A message in flight: ours until its visibility timeout ends."""
 
     body: str
     receipt: str
-    group: str | None = None  # whose turn it was
+    message_group_id: str | None = None  # whose turn it was
 
 
 class JobQueue(Protocol):
     """What the agent needs of a queue; safe for many threads."""
 
-    def receive(self) -> Delivery | None:
+    def receive(self) -> ReceivedMessage | None:
         """Wait a while for a message. Raises QueueError."""
 
-    def send(self, queue_url: str, body: str, *, group: str | None = None) -> None:
+    def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
         """Send to the queue of that URL. Raises QueueError, NoSuchQueueError."""
 
-    def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
-        """Keep up to BATCH messages from coming again for so long; how many could not be kept. Raises QueueError."""
+    def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
+        """Set when up to MAX_BATCH_SIZE messages become visible again. Return how many failed. Raises QueueError."""
 
-    def delete(self, delivery: Delivery) -> None:
+    def delete(self, message: ReceivedMessage) -> None:
         """Acknowledge. Raises QueueError."""
 
-    def give_back(self, delivery: Delivery) -> None:
+    def release(self, message: ReceivedMessage) -> None:
         """Let another host have it, as soon as no poll of this one is under way. Raises QueueError."""
 
 
@@ -56,7 +56,7 @@ class SqsJobQueue:
     def __init__(self, url: str, *, workers: int) -> None:
         """`url` of the job queue."""
         self._url = url
-        # No call takes longer than what a heartbeat holds (heartbeat.HOLD_S): later it helps nobody.
+        # Both attempts of a call end within visibility.VISIBILITY_TIMEOUT_S; a later extension is useless.
         config = Config(
             connect_timeout=2,
             read_timeout=RECEIVE_WAIT_S + 3,
@@ -66,7 +66,7 @@ class SqsJobQueue:
         )
         self._sqs: Any = boto3.client("sqs", config=config)
 
-    def receive(self) -> Delivery | None:
+    def receive(self) -> ReceivedMessage | None:
         """As in JobQueue: at most one message, so that nothing waits here while another host is free."""
         answer = self._call(
             "receive_message",
@@ -76,30 +76,30 @@ class SqsJobQueue:
         )
         for message in answer.get("Messages", ()):
             group = message.get("Attributes", {}).get("MessageGroupId")
-            return Delivery(message["Body"], message["ReceiptHandle"], group)
+            return ReceivedMessage(message["Body"], message["ReceiptHandle"], group)
         return None
 
-    def send(self, queue_url: str, body: str, *, group: str | None = None) -> None:
+    def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
         """As in JobQueue."""
-        of_group = {} if group is None else {"MessageGroupId": group}
-        self._call("send_message", QueueUrl=queue_url, MessageBody=body, **of_group)
+        group_argument = {} if message_group_id is None else {"MessageGroupId": message_group_id}
+        self._call("send_message", QueueUrl=queue_url, MessageBody=body, **group_argument)
 
-    def hold(self, deliveries: Sequence[Delivery], *, for_s: int) -> int:
+    def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
         """As in JobQueue."""
         entries = [
-            {"Id": str(number), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": for_s}
-            for number, delivery in enumerate(deliveries)
+            {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": visibility_timeout_s}
+            for number, message in enumerate(messages)
         ]
         answer = self._call("change_message_visibility_batch", Entries=entries)
         return len(answer.get("Failed", ()))
 
-    def delete(self, delivery: Delivery) -> None:
+    def delete(self, message: ReceivedMessage) -> None:
         """As in JobQueue."""
-        self._call("delete_message", ReceiptHandle=delivery.receipt)
+        self._call("delete_message", ReceiptHandle=message.receipt)
 
-    def give_back(self, delivery: Delivery) -> None:
+    def release(self, message: ReceivedMessage) -> None:
         """As in JobQueue."""
-        self._call("change_message_visibility", ReceiptHandle=delivery.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
+        self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
 
     def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ RUNNING: Final = Gauge("python_exec_jobs_running", "Jobs that have a sandbox now
 MALFORMED_MESSAGES: Final = Counter(
     "python_exec_malformed_messages", "Messages that are no job, left for the dead-letter queue"
 )
-LATE: Final = Counter("python_exec_late_replies", "Replies to the results queue though somebody had waited")
+LATE_REPLIES: Final = Counter("python_exec_late_replies", "Replies to the results queue though somebody had waited")
 VISIBILITY_EXTENSION_FAILURES: Final = Counter(
     "python_exec_visibility_extension_failures", "Jobs in hand whose visibility could not be prolonged"
 )

@@ -14,9 +14,9 @@ from executor_host.supervisor import (
     ERROR,
     ERROR_RECORD,
     EXITED,
-    FLOODED,
     JOB_HEADER,
     MAX_ERROR_FIELD_BYTES,
+    OUTPUT_LIMIT_EXCEEDED,
     REPORT,
     REPORT_RECORD,
     SIGNALLED,
@@ -25,7 +25,7 @@ from executor_host.supervisor import (
     TIMED_OUT,
 )
 
-OVERRUN_S: Final = 2.0  # what the supervisor may take on top of the timeout before we end the run ourselves
+SUPERVISOR_GRACE_S: Final = 2.0  # what the supervisor may take on top of the timeout before we end the run ourselves
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
 
 
-class Containers(Protocol):
+class ContainerEngine(Protocol):
     """What a sandbox needs of the engine that made it."""
 
     def remove(self, container_id: str) -> None:
@@ -56,109 +56,109 @@ class Containers(Protocol):
 class Sandbox:
     """A started container whose supervisor is ready. For one `run`, by one thread."""
 
-    def __init__(self, container_id: str, channel: Channel, *, runtime: str, engine: Containers) -> None:
+    def __init__(self, container_id: str, channel: Channel, *, runtime: str, engine: ContainerEngine) -> None:
         """`runtime` as in contract.Result."""
         self.id = container_id
         self.runtime = runtime
         self._channel = channel
         self._engine = engine
 
-    def is_waiting(self) -> bool:
-        """Whether it is still there, with nothing said since it was ready."""
+    def is_ready(self) -> bool:
+        """Whether it is still there, with no output since it was ready."""
         return self._channel.is_silent()
 
-    def run(self, code: str, text: str, *, timeout_s: float) -> Outcome:
+    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
         """Run a program with `text` on its stdin, and destroy the sandbox. Raises SandboxError if it breaks."""
-        said = {STDOUT: bytearray(), STDERR: bytearray(), ERROR: bytearray()}
-        code_bytes, input_bytes = code.encode(), text.encode()
+        output = {STDOUT: bytearray(), STDERR: bytearray(), ERROR: bytearray()}
+        code_bytes, input_bytes = code.encode(), stdin.encode()
         header = JOB_HEADER.pack(timeout_s, MAX_STREAM_BYTES, len(code_bytes), len(input_bytes))
         started = monotonic()
         report = None
         try:
-            self._channel.send(header + code_bytes + input_bytes, started + timeout_s + OVERRUN_S)
-            report = self._collect(said, started + timeout_s + OVERRUN_S)
-            return outcome(report, said)
+            self._channel.send(header + code_bytes + input_bytes, started + timeout_s + SUPERVISOR_GRACE_S)
+            report = self._read_until_report(output, started + timeout_s + SUPERVISOR_GRACE_S)
+            return outcome_from_report(report, output)
         except TimeoutError:
-            return outcome_without_report(Status.TIMEOUT, timeout_s, said)
+            return partial_outcome(Status.TIMEOUT, timeout_s, output)
         except SandboxGoneError:
             if not self._engine.ran_out_of_memory(self.id):
                 raise
-            return outcome_without_report(Status.OUT_OF_MEMORY, monotonic() - started, said)
+            return partial_outcome(Status.OUT_OF_MEMORY, monotonic() - started, output)
         except OSError as error:
             raise SandboxError("lost the sandbox") from error
         finally:
-            self._end(by_force=report is None)
+            self._close(by_force=report is None)
 
-    def _collect(self, said: dict[bytes, bytearray], deadline: float) -> bytes:
-        """The report, once all that was said before it is in `said`."""
+    def _read_until_report(self, output: dict[bytes, bytearray], deadline: float) -> bytes:
+        """The report, once all output before it is in `output`."""
         while True:
             kind, payload = self._channel.next_frame(deadline)
             if kind == REPORT:
                 return payload
-            if kind not in said or len(said[kind]) + len(payload) > MAX_PAYLOAD_BYTES[kind]:
+            if kind not in output or len(output[kind]) + len(payload) > MAX_PAYLOAD_BYTES[kind]:
                 raise SandboxError("the supervisor sent what it never sends")
-            said[kind] += payload
+            output[kind] += payload
 
     def destroy(self) -> None:
         """Leave nothing of it."""
-        self._end(by_force=True)
+        self._close(by_force=True)
 
-    def _end(self, *, by_force: bool) -> None:
+    def _close(self, *, by_force: bool) -> None:
         self._channel.close()
         if by_force:  # else its supervisor has exited, and Docker removes what is left
             self._engine.remove(self.id)
 
 
-def outcome(report: bytes, said: dict[bytes, bytearray]) -> Outcome:
+def outcome_from_report(report: bytes, output: dict[bytes, bytearray]) -> Outcome:
     """The verdict on what the supervisor saw. Raises SandboxError for a report that makes no sense."""
     try:
-        how, number, oom, duration_ms, cpu_ms, memory_bytes, *cut = REPORT_RECORD.unpack(report)
+        exit_kind, exit_value, oom, duration_ms, cpu_ms, memory_bytes, *truncated = REPORT_RECORD.unpack(report)
     except struct.error as error:
         raise SandboxError("the report has another length") from error
-    status, exit_code, signal_name = _status(how, number, oom=oom)
+    status, exit_code, signal_name = _status(exit_kind, exit_value, oom=oom)
     return Outcome(
         status=status,
         exit_code=exit_code,
         signal=signal_name,
-        stdout=_text(said[STDOUT], cut=cut[0]),
-        stderr=_text(said[STDERR], cut=cut[1]),
-        truncated=Truncated(stdout=cut[0], stderr=cut[1]),
-        error=_uncaught_exception(bytes(said[ERROR])) if status is Status.ERROR else None,
+        stdout=_text(output[STDOUT], truncated=truncated[0]),
+        stderr=_text(output[STDERR], truncated=truncated[1]),
+        truncated=Truncated(stdout=truncated[0], stderr=truncated[1]),
+        error=_uncaught_exception(bytes(output[ERROR])) if status is Status.ERROR else None,
         duration_ms=duration_ms,
         cpu_ms=cpu_ms,
         memory_bytes=memory_bytes,
     )
 
 
-def outcome_without_report(status: Status, duration_s: float, said: dict[bytes, bytearray]) -> Outcome:
+def partial_outcome(status: Status, duration_s: float, output: dict[bytes, bytearray]) -> Outcome:
     """The verdict when the supervisor could not report any more, with what had come until then."""
     return Outcome(
         status=status,
-        stdout=_text(said[STDOUT], cut=True),
-        stderr=_text(said[STDERR], cut=True),
+        stdout=_text(output[STDOUT], truncated=True),
+        stderr=_text(output[STDERR], truncated=True),
         duration_ms=round(duration_s * 1000),
     )
 
 
-def _status(how: bytes, number: int, *, oom: bool) -> tuple[Status, int | None, str | None]:
-    if how == TIMED_OUT:
+def _status(exit_kind: bytes, exit_value: int, *, oom: bool) -> tuple[Status, int | None, str | None]:
+    if exit_kind == TIMED_OUT:
         return Status.TIMEOUT, None, None
-    if how == FLOODED:
+    if exit_kind == OUTPUT_LIMIT_EXCEEDED:
         return Status.OUTPUT_LIMIT, None, None
-    if how == EXITED:
-        return Status.ERROR if number else Status.OK, number, None
-    if how != SIGNALLED:
+    if exit_kind == EXITED:
+        return Status.ERROR if exit_value else Status.OK, exit_value, None
+    if exit_kind != SIGNALLED:
         raise SandboxError("the report tells of no end that there is")
     # The kernel may have killed a child of the program's for its memory, and the program have ended otherwise.
-    status = Status.OUT_OF_MEMORY if oom and number == signal.SIGKILL else Status.KILLED
-    return status, 128 + number, _signal_name(number)
+    status = Status.OUT_OF_MEMORY if oom and exit_value == signal.SIGKILL else Status.KILLED
+    return status, 128 + exit_value, _signal_name(exit_value)
 
 
-def _signal_name(number: int) -> str:
+def _signal_name(exit_value: int) -> str:
     try:
-        return signal.Signals(number).name
+        return signal.Signals(exit_value).name
     except ValueError:
-        return f"SIG{number}"  # a real-time signal between the two that have names
+        return f"SIG{exit_value}"  # a real-time signal between the two that have names
 
 
 def _uncaught_exception(record: bytes) -> UncaughtException | None:
@@ -177,6 +177,6 @@ def _uncaught_exception(record: bytes) -> UncaughtException | None:
     )
 
 
-def _text(data: bytearray, *, cut: bool) -> str:
+def _text(data: bytearray, *, truncated: bool) -> str:
     """As text: U+FFFD for what is no UTF-8, but not for a character that only our cut made incomplete."""
-    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(bytes(data), final=not cut)
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(bytes(data), final=not truncated)

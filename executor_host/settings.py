@@ -12,7 +12,7 @@ _CORES: Final = os.cpu_count() or 1
 
 
 class SettingsError(Exception):
-    """The environment lacks settings or holds wrong ones; the message names them all."""
+    """The environment lacks settings or holds invalid values; the message names them all."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
@@ -29,19 +29,19 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     metrics_namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")] = "PythonExec"  # CloudWatch's
 
 
-def read(environment: Mapping[str, str]) -> Settings:
+def load(environment: Mapping[str, str]) -> Settings:
     """The settings in an environment. Raises SettingsError."""
-    values, wrong = {}, []
+    values, errors = {}, []
     for field in msgspec.structs.fields(Settings):
-        given = environment.get(field.encode_name)
-        if given is None:
+        raw = environment.get(field.encode_name)
+        if raw is None:
             if field.required:
-                wrong.append(f"{field.encode_name} is missing")
+                errors.append(f"{field.encode_name} is missing")
             continue
         try:
-            values[field.name] = msgspec.convert(given, field.type, strict=False)
+            values[field.name] = msgspec.convert(raw, field.type, strict=False)
         except msgspec.ValidationError as error:
-            wrong.append(f"{field.encode_name}: {error}")
-    if wrong:
-        raise SettingsError("; ".join(wrong))
+            errors.append(f"{field.encode_name}: {error}")
+    if errors:
+        raise SettingsError("; ".join(errors))
     return Settings(**values)

@@ -27,7 +27,7 @@ FRAME_HEADER = struct.Struct(">cI")  # kind, bytes of payload
 READY, STDOUT, STDERR, ERROR, REPORT = b"R", b"O", b"E", b"X", b"Z"
 # how it ended, exit code or signal, did the kernel kill for memory, ms, CPU ms, peak bytes, truncated: stdout, stderr
 REPORT_RECORD = struct.Struct(">cB?IIQ??")
-EXITED, SIGNALLED, TIMED_OUT, FLOODED = b"E", b"S", b"T", b"F"
+EXITED, SIGNALLED, TIMED_OUT, OUTPUT_LIMIT_EXCEEDED = b"E", b"S", b"T", b"F"
 # line in main.py or 0, bytes of type, bytes of message; then both, in UTF-8
 ERROR_RECORD = struct.Struct(">iHH")
 MAX_ERROR_FIELD_BYTES = 1000
@@ -42,7 +42,7 @@ PREEMPTIVE_FLUSH_S = 0.1  # what was printed so long ago is with the agent even 
 PREEMPTIVE_FLUSH_BYTES = 16 * 1024
 PR_SET_DUMPABLE = 4  # prctl(2)
 MADV_POPULATE_WRITE = 23  # madvise(2), Linux 5.14; an older kernel refuses it, and the program runs a little slower
-WORD = b"\n"  # from the child: warm; to the child: go
+HANDSHAKE_BYTE = b"\n"  # from the child: warm; to the child: go
 
 
 class Cgroup:
@@ -56,14 +56,14 @@ class Cgroup:
 
     def cpu_s(self) -> float:
         if self._cpu_ns is not None:
-            return int(_reread(self._cpu_ns)) / 1e9
+            return int(_read_counter(self._cpu_ns)) / 1e9
         if self._cpu_stat is not None:
             return _field(self._cpu_stat, b"usage_usec") / 1e6
         return sum(os.times()[:4])  # ours, and of the children that were waited for
 
     def memory_peak_bytes(self) -> int:
         if self._peak is not None:
-            return int(_reread(self._peak))
+            return int(_read_counter(self._peak))
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
     def oom_kills(self) -> int:
@@ -79,12 +79,12 @@ def _open_first(*paths: str) -> int | None:
     return None
 
 
-def _reread(fd: int) -> bytes:
+def _read_counter(fd: int) -> bytes:
     return os.pread(fd, 4096, 0)
 
 
 def _field(fd: int | None, name: bytes) -> int:
-    lines = () if fd is None else _reread(fd).splitlines()
+    lines = () if fd is None else _read_counter(fd).splitlines()
     return next((int(value) for key, value in map(bytes.split, lines) if key == name), 0)
 
 
@@ -101,17 +101,17 @@ class Streams:
         self._flushed_at = 0.0
         self.truncated: set[bytes] = set()
 
-    def await_child(self) -> None:
+    def wait_for_child_ready(self) -> None:
         """In the parent: leave the child its ends, until it is warm."""
         for fd in (self.child_stdin, self.child_stdout, self.child_stderr):
             os.close(fd)
-        if os.read(self._stdout, len(WORD)) != WORD:
+        if os.read(self._stdout, len(HANDSHAKE_BYTE)) != HANDSHAKE_BYTE:
             os._exit(1)
 
-    def start(self, poller: select.poll, text: bytes, max_stream_bytes: int) -> None:
+    def start(self, poller: select.poll, stdin_data: bytes, max_stream_bytes: int) -> None:
         """Give the child the word, and then its stdin."""
         self._poller = poller
-        self._unwritten = memoryview(WORD + text)
+        self._unwritten = memoryview(HANDSHAKE_BYTE + stdin_data)
         self._max_stream_bytes = max_stream_bytes
         for fd in (self._stdin, *self._kinds):
             os.set_blocking(fd, False)
@@ -218,7 +218,7 @@ def supervise() -> None:
     error_record = mmap.mmap(-1, ERROR_RECORD.size + 2 * MAX_ERROR_FIELD_BYTES)
     child = os.fork()
     if child == 0:
-        become_program(libc, streams, error_record)
+        prepare_program_process(libc, streams, error_record)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # PID 1 is deaf from inside but to what it handles
     wake_read, wake_write = os.pipe()
@@ -228,23 +228,23 @@ def supervise() -> None:
     cgroup, poller = Cgroup(), select.poll()
     poller.register(0, select.POLLIN)
     poller.register(wake_read, select.POLLIN)
-    streams.await_child()
+    streams.wait_for_child_ready()
     cpu_s, oom_kills = cgroup.cpu_s() - time.process_time(), cgroup.oom_kills()
     send(frame(READY, b"%d.%d" % sys.version_info[:2]))
 
-    timeout_s, max_stream_bytes, code, text = receive_job()
+    timeout_s, max_stream_bytes, code, stdin_data = receive_job()
     with open(MAIN, "wb") as file:
         file.write(code)
     started = time.monotonic()
-    streams.start(poller, text, max_stream_bytes)
+    streams.start(poller, stdin_data, max_stream_bytes)
     wait_status = watch(child, poller, streams, wake_read, started + timeout_s)
     duration_s = time.monotonic() - started
     kill_all()
     streams.drain()
-    how, number = verdict(wait_status, streams.truncated)
+    exit_kind, exit_value = verdict(wait_status, streams.truncated)
     report = REPORT_RECORD.pack(
-        how,
-        number,
+        exit_kind,
+        exit_value,
         cgroup.oom_kills() > oom_kills,
         round(duration_s * 1000),
         max(0, round((cgroup.cpu_s() - time.process_time() - cpu_s) * 1000)),
@@ -283,16 +283,16 @@ def watch(child: int, poller: select.poll, streams: Streams, wake_read: int, dea
 
 def reap(child: int, options: int = os.WNOHANG) -> int | None:
     """Collect the dead; the wait status of `child` if it is among them."""
-    found = None
+    child_status = None
     while True:
         try:
             pid, wait_status = os.waitpid(-1, options)
         except ChildProcessError:
-            return found
+            return child_status
         if pid == 0:
-            return found
+            return child_status
         if pid == child:
-            found = wait_status
+            child_status = wait_status
 
 
 def kill_all() -> None:
@@ -305,7 +305,7 @@ def kill_all() -> None:
 def verdict(wait_status: int | None, truncated: set[bytes]) -> tuple[bytes, int]:
     """How it ended, and the exit code or signal: from what we saw ourselves, never from what a number seems to say."""
     if truncated:
-        return FLOODED, 0
+        return OUTPUT_LIMIT_EXCEEDED, 0
     if wait_status is None:
         return TIMED_OUT, 0
     if os.WIFEXITED(wait_status):
@@ -313,9 +313,9 @@ def verdict(wait_status: int | None, truncated: set[bytes]) -> tuple[bytes, int]
     return SIGNALLED, os.WTERMSIG(wait_status)
 
 
-def become_program(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap) -> None:
+def prepare_program_process(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap) -> None:
     """Turn the forked child into what `python3 main.py` would be at this point of its start, and wait for the job."""
-    own_pages(libc)
+    prefault_private_pages(libc)
     os.dup2(streams.child_stdin, 0)
     os.dup2(streams.child_stdout, 1)
     os.dup2(streams.child_stderr, 2)
@@ -333,11 +333,11 @@ def become_program(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap)
     program = types.ModuleType("__main__")  # one that is not frozen: what it holds in cycles is finalised at exit
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
-    os.write(1, WORD)
-    os.read(0, len(WORD))
+    os.write(1, HANDSHAKE_BYTE)
+    os.read(0, len(HANDSHAKE_BYTE))
 
 
-def own_pages(libc: ctypes.CDLL) -> None:
+def prefault_private_pages(libc: ctypes.CDLL) -> None:
     """Copy now what this process still shares with its parent: else it is done page by page while the program runs."""
     with open("/proc/self/maps", "rb") as file:
         mappings = file.read().splitlines()
@@ -378,13 +378,13 @@ def _message(error: BaseException) -> str:
 def _line(error: BaseException) -> int:
     """Where in main.py: its last frame there, or where it cannot be parsed."""
     main = os.path.abspath(MAIN)
-    found = error.lineno if isinstance(error, SyntaxError) and error.filename == main else 0
-    at = error.__traceback__
-    while at is not None:
-        if at.tb_frame.f_code.co_filename == main:
-            found = at.tb_lineno
-        at = at.tb_next
-    return found or 0
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == main else 0
+    tb = error.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename == main:
+            line = tb.tb_lineno
+        tb = tb.tb_next
+    return line or 0
 
 
 if __name__ == "sitecustomize" and os.getpid() == 1:

@@ -25,7 +25,7 @@ from executor_host.logs import log_json_lines
 
 METADATA: Final = "http://169.254.169.254"
 AGENT_CONTAINER: Final = "python-exec-agent"
-HOOK: Final = "wait-for-drain"  # its name in infra/template.yaml
+DRAIN_HOOK_NAME: Final = "wait-for-drain"  # its name in infra/template.yaml
 STOP_WITHIN_S: Final = 20  # the agent takes up to 17
 POLL_EVERY_S: Final = 5.0  # AWS's advice; a spot instance has two minutes
 TOKEN_TTL_S: Final = 300
@@ -40,7 +40,7 @@ class AutoScaling(Protocol):
     def complete_lifecycle_action(self, **request: str) -> Any: ...  # noqa: ANN401 - untyped
 
 
-class Metadata:
+class InstanceMetadata:
     """The instance metadata service, version 2: each read with a token of its own, as reads are rare."""
 
     def __init__(self, endpoint: str) -> None:
@@ -49,23 +49,23 @@ class Metadata:
     def read(self, path: str) -> str | None:
         """The text at `path` of /latest/meta-data/, None where there is none. Raises OSError."""
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
-        token = self._ask("PUT", "api/token", lifetime)
+        token = self._request("PUT", "api/token", lifetime)
         try:
-            return self._ask("GET", f"meta-data/{path}", {"X-aws-ec2-metadata-token": token})
+            return self._request("GET", f"meta-data/{path}", {"X-aws-ec2-metadata-token": token})
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
-    def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+    def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
         request = urllib.request.Request(f"{self._endpoint}/latest/{path}", method=method, headers=dict(headers))  # noqa: S310 - the service speaks http
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - see above
             text: str = answer.read().decode()
         return text
 
 
-def watch(
-    metadata: Metadata,
+def watch_for_termination(
+    metadata: InstanceMetadata,
     *,
     stop_agent: Callable[[], None],
     autoscaling: AutoScaling,
@@ -79,24 +79,24 @@ def watch(
     stopped = False
     while True:
         try:
-            leaving = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
-            if not stopped and (leaving or metadata.read("spot/instance-action") is not None):
-                logger.info("termination_notice", extra={"because": "lifecycle" if leaving else "spot"})
+            is_terminating = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
+            if not stopped and (is_terminating or metadata.read("spot/instance-action") is not None):
+                logger.info("termination_notice", extra={"because": "lifecycle" if is_terminating else "spot"})
                 stop_agent()
                 stopped = True
-            if leaving:
-                _let_go(autoscaling, group=group, instance_id=metadata.read("instance-id") or "")
+            if is_terminating:
+                _complete_drain_hook(autoscaling, group=group, instance_id=metadata.read("instance-id") or "")
                 return
         except OSError as error:  # of the metadata service too: HTTPError and time-outs are OSErrors
             logger.warning("metadata_unavailable", extra={"error": str(error)})
         time.sleep(poll_every_s)
 
 
-def _let_go(autoscaling: AutoScaling, *, group: str, instance_id: str) -> None:
+def _complete_drain_hook(autoscaling: AutoScaling, *, group: str, instance_id: str) -> None:
     try:
         autoscaling.complete_lifecycle_action(
             AutoScalingGroupName=group,
-            LifecycleHookName=HOOK,
+            LifecycleHookName=DRAIN_HOOK_NAME,
             InstanceId=instance_id,
             LifecycleActionResult="CONTINUE",
         )
@@ -128,8 +128,8 @@ def main(command: Sequence[str]) -> int:
     def run_command() -> None:
         subprocess.run(command, check=False)
 
-    watch(
-        Metadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA)),
+    watch_for_termination(
+        InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA)),
         stop_agent=run_command if command else stop_container,
         autoscaling=boto3.client("autoscaling"),
         group=group,

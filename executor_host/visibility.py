@@ -10,57 +10,61 @@ from threading import Event, Lock, Thread
 from typing import Final
 
 from executor_host import metrics
-from executor_host.job_queue import BATCH, Delivery, JobQueue, QueueError
+from executor_host.job_queue import MAX_BATCH_SIZE, JobQueue, QueueError, ReceivedMessage
 
-EVERY_S: Final = 5.0  # two beats may fail before a job comes again
-HOLD_S: Final = 15  # as the queue's own visibility timeout
+INTERVAL_S: Final = 5.0  # two beats may fail before a job comes again
+VISIBILITY_TIMEOUT_S: Final = 15  # as the queue's own visibility timeout
 
 logger = logging.getLogger(__name__)
 
 
-class Heartbeat:
-    """Prolongs the visibility timeout of every message that is held, in batches."""
+class VisibilityExtender:
+    """Prolongs the visibility timeout of every message in flight, in batches."""
 
-    def __init__(self, queue: JobQueue, *, every_s: float = EVERY_S, hold_s: int = HOLD_S) -> None:
+    def __init__(
+        self, queue: JobQueue, *, interval_s: float = INTERVAL_S, visibility_timeout_s: int = VISIBILITY_TIMEOUT_S
+    ) -> None:
         self._queue = queue
-        self._every_s = every_s
-        self._hold_s = hold_s
-        self._held: set[Delivery] = set()
+        self._interval_s = interval_s
+        self._visibility_timeout_s = visibility_timeout_s
+        self._in_flight: set[ReceivedMessage] = set()
         self._lock = Lock()
         self._stopping = Event()
-        self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = Thread(target=self._run, name="visibility", daemon=True)
 
     def start(self) -> None:
         """Begin to beat."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more: what is still held comes again by itself."""
+        """Beat no more: what is still in flight comes again by itself."""
         self._stopping.set()
 
     @contextlib.contextmanager
-    def holding(self, delivery: Delivery) -> Iterator[None]:
+    def extending(self, message: ReceivedMessage) -> Iterator[None]:
         """Holds a message for as long as the context lasts."""
         with self._lock:
-            self._held.add(delivery)
+            self._in_flight.add(message)
         try:
             yield
         finally:
             with self._lock:
-                self._held.discard(delivery)
+                self._in_flight.discard(message)
 
-    def _beat(self) -> None:
-        while not self._stopping.wait(self._every_s):
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
             with self._lock:
-                held = list(self._held)
-            for start in range(0, len(held), BATCH):
+                in_flight = list(self._in_flight)
+            for start in range(0, len(in_flight), MAX_BATCH_SIZE):
                 # Each on its own and not waited for: a call without an answer delays no other, nor the next beat.
-                Thread(target=self._hold, args=(held[start : start + BATCH],), name="beat", daemon=True).start()
+                Thread(
+                    target=self._extend, args=(in_flight[start : start + MAX_BATCH_SIZE],), name="beat", daemon=True
+                ).start()
 
-    def _hold(self, batch: Sequence[Delivery]) -> None:
+    def _extend(self, batch: Sequence[ReceivedMessage]) -> None:
         try:
-            missed = self._queue.hold(batch, for_s=self._hold_s)
+            failed = self._queue.extend_visibility(batch, visibility_timeout_s=self._visibility_timeout_s)
         except QueueError:
-            missed = len(batch)
+            failed = len(batch)
             logger.warning("visibility_extension_failed", exc_info=True)
-        metrics.VISIBILITY_EXTENSION_FAILURES.inc(missed)
+        metrics.VISIBILITY_EXTENSION_FAILURES.inc(failed)

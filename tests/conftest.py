@@ -8,7 +8,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from executor_host.docker_engine import Engine
+from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 
 TESTS = Path(__file__).parent
@@ -26,7 +26,7 @@ def image():
 
 @pytest.fixture(scope="session")
 def engine(image):
-    engine = Engine(image, agent=f"tests-{uuid.uuid4().hex}")
+    engine = DockerEngine(image, agent=f"tests-{uuid.uuid4().hex}")
     yield engine
     for container_id, _ in engine.containers():
         engine.remove(container_id)
@@ -36,10 +36,10 @@ def engine(image):
 def warm_sandbox(engine):
     """A function that gives a fresh sandbox; the next ones start meanwhile."""
     with ThreadPoolExecutor(2) as starters:
-        coming = deque(starters.submit(engine.start) for _ in range(3))
+        coming = deque(starters.submit(engine.start_sandbox) for _ in range(3))
 
         def take():
-            coming.append(starters.submit(engine.start))
+            coming.append(starters.submit(engine.start_sandbox))
             return coming.popleft().result()
 
         yield take

@@ -239,7 +239,7 @@ def settings():
         "clients": [kind.name for kind in KINDS],
         "job_s": JOB_S,
         **SETTINGS,
-        "heartbeat_s": visibility.EVERY_S,
+        "visibility_extension_interval_s": visibility.INTERVAL_S,
         "visibility_s": {
             name: queues[name]["Properties"]["VisibilityTimeout"]
             for name in ("JobQueue", "ResultsQueue", "WebhookQueue")

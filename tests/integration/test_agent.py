@@ -109,10 +109,10 @@ def test_long_job_is_not_redelivered(start_agent, customer):
     assert agent.metric("python_exec_visibility_extension_failures_total") == 0
 
 
-NOBODY_WAITS = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": "http://x/1/gone"}}
+ASYNC_OR_LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": "http://x/1/gone"}}
 
 
-@pytest.mark.parametrize("changes", NOBODY_WAITS.values(), ids=NOBODY_WAITS)
+@pytest.mark.parametrize("changes", ASYNC_OR_LATE.values(), ids=ASYNC_OR_LATE)
 def test_async_result_goes_to_results_queue(start_agent, customer, sqs, changes):
     if changes.get("reply_to"):
         changes = {"reply_to": sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]}

@@ -105,7 +105,7 @@ def test_output_limit_stops_run_and_keeps_first_64_kib(run, fd, cut):
 
 
 def test_timeout_starts_with_program(engine):
-    sandbox = engine.start()
+    sandbox = engine.start_sandbox()
     time.sleep(2)
     outcome = sandbox.run("import time; time.sleep(1)", "", timeout_s=1.7)
     assert outcome.status == "ok"
@@ -113,18 +113,18 @@ def test_timeout_starts_with_program(engine):
 
 
 def test_is_ready_reflects_sandbox_state(engine):
-    sandbox = engine.start()
-    assert sandbox.is_waiting()
+    sandbox = engine.start_sandbox()
+    assert sandbox.is_ready()
     engine.remove(sandbox.id)
     deadline = time.monotonic() + 10
-    while sandbox.is_waiting() and time.monotonic() < deadline:
+    while sandbox.is_ready() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not sandbox.is_waiting()
+    assert not sandbox.is_ready()
     sandbox.destroy()
 
 
 def test_container_is_gone_after_its_run(engine):
-    sandbox = engine.start()
+    sandbox = engine.start_sandbox()
     sandbox.run("print(1)", "", timeout_s=1)
     deadline = time.monotonic() + 10
     while sandbox.id in dict(engine.containers()) and time.monotonic() < deadline:

@@ -250,7 +250,7 @@ def test_lifecycle_hooks_gate_launch_and_termination(merged):
             "HeartbeatTimeout": 600,
             "DefaultResult": "ABANDON",
         },
-        termination_watcher.HOOK: {
+        termination_watcher.DRAIN_HOOK_NAME: {
             "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
             "HeartbeatTimeout": 120,
             "DefaultResult": "CONTINUE",

@@ -27,9 +27,9 @@ from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
 from chalicelib.contract import Job, decode_reply, encode
 from executor_host.agent import Agent
-from executor_host.docker_engine import Engine
+from executor_host.docker_engine import DockerEngine
 from executor_host.pool import Pool
-from executor_host.visibility import Heartbeat
+from executor_host.visibility import VisibilityExtender
 from infra.images.sandbox_image import ensure_image
 from infra.local import emulated_aws
 from infra.local.stack import local_stack
@@ -80,7 +80,7 @@ def sandbox_latency(engine, clients, idle_s=0.0):
     """Of the run alone: each client starts its sandbox before its clock, and lets it wait for `idle_s`."""
 
     def prepared(_):
-        sandbox = engine.start()
+        sandbox = engine.start_sandbox()
         time.sleep(idle_s)
         began = time.perf_counter()
         outcome = sandbox.run(CODE, TEXT, timeout_s=3.0)
@@ -95,31 +95,31 @@ def sandbox_latency(engine, clients, idle_s=0.0):
 @contextlib.contextmanager
 def agent_in_memory(engine):
     queue = FakeJobQueue(wait_s=1)
-    pool = Pool(engine, size=2 * CORES, builders=CORES)
-    heartbeat = Heartbeat(queue)
-    agent = Agent(queue, pool=pool, heartbeat=heartbeat, results_queue_url="results", workers=2 * CORES)
-    pool.open()
+    pool = Pool(engine, size=2 * CORES, start_threads=CORES)
+    visibility = VisibilityExtender(queue)
+    agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url="results", workers=2 * CORES)
+    pool.start()
     agent.start()
     try:
         yield queue
     finally:
         agent.stop(30)
-        pool.close(10)
+        pool.stop(10)
 
 
 def ask(queue):
     now = time.time()
     name = uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + 60, "expires_at": now + 60}
-    queue.put(encode(Job(id=name, code=CODE, input=TEXT, reply_to=name, **times)))
-    check(decode_reply(queue.next_sent(name)).stdout)
+    queue.enqueue(encode(Job(id=name, code=CODE, input=TEXT, reply_to=name, **times)))
+    check(decode_reply(queue.wait_for_sent(name)).stdout)
 
 
 def jobs_per_second(engine):
     """Jobs that one agent sustains, and the raw rate of the same container at the same parallelism, in turns."""
     raw, ours, cpu_s, jobs = [], [], 0.0, 0.0
     for _ in range(RATE_ROUNDS):
-        raw.append(rate(lambda: engine.remove(engine.start().id), threads=CORES))
+        raw.append(rate(lambda: engine.remove(engine.start_sandbox().id), threads=CORES))
         with agent_in_memory(engine) as queue:
             ask(queue)
             rate(lambda queue=queue: ask(queue), threads=4 * CORES, seconds=2.0)  # uses up what was warm before
@@ -229,7 +229,7 @@ def http_client(url, api_key):
 def main():
     cold = cold_start.main()
     image = ensure_image(docker.from_env())
-    engine = Engine(image, agent=f"bench-{uuid.uuid4().hex[:8]}")
+    engine = DockerEngine(image, agent=f"bench-{uuid.uuid4().hex[:8]}")
     rows = {}
 
     def row(name, milliseconds):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import docker
 
 from chalicelib.contract import MAX_STREAM_BYTES, Failure, Job, Status, decode_reply, encode
-from executor_host.docker_engine import Engine
+from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local.stack import local_stack
 from tests.load.bench import LOCAL, agent_in_memory
@@ -104,9 +104,9 @@ def ask(queue, code, text="", timeout_s=3.0):
     """The reply to a job, None if there is none."""
     now, name = time.time(), uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + PATIENCE_S, "expires_at": now + PATIENCE_S}
-    queue.put(encode(Job(id=name, code=code, input=text, timeout_s=timeout_s, reply_to=name, **times)))
+    queue.enqueue(encode(Job(id=name, code=code, input=text, timeout_s=timeout_s, reply_to=name, **times)))
     try:
-        return decode_reply(queue.next_sent(name, timeout_s=PATIENCE_S))
+        return decode_reply(queue.wait_for_sent(name, timeout_s=PATIENCE_S))
     except Empty:
         return None
 
@@ -181,7 +181,7 @@ def flood_growth(stack, stream, megabytes):
 
 
 def main():
-    engine = Engine(ensure_image(docker.from_env()), agent=f"soak-{uuid.uuid4().hex[:8]}")
+    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"soak-{uuid.uuid4().hex[:8]}")
     began = time.monotonic()
     wrong = short_programs(engine, PROGRAMS)
     took_s = time.monotonic() - began

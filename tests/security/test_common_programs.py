@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-EVERYDAY = {  # program, what it prints
+COMMON_PROGRAMS = {  # program, what it prints
     "copy2": ("import shutil\nprint(shutil.copy2('main.py', 'copy'))", "copy"),
     "copytree_and_archive": (
         "import os, shutil\nos.makedirs('a/b')\nshutil.copytree('a', 'c')\n"
@@ -84,7 +84,7 @@ EVERYDAY = {  # program, what it prints
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("program", "printed"), EVERYDAY.values(), ids=EVERYDAY)
+@pytest.mark.parametrize(("program", "printed"), COMMON_PROGRAMS.values(), ids=COMMON_PROGRAMS)
 def test_common_program_works(run, program, printed):
     outcome = run(dedent(program), timeout_s=10)
     assert (outcome.stdout, outcome.stderr, outcome.status) == (printed + "\n", "", "ok")

@@ -62,7 +62,7 @@ def supervisor():
         yield ours, sandbox
 
 
-SAYINGS = {
+INVALID_FRAMES = {
     "another_kind": on_the_wire(frame(b"?", b"x")),
     "ready_again": on_the_wire(frame(READY, b"3.13")),
     "no_frame": on_the_wire(b"Traceback (most recent call last):\n"),
@@ -82,10 +82,10 @@ SAYINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("saying", SAYINGS.values(), ids=SAYINGS)
-def test_invalid_frame_raises_sandbox_error(supervisor, saying):
+@pytest.mark.parametrize("invalid", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
+def test_invalid_frame_raises_sandbox_error(supervisor, invalid):
     ours, sandbox = supervisor
-    ours.sendall(saying)
+    ours.sendall(invalid)
     with pytest.raises(SandboxError) as raised:
         sandbox.run("pass", "", timeout_s=1)
     assert not isinstance(raised.value, SandboxGoneError)
@@ -136,7 +136,7 @@ CHATTER = {
 @pytest.mark.parametrize("part", CHATTER.values(), ids=CHATTER)
 def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
     ours, sandbox = supervisor
-    monkeypatch.setattr("executor_host.sandbox.OVERRUN_S", 0.2)
+    monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.2)
     header = (
         on_the_wire(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
     )
@@ -164,7 +164,7 @@ def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
 
 def test_agent_timeout_stops_non_reading_supervisor(supervisor, monkeypatch):
     _, sandbox = supervisor
-    monkeypatch.setattr("executor_host.sandbox.OVERRUN_S", 0.2)
+    monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.2)
     outcome = sandbox.run("x" * 65536, "y" * (4 << 20), timeout_s=0.2)
     assert outcome.status == Status.TIMEOUT
 

@@ -343,7 +343,7 @@ def test_scratch_is_noexec(run):
     assert run(START + dedent(program)).stdout == "EACCES\nEACCES\n"
 
 
-LEAVE = """
+WRITE_STATE = """
 import os, socket, subprocess, sys, tempfile
 from multiprocessing import shared_memory
 for directory in ("/tmp", "/dev/shm"):
@@ -362,7 +362,7 @@ if os.fork() == 0:
     os._exit(0)
 os._exit(0)
 """
-LOOK = """
+READ_STATE = """
 import os
 print(os.listdir("/tmp"), os.listdir("/dev/shm"), os.listdir("/dev/mqueue"), os.environ.get("LEFT"))
 print(sorted(int(n) for n in os.listdir("/proc") if n.isdigit()) == [1, os.getpid()])
@@ -371,8 +371,8 @@ print([len(open(f"/proc/sysvipc/{kind}").readlines()) for kind in ("shm", "sem",
 
 
 def test_no_state_survives_between_jobs(run):
-    assert run(LEAVE).status == "ok"
-    assert run(LOOK).stdout == "['main.py'] [] [] None\nTrue\n[1, 1, 1] 1\n"
+    assert run(WRITE_STATE).status == "ok"
+    assert run(READ_STATE).stdout == "['main.py'] [] [] None\nTrue\n[1, 1, 1] 1\n"
 
 
 def test_each_sandbox_has_unique_uid(run):

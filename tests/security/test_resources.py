@@ -10,9 +10,9 @@ import pytest
 
 from executor_host.channel import SandboxGoneError
 from executor_host.hardening import PIDS, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
-from executor_host.sandbox import OVERRUN_S
+from executor_host.sandbox import SUPERVISOR_GRACE_S
 
-GREEDY = {  # statuses that may come of it, program
+RESOURCE_ATTACKS = {  # statuses that may come of it, program
     "fork_bomb": ({"timeout"}, """
         while True:
             try: os.fork()
@@ -139,7 +139,7 @@ GREEDY = {  # statuses that may come of it, program
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("statuses", "program"), GREEDY.values(), ids=GREEDY)
+@pytest.mark.parametrize(("statuses", "program"), RESOURCE_ATTACKS.values(), ids=RESOURCE_ATTACKS)
 def test_resource_exhaustion_is_contained(run, statuses, program):
     start = "import os, signal, sys, threading, time\nos.write(1, b'first\\n')\n"
     started = time.monotonic()
@@ -150,7 +150,7 @@ def test_resource_exhaustion_is_contained(run, statuses, program):
         return
     assert outcome.status in statuses
     assert outcome.stdout.startswith("first\n")
-    assert time.monotonic() - started < 1 + OVERRUN_S + 1  # the last for a sandbox not yet warm
+    assert time.monotonic() - started < 1 + SUPERVISOR_GRACE_S + 1  # the last for a sandbox not yet warm
 
 
 def test_oom_killer_prefers_program_over_supervisor(run):
@@ -257,13 +257,13 @@ def test_orphans_are_reaped(run):
 def test_hostile_jobs_do_not_affect_others(engine):
     def hostile(program):
         with contextlib.suppress(SandboxGoneError):  # as above
-            engine.start().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)
+            engine.start_sandbox().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)
 
     def good(n):
-        return engine.start().run("print(int(input()) * 2)", str(n), timeout_s=8).stdout
+        return engine.start_sandbox().run("print(int(input()) * 2)", str(n), timeout_s=8).stdout
 
     with ThreadPoolExecutor(4) as attackers, ThreadPoolExecutor(2) as customers:
-        attacks = [attackers.submit(hostile, program) for _, program in GREEDY.values()]
+        attacks = [attackers.submit(hostile, program) for _, program in RESOURCE_ATTACKS.values()]
         answers = list(customers.map(good, range(30)))
         for attack in attacks:
             attack.result()

@@ -32,7 +32,7 @@ def tried(function, *args):
 END = "\nos.write(1, b'lived')\nos._exit(3)\n"  # not with 0: a forged report could say that too
 
 
-def lived(outcome):
+def supervisor_survived(outcome):
     return (outcome.status, outcome.exit_code, outcome.stdout, outcome.stderr) == ("error", 3, "lived", "")
 
 
@@ -85,7 +85,7 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_supervisor_reports_correctly_under_attack(run, attack):
     outcome = run(START + dedent(attack) + END)
-    assert lived(outcome), outcome
+    assert supervisor_survived(outcome), outcome
 
 
 REFUSED = {  # call, error

@@ -240,7 +240,7 @@ def test_documented_agent_settings_match_code():
 
 
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
-    given = agent_settings.read({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
+    given = agent_settings.load({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
     cores = agent_settings.os.cpu_count()
     assert (given.workers, given.warm_sandboxes) == (2 * cores, 2 * cores)
     assert (given.agent_name, given.oci_runtime) == (agent_settings.socket.gethostname(), "")

@@ -1,4 +1,4 @@
-"""Fake the Docker engine of an agent and its sandboxes."""
+"""Fake the Docker Engine of an agent and its sandboxes."""
 
 import itertools
 import threading
@@ -10,7 +10,7 @@ from executor_host.sandbox import Outcome
 
 
 class FakeSandbox:
-    """Answers every program with itself; `outcome` may be an Outcome, or an exception to raise."""
+    """Echo each program: code as stdout, stdin as stderr. `outcome` replaces the echo, or is raised if an exception."""
 
     def __init__(self, number, engine, outcome=None):
         self.id = f"container-{number}"
@@ -20,42 +20,42 @@ class FakeSandbox:
         self._engine = engine
         self._outcome = outcome
 
-    def is_waiting(self):
+    def is_ready(self):
         return self.alive
 
-    def run(self, code, text, *, timeout_s):
+    def run(self, code, stdin, *, timeout_s):
         if not self.alive:
-            raise SandboxError("it died before, or has run its one job")
-        self.ran.append((code, text, timeout_s))
+            raise SandboxError("the sandbox is dead or was used before")
+        self.ran.append((code, stdin, timeout_s))
         self.destroy()
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=text, duration_ms=1)
+        return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=stdin, duration_ms=1)
 
     def destroy(self):
         self.alive = False
         self._engine.remove(self.id)
 
 
-class FakeEngine:
-    """Containers in memory. `outcomes` are those of the next sandboxes; `failing` makes every call fail."""
+class FakeDockerEngine:
+    """Keep containers in memory. `outcomes` go to the next sandboxes; every call fails while `failing` is true."""
 
     def __init__(self):
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self.created_at = {}  # of the containers that there are
+        self.created_at = {}  # creation time of each existing container
         self.started = []
         self.outcomes = []
         self.failing = False
         self.starting = 0
-        self.most_starting = 0
-        self.start_takes_s = 0.0
+        self.max_concurrent_starts = 0
+        self.start_delay_s = 0.0
 
-    def start(self):
+    def start_sandbox(self):
         with self._lock:
             self.starting += 1
-            self.most_starting = max(self.most_starting, self.starting)
-        time.sleep(self.start_takes_s)
+            self.max_concurrent_starts = max(self.max_concurrent_starts, self.starting)
+        time.sleep(self.start_delay_s)
         with self._lock:
             self.starting -= 1
             self._check()

@@ -8,12 +8,12 @@ import pytest
 
 from chalicelib.contract import Failure, FailureReason, Job, Result, Status, decode_reply, encode
 from executor_host import metrics
-from executor_host.agent import REPLY_ATTEMPTS, SANDBOXES_PER_JOB, Agent
+from executor_host.agent import MAX_SANDBOX_ATTEMPTS, REPLY_ATTEMPTS, Agent
 from executor_host.channel import SandboxError
 from executor_host.job_queue import NoSuchQueueError, QueueError
 from executor_host.pool import Pool
-from executor_host.visibility import Heartbeat
-from tests.support.fakes.docker_engine import FakeEngine
+from executor_host.visibility import VisibilityExtender
+from tests.support.fakes.docker_engine import FakeDockerEngine
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
@@ -23,7 +23,7 @@ ONCE_S = 0.02
 
 @pytest.fixture
 def engine():
-    return FakeEngine()
+    return FakeDockerEngine()
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def start(queue):
     with contextlib.ExitStack() as started:
 
         def start(engine, size=2, workers=2):
-            pool = Pool(engine, size=size, builders=1)
-            heartbeat = Heartbeat(queue, every_s=ONCE_S, hold_s=7)
-            agent = Agent(queue, pool=pool, heartbeat=heartbeat, results_queue_url=RESULTS, workers=workers)
-            pool.open()
+            pool = Pool(engine, size=size, start_threads=1)
+            visibility = VisibilityExtender(queue, interval_s=ONCE_S, visibility_timeout_s=7)
+            agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url=RESULTS, workers=workers)
+            pool.start()
             agent.start()
-            started.callback(pool.close, 5)
+            started.callback(pool.stop, 5)
             started.callback(agent.stop, 10)
             return agent
 
@@ -70,8 +70,8 @@ def job(**changes):
 
 
 def answer(queue, sent):
-    queue.put(encode(sent))
-    return decode_reply(queue.next_sent(sent.reply_to or RESULTS))
+    queue.enqueue(encode(sent))
+    return decode_reply(queue.wait_for_sent(sent.reply_to or RESULTS))
 
 
 def test_job_is_run_answered_and_deleted(agent, engine, queue):
@@ -110,20 +110,20 @@ def test_expired_job_is_failed_without_running(agent, engine, queue):
 
 
 def test_malformed_message_is_not_deleted(agent, queue):
-    queue.put("no job")
+    queue.enqueue("no job")
     assert isinstance(answer(queue, job()), Result)
     eventually(lambda: len(queue.deleted) == 1)
-    assert "no job" not in {delivery.body for delivery in queue.deleted}
+    assert "no job" not in {message.body for message in queue.deleted}
 
 
 def test_sandbox_failure_retries_job_in_new_sandbox(agent, engine, queue):
-    engine.outcomes += [SandboxError("died")] * (SANDBOXES_PER_JOB - 1)
+    engine.outcomes += [SandboxError("died")] * (MAX_SANDBOX_ATTEMPTS - 1)
     reply = answer(queue, job())
     assert reply.status is Status.OK
 
 
 def test_repeated_sandbox_failure_returns_sandbox_error(engine, queue, start):
-    engine.outcomes += [SandboxError("died")] * SANDBOXES_PER_JOB
+    engine.outcomes += [SandboxError("died")] * MAX_SANDBOX_ATTEMPTS
     start(engine, size=1, workers=1)
     sent = job()
     assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX_ERROR)
@@ -137,23 +137,23 @@ def test_dead_sandbox_is_replaced_before_next_job(agent, engine, queue):
 
 
 def test_agent_recovers_after_queue_outage(agent, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
     queue.failures["receive"] += [QueueError("gone")] * 5
     assert answer(queue, job()).status is Status.OK
 
 
 def test_reply_to_newly_created_queue_is_retried(agent, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.REPLY_RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("new")] * (REPLY_ATTEMPTS - 1)
     assert answer(queue, job()).status is Status.OK
 
 
 def test_reply_falls_back_to_results_queue_when_reply_queue_is_missing(agent, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.REPLY_PAUSE_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.REPLY_RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("gone")] * REPLY_ATTEMPTS
     sent = job()
-    queue.put(encode(sent), group="key")
-    reply = queue.next_sent(RESULTS)
+    queue.enqueue(encode(sent), group="key")
+    reply = queue.wait_for_sent(RESULTS)
     assert decode_reply(reply).id == sent.id
     assert queue.groups[reply] == "key"
     eventually(lambda: len(queue.deleted) == 1)
@@ -165,42 +165,42 @@ LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}}
 @pytest.mark.parametrize("changes", LATE.values(), ids=LATE)
 def test_late_or_async_reply_goes_to_results_queue(agent, queue, changes):
     sent = job(**changes)
-    queue.put(encode(sent), group="key")
-    reply = queue.next_sent(RESULTS)
+    queue.enqueue(encode(sent), group="key")
+    reply = queue.wait_for_sent(RESULTS)
     assert (decode_reply(reply).id, queue.groups[reply]) == (sent.id, "key")
 
 
 def test_result_is_retried_during_queue_outage(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")] * 5
     assert answer(queue, job()).status is Status.OK
     assert [len(sandbox.ran) for sandbox in engine.started if sandbox.ran] == [1]
 
 
 def test_job_is_not_deleted_when_result_cannot_be_sent(agent, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.SEND_WITHIN_S", 0.0)
+    monkeypatch.setattr("executor_host.agent.REPLY_SEND_TIMEOUT_S", 0.0)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]
     unanswered, answered = job(), job()
-    queue.put(encode(unanswered))
+    queue.enqueue(encode(unanswered))
     eventually(lambda: not queue.failures[f"send to {REPLIES}"])
     answer(queue, answered)
     eventually(lambda: queue.deleted)
-    assert [delivery.body for delivery in queue.deleted] == [encode(answered)]
+    assert [message.body for message in queue.deleted] == [encode(answered)]
 
 
 def test_visibility_is_extended_only_while_job_runs(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 10 * ONCE_S)
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 10 * ONCE_S)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # the job is in hand meanwhile
-    queue.failures["hold"] += [QueueError("unreachable")]  # is survived
+    queue.failures["extend_visibility"] += [QueueError("unreachable")]  # is survived
     sent = encode(job())
-    queue.put(sent)
-    queue.next_sent(REPLIES)
+    queue.enqueue(sent)
+    queue.wait_for_sent(REPLIES)
     eventually(lambda: queue.deleted)
-    beats = len(queue.held)
+    beats = len(queue.extended)
     assert beats > 1
-    assert set(queue.held) == {(sent, 7)}
+    assert set(queue.extended) == {(sent, 7)}
     time.sleep(5 * ONCE_S)
-    assert len(queue.held) == beats
+    assert len(queue.extended) == beats
 
 
 def test_agent_does_not_receive_without_sandbox(engine, queue, start):
@@ -228,10 +228,10 @@ def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, c
 def test_job_received_during_shutdown_is_run(agent, engine, queue):
     eventually(lambda: len(engine.started) == 4)
     agent._stopping.set()
-    queue.put(encode(job()))
+    queue.enqueue(encode(job()))
     assert agent.stop(10)
     assert len(queue.deleted) == sum(len(sandbox.ran) for sandbox in engine.started) <= 1
-    assert queue.given_back == []
+    assert queue.released == []
 
 
 def test_shutdown_releases_job_without_sandbox(engine, queue, start):
@@ -239,18 +239,18 @@ def test_shutdown_releases_job_without_sandbox(engine, queue, start):
     agent = start(engine, size=1, workers=1)
     eventually(lambda: len(engine.started) == 2)
     engine.failing = True
-    queue.put(encode(job()))
+    queue.enqueue(encode(job()))
     eventually(lambda: len([sandbox for sandbox in engine.started if sandbox.ran]) == 2)
     agent.stop(10)
-    assert len(queue.given_back) == 1
+    assert len(queue.released) == 1
     assert queue.deleted == []
 
 
 @pytest.fixture
 def start_without_docker(engine, queue, start, monkeypatch):
     """A function that starts an agent whose engine is lost once it has two sandboxes, both of which will break."""
-    monkeypatch.setattr("executor_host.agent.TAKE_WAIT_S", 0.01)
-    monkeypatch.setattr("executor_host.agent.SANDBOX_WAIT_S", 0.05)
+    monkeypatch.setattr("executor_host.agent.ACQUIRE_POLL_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.SANDBOX_ACQUIRE_TIMEOUT_S", 0.05)
 
     def start_without_docker():
         engine.outcomes += [SandboxError("died")] * 2
@@ -264,24 +264,24 @@ def start_without_docker(engine, queue, start, monkeypatch):
 def test_job_without_sandbox_is_released(engine, queue, start_without_docker):
     start_without_docker()
     sent = job()
-    queue.put(encode(sent))
-    eventually(lambda: queue.given_back)
+    queue.enqueue(encode(sent))
+    eventually(lambda: queue.released)
     time.sleep(0.3)
-    assert (len(queue.given_back), queue.deleted) == (1, [])
+    assert (len(queue.released), queue.deleted) == (1, [])
     engine.failing = False
-    assert decode_reply(queue.next_sent(REPLIES)).status is Status.OK
+    assert decode_reply(queue.wait_for_sent(REPLIES)).status is Status.OK
 
 
 def test_failed_release_stops_extending_visibility(engine, queue, start_without_docker, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_PAUSE_S", 0.01)
-    queue.failures["give_back"] += [QueueError("unreachable")]
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    queue.failures["release"] += [QueueError("unreachable")]
     start_without_docker()
-    queue.put(encode(job()))
-    eventually(lambda: not queue.failures["give_back"])
+    queue.enqueue(encode(job()))
+    eventually(lambda: not queue.failures["release"])
     time.sleep(5 * ONCE_S)
-    beats = len(queue.held)
+    beats = len(queue.extended)
     time.sleep(5 * ONCE_S)
-    assert len(queue.held) == beats
+    assert len(queue.extended) == beats
     engine.failing = False
     assert answer(queue, job()).status is Status.OK  # the worker goes on
-    assert queue.given_back == []
+    assert queue.released == []

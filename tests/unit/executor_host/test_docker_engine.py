@@ -7,12 +7,12 @@ import pytest
 from infra.local import docker_daemon
 from infra.local.docker_daemon import Daemon, EngineError
 
-NOBODY_ANSWERS = "unix:///nonexistent/docker.sock"
+UNREACHABLE_ADDRESS = "unix:///nonexistent/docker.sock"
 
 
 def test_unreachable_docker_host_is_an_error(monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", NOBODY_ANSWERS)
-    with pytest.raises(EngineError, match=NOBODY_ANSWERS), docker_daemon.docker_engine():
+    monkeypatch.setenv("DOCKER_HOST", UNREACHABLE_ADDRESS)
+    with pytest.raises(EngineError, match=UNREACHABLE_ADDRESS), docker_daemon.docker_engine():
         pass
 
 
@@ -38,5 +38,5 @@ def test_stale_pid_file_is_ignored(tmp_path: Path, content: str):
 
 
 def test_docker_host_overrides_discovery(monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", NOBODY_ANSWERS)
-    assert docker_daemon._configured_addresses() == [NOBODY_ANSWERS]
+    monkeypatch.setenv("DOCKER_HOST", UNREACHABLE_ADDRESS)
+    assert docker_daemon._configured_addresses() == [UNREACHABLE_ADDRESS]

@@ -68,6 +68,6 @@ def test_unneeded_syscalls_are_denied(call):
 
 
 def test_gvisor_raises_pids_limit():
-    config = container_config("the-image", agent="the-agent", runtime="runsc")["HostConfig"]
+    config = container_config("the-image", agent="the-agent", oci_runtime="runsc")["HostConfig"]
     assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 1024)
     assert {"Name": "nproc", "Soft": 64, "Hard": 64} in config["Ulimits"]

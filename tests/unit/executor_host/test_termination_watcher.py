@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from executor_host.termination_watcher import HOOK, Metadata, watch
+from executor_host.termination_watcher import DRAIN_HOOK_NAME, InstanceMetadata, watch_for_termination
 
 SPOT = "/latest/meta-data/spot/instance-action"
 STATE = "/latest/meta-data/autoscaling/target-lifecycle-state"
@@ -69,7 +69,7 @@ def served(rounds):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield Metadata(f"http://127.0.0.1:{server.server_port}")
+        yield InstanceMetadata(f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         thread.join()
@@ -89,7 +89,7 @@ class FakeAutoScaling:
 
 COMPLETED = {
     "AutoScalingGroupName": "hosts",
-    "LifecycleHookName": HOOK,
+    "LifecycleHookName": DRAIN_HOOK_NAME,
     "InstanceId": "i-0",
     "LifecycleActionResult": "CONTINUE",
 }
@@ -98,7 +98,7 @@ COMPLETED = {
 def events_of(rounds, **fake):
     events = []
     with served(rounds) as metadata:
-        watch(
+        watch_for_termination(
             metadata,
             stop_agent=lambda: events.append("stopped"),
             autoscaling=FakeAutoScaling(events, **fake),

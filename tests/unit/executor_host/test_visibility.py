@@ -6,25 +6,25 @@ import threading
 import pytest
 
 from executor_host import metrics
-from executor_host.job_queue import BATCH, Delivery, QueueError, SqsJobQueue
-from executor_host.visibility import HOLD_S, Heartbeat
+from executor_host.job_queue import MAX_BATCH_SIZE, QueueError, ReceivedMessage, SqsJobQueue
+from executor_host.visibility import VISIBILITY_TIMEOUT_S, VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
-DELIVERIES = [Delivery(f"job {number}", receipt=f"{number}") for number in range(2 * BATCH + 5)]
+MESSAGES = [ReceivedMessage(f"job {number}", receipt=f"{number}") for number in range(2 * MAX_BATCH_SIZE + 5)]
 
 
 @pytest.fixture
 def start():
-    """A function that starts to hold all deliveries."""
+    """A function that starts to hold all messages."""
     with contextlib.ExitStack() as started:
 
-        def start(queue, *, every_s):
-            heartbeat = Heartbeat(queue, every_s=every_s, hold_s=7)
-            started.callback(heartbeat.stop)
-            for delivery in DELIVERIES:
-                started.enter_context(heartbeat.holding(delivery))
-            heartbeat.start()
+        def start(queue, *, interval_s):
+            visibility = VisibilityExtender(queue, interval_s=interval_s, visibility_timeout_s=7)
+            started.callback(visibility.stop)
+            for message in MESSAGES:
+                started.enter_context(visibility.extending(message))
+            visibility.start()
 
         yield start
 
@@ -35,12 +35,12 @@ def missed_beats():
 
 def test_failed_batch_does_not_affect_other_batches(start):
     queue, before = FakeJobQueue(), missed_beats()
-    queue.failures["hold"] += [QueueError("unreachable")]
-    start(queue, every_s=0.5)
-    eventually(lambda: len(queue.held) == len(DELIVERIES))
-    assert {body for body, _ in queue.held} == {delivery.body for delivery in DELIVERIES}
+    queue.failures["extend_visibility"] += [QueueError("unreachable")]
+    start(queue, interval_s=0.5)
+    eventually(lambda: len(queue.extended) == len(MESSAGES))
+    assert {body for body, _ in queue.extended} == {message.body for message in MESSAGES}
     eventually(lambda: missed_beats() > before)
-    assert missed_beats() - before in {BATCH, 5}  # whichever it was
+    assert missed_beats() - before in {MAX_BATCH_SIZE, 5}  # whichever it was
 
 
 class StuckQueue(FakeJobQueue):
@@ -51,15 +51,15 @@ class StuckQueue(FakeJobQueue):
         self.answered = threading.Event()
         self._calls = iter([self.answered.wait])
 
-    def hold(self, deliveries, *, for_s):
+    def extend_visibility(self, messages, *, visibility_timeout_s):
         next(self._calls, lambda _: None)(10)
-        return super().hold(deliveries, for_s=for_s)
+        return super().extend_visibility(messages, visibility_timeout_s=visibility_timeout_s)
 
 
 def test_hanging_batch_does_not_block_other_batches_or_next_interval(start):
     queue = StuckQueue()
-    start(queue, every_s=0.05)
-    eventually(lambda: {body for body, _ in queue.held} == {delivery.body for delivery in DELIVERIES}, timeout_s=5)
+    start(queue, interval_s=0.05)
+    eventually(lambda: {body for body, _ in queue.extended} == {message.body for message in MESSAGES}, timeout_s=5)
     queue.answered.set()
 
 
@@ -67,4 +67,4 @@ def test_client_timeout_is_shorter_than_visibility_timeout(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     config = SqsJobQueue("https://queue", workers=1)._sqs.meta.config
     attempt_s = config.connect_timeout + config.read_timeout
-    assert attempt_s * config.retries["total_max_attempts"] <= HOLD_S
+    assert attempt_s * config.retries["total_max_attempts"] <= VISIBILITY_TIMEOUT_S

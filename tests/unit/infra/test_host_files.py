@@ -138,7 +138,7 @@ def test_user_data_names_match_code():
     assert f"--name {termination_watcher.AGENT_CONTAINER} " in script
     assert f"--stop-timeout {termination_watcher.STOP_WITHIN_S} " in script
     assert "-m executor_host.termination_watcher" in script
-    assert f"LifecycleHookName: {termination_watcher.HOOK}\n" in template.PATH.read_text()
+    assert f"LifecycleHookName: {termination_watcher.DRAIN_HOOK_NAME}\n" in template.PATH.read_text()
     assert "LifecycleHookName: wait-for-ready\n" in template.PATH.read_text()
     defaults = {field.name: field.default for field in msgspec.structs.fields(settings.Settings)}
     assert f":{defaults['metrics_port']}/metrics" in script
