@@ -16,7 +16,7 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
-    """See README.md, which a test compares with these."""
+    """The agent's settings, described in docs/configuration.md."""
 
     job_queue_url: Annotated[str, Meta(min_length=1)]
     results_queue_url: Annotated[str, Meta(min_length=1)]

@@ -1,4 +1,6 @@
-"""What a million runs cost on AWS: `python -m infra.capacity.costs` prints the tables of docs/operations.md.
+"""Compute what a million runs cost on AWS: `python -m infra.capacity.costs` prints the tables.
+
+docs/operations/capacity-and-cost.md quotes them, and a test compares both.
 
 Prices are list prices of us-east-1 as known of 2025, not read from the pages that are named here when this was
 written: check them. Free tiers, discounts and taxes are left out.

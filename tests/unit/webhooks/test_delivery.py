@@ -27,7 +27,7 @@ from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
 from tests.support.records import KEY, make_key_record
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+API = (Path(__file__).parents[3] / "docs/api.md").read_text()
 NOW_S = 1_800_000_000
 SECRET = "whsec_" + "k" * 32
 URL = "https://receiver.example/results"
@@ -145,12 +145,12 @@ def test_signature_matches_openssl():
     )
 
 
-def test_readme_snippet_verifies_signature(monkeypatch):
-    (snippet,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def test_documented_snippet_verifies_signature(monkeypatch):
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", API, re.MULTILINE | re.DOTALL)
     shown = {}
     exec(snippet, shown)  # noqa: S102 - our own
     monkeypatch.setattr(shown["time"], "time", lambda: NOW_S + 299.0)
-    is_ours, genuine = shown["is_ours"], signature(SECRET, NOW_S, b"body")
+    is_ours, genuine = shown["is_genuine"], signature(SECRET, NOW_S, b"body")
     assert is_ours(SECRET, str(NOW_S), genuine, b"body")
     assert not is_ours(SECRET, str(NOW_S), genuine, b"other")
     assert not is_ours(SECRET, str(NOW_S + 1), genuine, b"body")
