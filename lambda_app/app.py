@@ -17,11 +17,10 @@ from msgspec.structs import replace
 from chalicelib import components, problems, settings
 from chalicelib.access.admission import Caller, credentials, require_usable
 from chalicelib.api import prefer_header, queue_events
-from chalicelib.api.run_request import RunRequest, parse_run_request, require_async, require_in_plan
+from chalicelib.api.run_request import RunRequest, check_plan_limits, parse_run_request, require_async
 from chalicelib.components import Service
 from chalicelib.contract import Failure, Result
 from chalicelib.fleet import health
-from chalicelib.job_problems import InvalidIdempotencyKeyError, JobFailedError, UnknownJobError
 from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord
 from chalicelib.jobs.submission import Order
@@ -65,8 +64,8 @@ def answer(request: Request, get_response: Callable[[Request], Response]) -> Res
         response = _respond(request, get_response)
     except problems.ProblemError as error:
         problem = error.problem.type
-        logs.add(problem=problem, rule=error.problem.rule)
-        response = problems.response(error.problem, headers=error.headers)
+        logs.add(problem=problem, code=error.problem.code)
+        response = problems.problem_response(error.problem, headers=error.headers)
     except Exception:
         app.log.exception("unhandled_error")
         response = _without_reason(request, HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -116,7 +115,7 @@ def run() -> Response:
             return _pending(reply, {"Location": f"{here}/jobs/{reply.job_id}", **preference.applied()})
         reply = job_view.reply_of(reply)
     if isinstance(reply, Failure):
-        raise JobFailedError(reply.id, reply.reason)
+        raise problems.job_failed(reply.id, reply.reason)
     return _ran(reply, preference.applied())
 
 
@@ -128,7 +127,7 @@ def job(job_id: str) -> Response:
     _see(caller)
     require_usable(caller)
     if not _JOB_ID.fullmatch(job_id):
-        raise UnknownJobError
+        raise problems.ProblemError(problems.JOB_NOT_FOUND)
     logs.add(job_id=job_id)
     if request.method == "DELETE":
         service().results.forget(job_id, key_id=caller.record.key_id)
@@ -211,7 +210,7 @@ def _admit(caller: Caller, *, runs: int = 1) -> None:
 def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) -> RunRequest:
     content_type = request.headers.get("content-type", "")
     wanted = parse_run_request(body, content_type=content_type, allow_local_webhooks=service().allow_local_webhooks)
-    require_in_plan(wanted, caller.plan)
+    check_plan_limits(wanted, caller.plan)
     require_async(wanted, respond_async=is_async)
     require_signing_secret(wanted, caller.record)
     return wanted
@@ -222,7 +221,7 @@ def _idempotency_key(request: Request) -> str | None:
     if not given:
         return None
     if len(given) > 1 or not _IDEMPOTENCY_KEY.fullmatch(given[0]):
-        raise InvalidIdempotencyKeyError
+        raise problems.ProblemError(problems.INVALID_IDEMPOTENCY_KEY)
     return given[0]
 
 
@@ -263,7 +262,7 @@ def _json(body: object, *, status: int = HTTPStatus.OK, headers: problems.Header
 
 def _respond(request: Request, get_response: Callable[[Request], Response]) -> Response:
     if "transfer-encoding" in request.headers and not request.raw_body:
-        raise problems.LengthRequiredError
+        raise problems.ProblemError(problems.LENGTH_REQUIRED)
     response = get_response(request)
     if response.status_code < HTTPStatus.BAD_REQUEST:
         return response
@@ -272,8 +271,8 @@ def _respond(request: Request, get_response: Callable[[Request], Response]) -> R
 
 
 def _without_reason(request: Request, status: int, *, headers: problems.Headers = problems.NO_HEADERS) -> Response:
-    problem = problems.of_status(status, instance=f"urn:uuid:{_request_id(request)}")
-    return problems.response(problem, headers=headers)
+    problem = problems.problem_for_status(status, instance=f"urn:uuid:{_request_id(request)}")
+    return problems.problem_response(problem, headers=headers)
 
 
 def _request_id(request: Request) -> str:

@@ -1,30 +1,33 @@
-"""What the API answers when it does not answer with a result: application/problem+json, RFC 9457."""
+"""Errors of the API as RFC 9457 problem details: one table of types, and one exception for all of them."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from chalice.app import ChaliceUnhandledError, Response
 from msgspec import Struct
 
+from chalicelib.contract import FailureReason
+
 TYPE_PREFIX: Final = "urn:python-exec:problem:"
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 Headers = Mapping[str, str | list[str]]
 
 NO_HEADERS: Final[Headers] = MappingProxyType({})
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457 members, then our own. `type` is stable and what clients should compare."""
+    """The members of a problem body: those of RFC 9457, then extensions. Clients compare `type` and `code`."""
 
     type: str
     title: str
     status: int
     detail: str | None = None
-    instance: str | None = None  # the log lines of this request carry the same id
-    field: str | None = None  # of the request body
-    rule: str | None = None  # a validation.Rule
+    instance: str | None = None  # the request id, which the request's log lines carry too
+    field: str | None = None  # the request field at fault
+    code: str | None = None  # run_request.RequestErrorCode
     limit_bytes: int | None = None
     actual_bytes: int | None = None
     limit_s: float | None = None
@@ -32,37 +35,185 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job_id: str | None = None
 
 
+class ProblemType(Struct, frozen=True):
+    """A row of the table. `detail` is the default; `retry_after_s` becomes the Retry-After header."""
+
+    slug: str
+    status: HTTPStatus
+    title: str
+    detail: str | None = None
+    retry_after_s: int | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def uri(self) -> str:
+        """Return the value of the problem's `type` member."""
+        return TYPE_PREFIX + self.slug
+
+
 class ProblemError(ChaliceUnhandledError):
-    """Base of what ends a request with a problem. Chalice lets only its own base class reach middleware."""
+    """End the request with a problem. Chalice lets only its own base class reach the middleware."""
 
-    def __init__(self, problem: Problem, *, headers: Headers = NO_HEADERS) -> None:
-        super().__init__(problem.title)
-        self.problem = problem
-        self.headers = headers
-
-
-class LengthRequiredError(ProblemError):
-    """A chunked body, which `chalice local` would read as the next request of the connection."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "length-required",
-                title="Length required",
-                status=HTTPStatus.LENGTH_REQUIRED,
-                detail="Send the body with a Content-Length instead of Transfer-Encoding.",
-            ),
-            headers={"Connection": "close"},
+    def __init__(
+        self,
+        problem_type: ProblemType,
+        *,
+        detail: str | None = None,
+        headers: Headers = NO_HEADERS,
+        **members: Any,  # noqa: ANN401 - the optional members of Problem
+    ) -> None:
+        super().__init__(problem_type.title)
+        self.problem = Problem(
+            type=problem_type.uri,
+            title=problem_type.title,
+            status=problem_type.status,
+            detail=detail or problem_type.detail,
+            **members,
         )
+        retry_after = {} if problem_type.retry_after_s is None else {"Retry-After": str(problem_type.retry_after_s)}
+        self.headers: Headers = {**problem_type.headers, **retry_after, **headers}
 
 
-def of_status(status: int, *, instance: str | None = None) -> Problem:
-    """A problem that says no more than its HTTP status does."""
+INVALID_REQUEST: Final = ProblemType("invalid-request", HTTPStatus.BAD_REQUEST, "Invalid request")
+INVALID_IDEMPOTENCY_KEY: Final = ProblemType(
+    "invalid-idempotency-key",
+    HTTPStatus.BAD_REQUEST,
+    "Invalid Idempotency-Key",
+    f"Send one Idempotency-Key of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters.",
+)
+UNAUTHORIZED: Final = ProblemType(
+    "unauthorized",
+    HTTPStatus.UNAUTHORIZED,
+    "Unauthorized",
+    "Provide exactly one valid API key, in X-Api-Key or as a Bearer token.",
+    headers={"WWW-Authenticate": 'Bearer realm="python-exec"'},
+)
+KEY_REVOKED: Final = ProblemType("key-revoked", HTTPStatus.FORBIDDEN, "API key rejected", "This key was revoked.")
+KEY_EXPIRED: Final = ProblemType("key-expired", HTTPStatus.FORBIDDEN, "API key rejected", "This key has expired.")
+PLAN_LIMIT_EXCEEDED: Final = ProblemType("plan-limit-exceeded", HTTPStatus.FORBIDDEN, "Plan limit exceeded")
+NO_SIGNING_SECRET: Final = ProblemType(
+    "no-signing-secret",
+    HTTPStatus.FORBIDDEN,
+    "No signing secret",
+    "This key has no signing secret. Ask your operator to rotate the signing secret, or omit callback_url.",
+)
+JOB_NOT_FOUND: Final = ProblemType(
+    "job-not-found", HTTPStatus.NOT_FOUND, "Job not found", "This key has no job with that id."
+)
+JOB_EXPIRED_OR_DELETED: Final = ProblemType(
+    "job-expired-or-deleted",
+    HTTPStatus.GONE,
+    "Job expired or deleted",
+    "The job was deleted, or its result is no longer retained.",
+)
+LENGTH_REQUIRED: Final = ProblemType(  # chalice local would read a chunked body as the connection's next request
+    "length-required",
+    HTTPStatus.LENGTH_REQUIRED,
+    "Length required",
+    "Send the body with a Content-Length instead of Transfer-Encoding.",
+    headers={"Connection": "close"},
+)
+TOO_LARGE: Final = ProblemType("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large")
+UNSUPPORTED_MEDIA_TYPE: Final = ProblemType(
+    "unsupported-media-type",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "Unsupported media type",
+    "Content-Type must be application/json.",
+    headers={"Accept-Post": "application/json"},
+)
+IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
+    "idempotency-key-reused",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "Idempotency-Key reused",
+    "This Idempotency-Key was already used with a different body.",
+)
+RATE_LIMITED: Final = ProblemType("rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded")
+QUOTA_EXCEEDED: Final = ProblemType("quota-exceeded", HTTPStatus.TOO_MANY_REQUESTS, "Monthly quota exceeded")
+TOO_MANY_PENDING_JOBS: Final = ProblemType(
+    "too-many-pending-jobs", HTTPStatus.TOO_MANY_REQUESTS, "Too many pending jobs", retry_after_s=5
+)
+JOB_FAILED: Final = MappingProxyType(
+    {
+        FailureReason.HOST_LOST: ProblemType(
+            f"job-failed:{FailureReason.HOST_LOST}",
+            HTTPStatus.BAD_GATEWAY,
+            "Job failed",
+            "The host running this job was lost on every attempt.",
+        ),
+        FailureReason.SANDBOX_ERROR: ProblemType(
+            f"job-failed:{FailureReason.SANDBOX_ERROR}",
+            HTTPStatus.BAD_GATEWAY,
+            "Job failed",
+            "The job failed because of an internal error, not because of your code.",
+        ),
+        FailureReason.START_TIMEOUT: ProblemType(
+            f"job-failed:{FailureReason.START_TIMEOUT}",
+            HTTPStatus.GATEWAY_TIMEOUT,
+            "Job failed",
+            "No host was free in time. The program was not run.",
+        ),
+    }
+)
+JOB_STORE_UNAVAILABLE: Final = ProblemType(
+    "job-store-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Job store unavailable",
+    "Jobs cannot be looked up at the moment. Retry the request.",
+    retry_after_s=2,  # DynamoDB outages are short
+)
+AUTHENTICATION_UNAVAILABLE: Final = ProblemType(
+    "authentication-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Authentication unavailable",
+    "API keys cannot be checked at the moment. Retry the request.",
+    retry_after_s=2,
+)
+OVERLOADED: Final = ProblemType(
+    "overloaded",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Overloaded",
+    "The service is at capacity. This request was not charged; retry later.",
+    retry_after_s=5,  # by then the queue depth has been read again
+)
+JOB_QUEUE_UNAVAILABLE: Final = ProblemType(
+    "job-queue-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Job queue unavailable",
+    "The job was not accepted. Retry the request.",
+    retry_after_s=2,  # SQS outages are short
+)
+HEALTH_CHECK_FAILED: Final = ProblemType(
+    "health-check-failed",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Health check failed",
+    "The API is up, but its queue or its table does not respond.",
+    retry_after_s=5,
+)
+RESULT_TIMEOUT: Final = ProblemType(
+    "result-timeout",
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "Result timeout",
+    "The result was not ready in time, and the job could not be saved for later. "
+    "Retry with the same Idempotency-Key, if the request had one.",
+)
+
+PROBLEM_TYPES: Final = tuple(value for value in tuple(globals().values()) if isinstance(value, ProblemType)) + tuple(
+    JOB_FAILED.values()
+)
+
+
+def job_failed(job_id: str, reason: FailureReason) -> ProblemError:
+    """Return the problem of a job that has no result and will have none."""
+    return ProblemError(JOB_FAILED[reason], job_id=job_id)
+
+
+def problem_for_status(status: int, *, instance: str | None = None) -> Problem:
+    """Return a problem that says no more than its HTTP status."""
     return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, instance=instance)
 
 
-def response(problem: Problem, *, headers: Headers = NO_HEADERS) -> Response:
-    """The problem over HTTP."""
+def problem_response(problem: Problem, *, headers: Headers = NO_HEADERS) -> Response:
+    """Return the HTTP response for a problem."""
     return Response(
         body=msgspec.json.encode(problem).decode(),
         headers={**headers, "Content-Type": "application/problem+json"},

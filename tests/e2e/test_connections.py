@@ -69,7 +69,7 @@ def test_truncated_body_is_rejected(connect, good):
     cut.sendall(good[:-1])
     cut.shutdown(socket.SHUT_WR)
     status, body = answer_on(cut)
-    assert (status, body["rule"]) == (400, "json")
+    assert (status, body["code"]) == (400, "invalid_json")
 
 
 def test_disconnecting_clients_do_not_affect_others(connect, client, good):

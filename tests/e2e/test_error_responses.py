@@ -7,37 +7,41 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib.api.run_request import MAX_BODY_BYTES, Rule
+from chalicelib.api.run_request import MAX_BODY_BYTES, RequestErrorCode
 from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
 from tests.support.http_client import JSON, PATIENCE_S, Answer
 
 GOOD = json.dumps({"code": "print(input())", "input": "good"})
 BAD = {
-    "not_utf8": (b'{"code": "\xff"}', None, "utf8"),
-    "not_json": (b"print(1)", None, "json"),
-    "nothing": (b"", None, "json"),
-    "nan": (b'{"code": "1", "timeout_s": NaN}', None, "json"),
-    "deep": (b"[" * 100_000, None, "json"),
-    "not_an_object": (b"[1]", None, "object"),
-    "twice": (b'{"code": "1", "code": "2"}', "code", "unique"),
-    "unknown": (b'{"code": "1", "stdin": "x"}', "stdin", "known"),
-    "no_code": (b'{"input": "x"}', "code", "required"),
-    "null_code": (b'{"code": null}', "code", "required"),
-    "empty_code": (b'{"code": ""}', "code", "not_empty"),
-    "code_is_a_number": (b'{"code": 1}', "code", "type"),
-    "code_is_a_list": (b'{"code": ["1"]}', "code", "type"),
-    "input_is_a_number": (b'{"code": "1", "input": 5}', "input", "type"),
-    "input_is_an_object": (b'{"code": "1", "input": {}}', "input", "type"),
-    "timeout_is_text": (b'{"code": "1", "timeout_s": "3"}', "timeout_s", "type"),
-    "timeout_is_a_bool": (b'{"code": "1", "timeout_s": true}', "timeout_s", "type"),
-    "lone_surrogate": (b'{"code": "\\ud800"}', "code", "unicode"),
-    "nul_in_code": (b'{"code": "a\\u0000b"}', "code", "no_nul"),
-    "nul_in_input": (b'{"code": "1", "input": "\\u0000"}', "input", "no_nul"),
-    "timeout_too_short": (b'{"code": "1", "timeout_s": 0.09}', "timeout_s", "range"),
-    "callback_by_ftp": (b'{"code": "1", "callback_url": "ftp://example.org/"}', "callback_url", "url"),
-    "callback_inside": (b'{"code": "1", "callback_url": "https://169.254.169.254/"}', "callback_url", "url"),
-    "callback_of_a_wait": (b'{"code": "1", "callback_url": "https://example.org/"}', "callback_url", "async_only"),
-    "timeout_too_long": (b'{"code": "1", "timeout_s": 10.1}', "timeout_s", "range"),
+    "not_utf8": (b'{"code": "\xff"}', None, "invalid_utf8"),
+    "not_json": (b"print(1)", None, "invalid_json"),
+    "nothing": (b"", None, "invalid_json"),
+    "nan": (b'{"code": "1", "timeout_s": NaN}', None, "invalid_json"),
+    "deep": (b"[" * 100_000, None, "invalid_json"),
+    "not_an_object": (b"[1]", None, "not_an_object"),
+    "twice": (b'{"code": "1", "code": "2"}', "code", "duplicate_name"),
+    "unknown": (b'{"code": "1", "stdin": "x"}', "stdin", "unknown_field"),
+    "no_code": (b'{"input": "x"}', "code", "missing"),
+    "null_code": (b'{"code": null}', "code", "missing"),
+    "empty_code": (b'{"code": ""}', "code", "empty"),
+    "code_is_a_number": (b'{"code": 1}', "code", "wrong_type"),
+    "code_is_a_list": (b'{"code": ["1"]}', "code", "wrong_type"),
+    "input_is_a_number": (b'{"code": "1", "input": 5}', "input", "wrong_type"),
+    "input_is_an_object": (b'{"code": "1", "input": {}}', "input", "wrong_type"),
+    "timeout_is_text": (b'{"code": "1", "timeout_s": "3"}', "timeout_s", "wrong_type"),
+    "timeout_is_a_bool": (b'{"code": "1", "timeout_s": true}', "timeout_s", "wrong_type"),
+    "lone_surrogate": (b'{"code": "\\ud800"}', "code", "lone_surrogate"),
+    "nul_in_code": (b'{"code": "a\\u0000b"}', "code", "contains_nul"),
+    "nul_in_input": (b'{"code": "1", "input": "\\u0000"}', "input", "contains_nul"),
+    "timeout_too_short": (b'{"code": "1", "timeout_s": 0.09}', "timeout_s", "out_of_range"),
+    "callback_by_ftp": (b'{"code": "1", "callback_url": "ftp://example.org/"}', "callback_url", "invalid_url"),
+    "callback_inside": (b'{"code": "1", "callback_url": "https://169.254.169.254/"}', "callback_url", "invalid_url"),
+    "callback_of_a_wait": (
+        b'{"code": "1", "callback_url": "https://example.org/"}',
+        "callback_url",
+        "requires_respond_async",
+    ),
+    "timeout_too_long": (b'{"code": "1", "timeout_s": 10.1}', "timeout_s", "out_of_range"),
 }
 TOO_LARGE = {
     "code": ({"code": "x" * (MAX_CODE_BYTES + 1)}, "code", MAX_CODE_BYTES),
@@ -60,18 +64,18 @@ def is_problem(answer, status, slug):
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize(("body", "field", "rule"), BAD.values(), ids=BAD)
-def test_invalid_body_returns_400_with_field_and_rule(client, body, field, rule):
+@pytest.mark.parametrize(("body", "field", "code"), BAD.values(), ids=BAD)
+def test_invalid_body_returns_400_with_field_and_code(client, body, field, code):
     answer = client.send(body)
     is_problem(answer, 400, "urn:python-exec:problem:invalid-request")
-    assert (answer.body.get("field"), answer.body["rule"]) == (field, rule)
+    assert (answer.body.get("field"), answer.body["code"]) == (field, code)
 
 
 @pytest.mark.parametrize(("fields", "field", "limit_bytes"), TOO_LARGE.values(), ids=TOO_LARGE)
 def test_oversized_field_returns_413_with_limit(client, fields, field, limit_bytes):
     answer = client.send(json.dumps(fields, ensure_ascii=False).encode())
     is_problem(answer, 413, "urn:python-exec:problem:too-large")
-    assert (answer.body.get("field"), answer.body["rule"]) == (field, "max_bytes")
+    assert (answer.body.get("field"), answer.body["code"]) == (field, "too_large")
     assert answer.body["limit_bytes"] == limit_bytes < answer.body["actual_bytes"]
 
 
@@ -79,11 +83,11 @@ def test_oversized_field_returns_413_with_limit(client, fields, field, limit_byt
 def test_unsupported_content_type_returns_415(client, headers):
     answer = client.send(GOOD, headers=headers)
     is_problem(answer, 415, "urn:python-exec:problem:unsupported-media-type")
-    assert (answer.body["rule"], answer.headers["Accept-Post"]) == ("content_type", "application/json")
+    assert (answer.body["code"], answer.headers["Accept-Post"]) == ("unsupported_content_type", "application/json")
 
 
-def test_every_rule_is_covered():
-    assert {rule for _, _, rule in BAD.values()} | {"max_bytes", "content_type"} == set(Rule)
+def test_every_code_is_covered():
+    assert {code for _, _, code in BAD.values()} | {"too_large", "unsupported_content_type"} == set(RequestErrorCode)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])

@@ -10,11 +10,13 @@ import uuid
 
 import pytest
 
-from chalicelib.access.admission import UNAUTHORIZED_AFTER_S, Admission, AdmissionUnavailableError, UnauthorizedError
+from chalicelib import problems
+from chalicelib.access.admission import UNAUTHORIZED_AFTER_S, Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable, to_item
 from infra.local.emulated_aws import client, create_platform, emulated_aws
 from infra.operator.key_admin import KeyStore
+from tests.support.problems import raises_problem
 from tests.support.records import make_key_record
 
 PROCESSES = 4
@@ -101,7 +103,7 @@ def test_401_latencies_are_indistinguishable(dynamodb, table, store):
     for _ in range(60):
         for name, presented in kinds.items():
             began = time.perf_counter()
-            with pytest.raises(UnauthorizedError):
+            with raises_problem(problems.UNAUTHORIZED):
                 admission.identify(presented)
             took[name].append(time.perf_counter() - began)
     assert min(min(times) for times in took.values()) >= UNAUTHORIZED_AFTER_S
@@ -119,9 +121,9 @@ def test_key_table_outage_rejects_all_requests(tmp_path):
         admission = Admission(KeyTable(dynamodb, name=table))
         admission.admit(admission.identify([str(key)]))
         dynamodb.delete_table(TableName=table)
-        with pytest.raises(AdmissionUnavailableError):  # known
+        with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # known
             admission.admit(admission.identify([str(key)]))
-        with pytest.raises(AdmissionUnavailableError):
+        with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):
             admission.identify([str(new_key())])
-    with pytest.raises(AdmissionUnavailableError):  # not even a server
+    with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # not even a server
         admission.admit(admission.identify([str(key)]))

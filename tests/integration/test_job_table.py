@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.jobs.job_table import TOMBSTONE_S, TTL_ATTRIBUTE, JobRecord, JobTable, JobTableError, from_item, to_item
-from chalicelib.jobs.pending_jobs import TooManyWaitingError, WaitingJobs
+from chalicelib.jobs.pending_jobs import WaitingJobs
+from chalicelib.problems import ProblemError
 from infra.local.emulated_aws import client, create_platform
 from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
+from tests.support.problems import raises_problem
 
 NOW_S = 1_794_000_000
 PLAN = replace(PLANS["free"], waiting_jobs=3)
@@ -235,7 +238,7 @@ def full(waiting, key_id, **changes):
 
 def test_pending_jobs_up_to_plan_limit_are_accepted(waiting, key_id):
     full(waiting, key_id)
-    with pytest.raises(TooManyWaitingError):
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         add(waiting, "one more", key_id=key_id)
     add(waiting, "one", key_id=f"other than {key_id}")
 
@@ -253,7 +256,7 @@ def test_removing_pending_job_is_idempotent(waiting, key_id):
     for _ in range(2):
         waiting.remove("0", key_id=key_id, until=NOW_S + 60)
     add(waiting, "one more", key_id=key_id)
-    with pytest.raises(TooManyWaitingError):
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         add(waiting, "two more", key_id=key_id)
 
 
@@ -261,10 +264,10 @@ def test_expired_entry_frees_slot(waiting, key_id):
     add(waiting, "over", key_id=key_id, until=NOW_S + 10)
     for n in range(PLAN.waiting_jobs - 1):
         add(waiting, f"{n}", key_id=key_id)
-    with pytest.raises(TooManyWaitingError):
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         add(waiting, "early", key_id=key_id, now_s=NOW_S + 9)
     add(waiting, "later", key_id=key_id, now_s=NOW_S + 10)
-    with pytest.raises(TooManyWaitingError):
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         add(waiting, "one more", key_id=key_id, now_s=NOW_S + 10)
 
 
@@ -278,7 +281,7 @@ def test_concurrent_adds_respect_plan_limit(waiting, key_id):
     def try_(n):
         try:
             add(waiting, f"{n}", key_id=key_id)
-        except TooManyWaitingError:
+        except ProblemError:
             return False
         return True
 

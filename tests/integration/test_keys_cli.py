@@ -11,10 +11,12 @@ import uuid
 import pytest
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access import api_keys
-from chalicelib.access.admission import Admission, KeyRefusedError, UnauthorizedError
+from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable, to_item
 from infra.local.emulated_aws import client, create_platform
+from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
 
@@ -102,7 +104,7 @@ def test_rotate_signing_secret_changes_only_signing_secret(created, call, told, 
 def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
     admit(created["api_key"])
     assert told("revoke", created["key_id"])["status"] == "revoked"
-    with pytest.raises(KeyRefusedError):
+    with raises_problem(problems.KEY_REVOKED):
         admit(created["api_key"])
 
 
@@ -117,7 +119,7 @@ def test_rotated_key_has_grace_period(created, told, admit):
 def test_rotation_without_grace_rejects_old_secret(created, told, admit):
     admit(created["api_key"])
     rotated = told("rotate", created["key_id"], "--grace", "0s")
-    with pytest.raises(UnauthorizedError):
+    with raises_problem(problems.UNAUTHORIZED):
         admit(created["api_key"])
     admit(rotated["api_key"])
 
@@ -132,7 +134,7 @@ def test_set_plan_preserves_usage(created, told, admit):
 def test_key_expires(told, admit):
     expired = told("create", "--plan", "free", "--owner", "x", "--expires-in", "0s")
     assert expired["expires"]
-    with pytest.raises(KeyRefusedError):
+    with raises_problem(problems.KEY_EXPIRED):
         admit(expired["api_key"])
 
 

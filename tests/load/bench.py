@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 import boto3
 import docker
 
-from chalicelib.access.admission import Admission, LimitedError
+from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
 from chalicelib.contract import Job, decode_reply, encode
+from chalicelib.problems import ProblemError
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
 from executor_host.pool import Pool
@@ -198,7 +199,7 @@ def admission_latency(environment):
     admission = Admission(KeyTable(dynamodb, name=environment["KEYS_TABLE"]), clock=lambda: now_s[0])
 
     def refused(_):
-        with contextlib.suppress(LimitedError):
+        with contextlib.suppress(ProblemError):
             admission.admit(admission.identify([str(key)]))
 
     def admitted(_):

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from botocore.config import Config
 from msgspec.structs import replace
 
-from chalicelib.access.admission import Admission, LimitedError
+from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
 from chalicelib.access.plans import PLANS
+from chalicelib.problems import ProblemError
 from infra.local.emulated_aws import client
 
 THREADS = 32
@@ -39,7 +40,7 @@ def main(table):
         for _ in range(tries):
             try:
                 admission.admit(admission.identify([key]))
-            except LimitedError:
+            except ProblemError:
                 continue
             count += 1
         return count

@@ -8,104 +8,26 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from http import HTTPStatus
 from typing import Final, Protocol
 
 from msgspec import Struct
 
+from chalicelib import problems
 from chalicelib.access import api_keys, rate_limits
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus
 from chalicelib.access.key_cache import KnownKeys
 from chalicelib.access.key_table import ChangedError, KeyTableError
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.access.rate_limits import Standing
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib.problems import ProblemError
 
 log = logging.getLogger(__name__)
 
 # A wrong guess teaches what is right, and the rate and the month can each turn once meanwhile: three writes.
 # The others are for an operator who changes the key at that moment.
 MAX_WRITES: Final = 5
-RETRY_AFTER_S: Final = 2  # DynamoDB outages are short
 MAX_CREDENTIAL_CHARS: Final = 256  # of what is looked at; a key has 48
 UNAUTHORIZED_AFTER_S: Final = 0.025  # above what a read takes: to find an item takes longer than to find none
-
-
-class UnauthorizedError(ProblemError):
-    """No key, or none that opens anything; which of it is not told."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "unauthorized",
-                title="Unauthorized",
-                status=HTTPStatus.UNAUTHORIZED,
-                detail="Send one valid key, in X-Api-Key or in Authorization as Bearer.",
-            ),
-            headers={"WWW-Authenticate": 'Bearer realm="python-exec"'},
-        )
-
-
-class Refusal(StrEnum):
-    """What is wrong with a key that is right; the end of its problem's type."""
-
-    REVOKED = "key-revoked"
-    EXPIRED = "key-expired"
-
-
-class KeyRefusedError(ProblemError):
-    """The key is right, but its time is over."""
-
-    def __init__(self, refusal: Refusal, detail: str, *, headers: Mapping[str, str]) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + refusal,
-                title="Key refused",
-                status=HTTPStatus.FORBIDDEN,
-                detail=detail,
-            ),
-            headers=dict(headers),
-        )
-
-
-class LimitedError(ProblemError):
-    """Rate or quota are used up. Retry-After is true, unless others use the same key meanwhile."""
-
-    def __init__(self, standing: Standing, *, runs: int = 1) -> None:
-        plan, wait_s = standing.plan, standing.retry_after_s(runs=runs)
-        if standing.month_left >= runs:
-            slug, detail = (
-                "rate-limited",
-                f"The limit of the plan {plan.name} is {plan.requests_per_second} a second, {plan.burst} at once",
-            )
-        else:
-            slug, detail = "quota-exceeded", f"The limit of the plan {plan.name} is {plan.runs_per_month} runs a month"
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + slug,
-                title="Too many requests",
-                status=HTTPStatus.TOO_MANY_REQUESTS,
-                detail=f"{detail}. Wait {wait_s} s.",
-                plan=plan.name,
-            ),
-            headers={**standing.headers(), "Retry-After": str(wait_s)},
-        )
-
-
-class AdmissionUnavailableError(ProblemError):
-    """Keys cannot be checked now, so nobody passes."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "authentication-unavailable",
-                title="Temporarily unavailable",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                detail="Keys cannot be checked at the moment. Send the request again.",
-            ),
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
 
 
 class Table(Protocol):
@@ -181,8 +103,8 @@ class Admission:
     def identify(self, credentials: Sequence[str], *, fresh: bool = False) -> Caller:
         """Who holds the one key in `credentials`, whatever may be said against it otherwise.
 
-        Costs a read unless the key is known; `fresh` always costs it. Raises UnauthorizedError, whatever is
-        wrong after one read and the same time, or AdmissionUnavailableError.
+        Costs a read unless the key is known; `fresh` always costs it. Raises ProblemError, whatever is
+        wrong after one read and the same time, or ProblemError.
         """
         began = time.monotonic()
         presented = self._parse(credentials)
@@ -195,48 +117,48 @@ class Admission:
             found = self._table.read(presented.key_id)
         except KeyTableError as error:
             log.exception("key_read_failed")
-            raise AdmissionUnavailableError from error
+            raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
         record = found or self._decoy
         if not record.opening_secret(sha256, now_s=now_us / rate_limits.SECOND_US):
             self._sleep(max(0.0, began + UNAUTHORIZED_AFTER_S - time.monotonic()))
-            raise UnauthorizedError
+            raise ProblemError(problems.UNAUTHORIZED)
         self._known.remember(record)
         return self._caller(record, sha256, now_us)
 
     def admit(self, caller: Caller, *, runs: int = 1) -> Caller:
         """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
 
-        Costs one write, none if the refusal is known. Raises KeyRefusedError, LimitedError,
-        AdmissionUnavailableError, or UnauthorizedError if the secret was replaced since it was identified.
+        Costs one write, none if the refusal is known. Raises ProblemError, ProblemError,
+        ProblemError, or ProblemError if the secret was replaced since it was identified.
         """
         record, now_us = caller.record, self._now_us()
         for _ in range(MAX_WRITES):
             opened_by = record.opening_secret(caller.sha256, now_s=now_us / rate_limits.SECOND_US)
             if opened_by is None:
-                raise UnauthorizedError
+                raise ProblemError(problems.UNAUTHORIZED)
             standing = rate_limits.standing(record, self._plans[record.plan], now_us=now_us)
             _require_usable(record, standing)
             if standing.retry_after_s(runs=runs):
-                raise LimitedError(standing, runs=runs)
+                raise _limited(standing, runs=runs)
             try:
                 record = self._table.spend(record, standing.plan, opened_by=opened_by, now_us=now_us, runs=runs)
             except ChangedError as changed:
                 if changed.record is None:
                     self._known.forget(record.key_id)
-                    raise UnauthorizedError from changed
+                    raise ProblemError(problems.UNAUTHORIZED) from changed
                 record = changed.record
                 self._known.remember(record)
             except KeyTableError as error:
                 log.exception("key_write_failed")
-                raise AdmissionUnavailableError from error
+                raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
             else:
                 self._known.remember(record)
                 return self._caller(record, caller.sha256, now_us)
         log.error("key_update_conflict")
-        raise AdmissionUnavailableError
+        raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE)
 
     def usage(self, caller: Caller) -> Usage:
-        """What the caller may do and has left. Raises KeyRefusedError."""
+        """What the caller may do and has left. Raises ProblemError."""
         require_usable(caller)
         plan, standing = caller.plan, caller.standing
         return Usage(
@@ -277,16 +199,29 @@ def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[
 
 
 def require_usable(caller: Caller) -> None:
-    """Raises KeyRefusedError."""
+    """Raises ProblemError."""
     _require_usable(caller.record, caller.standing)
 
 
 def _require_usable(record: KeyRecord, standing: Standing) -> None:
     if record.status is not KeyStatus.ACTIVE:
-        raise KeyRefusedError(Refusal.REVOKED, "This key was revoked.", headers=standing.headers())
+        raise ProblemError(problems.KEY_REVOKED, headers=standing.headers())
     if record.expires_at is not None and record.expires_at <= standing.now_us // rate_limits.SECOND_US:
         detail = f"This key expired at {_iso(record.expires_at)}."
-        raise KeyRefusedError(Refusal.EXPIRED, detail, headers=standing.headers())
+        raise ProblemError(problems.KEY_EXPIRED, detail=detail, headers=standing.headers())
+
+
+def _limited(standing: Standing, *, runs: int) -> ProblemError:
+    """Return the 429 for a used-up rate or quota. Its Retry-After holds unless another client uses the key."""
+    plan, wait_s = standing.plan, standing.retry_after_s(runs=runs)
+    if standing.month_left >= runs:
+        problem_type = problems.RATE_LIMITED
+        detail = f"Plan {plan.name} allows {plan.requests_per_second} requests per second (burst {plan.burst})."
+    else:
+        problem_type = problems.QUOTA_EXCEEDED
+        detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month."
+    headers = {**standing.headers(), "Retry-After": str(wait_s)}
+    return ProblemError(problem_type, detail=f"{detail} Retry in {wait_s} s.", headers=headers, plan=plan.name)
 
 
 def _iso(at: int) -> str:

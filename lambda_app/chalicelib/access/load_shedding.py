@@ -4,34 +4,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib import problems
+from chalicelib.problems import ProblemError
 
 log = logging.getLogger(__name__)
 
 WAITING: Final = "ApproximateNumberOfMessages"  # those that no host has taken yet
 READ_EVERY_S: Final = 3.0  # the number itself is about that old
-RETRY_AFTER_S: Final = 5  # it has been read anew by then
 FILLING: Final = 0.25  # of the limit; below it nobody holds up anybody (docs/decisions/012)
-
-
-class OverloadedError(ProblemError):
-    """The job would expire in the queue. It was not accepted and cost nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "overloaded",
-                title="Overloaded",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                detail="Too many jobs are waiting. This one was not accepted and does not count; send it again later.",
-            ),
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
 
 
 class QueueMeter(Protocol):
@@ -66,7 +50,7 @@ class Overload:
             finally:
                 self._reading.release()
         if self._depth > self._max_depth:
-            raise OverloadedError
+            raise ProblemError(problems.OVERLOADED)
         return self._depth > self._max_depth * FILLING
 
     def _read(self) -> None:

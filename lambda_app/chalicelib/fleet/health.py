@@ -1,37 +1,21 @@
 """How the fleet does, for an operator: what waits in the queue, and which hosts are there."""
 
 import logging
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib import problems
 from chalicelib.access.load_shedding import WAITING, QueueMeter
 from chalicelib.contract import HostReport
 from chalicelib.fleet.host_registry import HostsError
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib.problems import ProblemError
 
 log = logging.getLogger(__name__)
 
 UP: Final = {"status": "ok"}  # all that is told to everybody
 OPERATOR_PLAN: Final = "internal"
-RETRY_AFTER_S: Final = 5
 RUNNING: Final = "ApproximateNumberOfMessagesNotVisible"
-
-
-class HealthUnknownError(ProblemError):
-    """The API is up, but queue or table do not answer."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "health-check-failed",
-                title="Health unknown",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                detail="The API is up, but its queue or its table does not answer.",
-            ),
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
 
 
 class Hosts(Protocol):
@@ -56,7 +40,7 @@ class Health:
             hosts = self._hosts.seen()
         except (BotoCoreError, ClientError, HostsError) as error:
             log.exception("health_check_failed")
-            raise HealthUnknownError from error
+            raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
         counted = answer["Attributes"]
         return {
             "status": UP["status"] if hosts else "no_hosts",

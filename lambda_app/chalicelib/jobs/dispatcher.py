@@ -3,35 +3,19 @@
 import logging
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib import problems
 from chalicelib.contract import Job, Reply, encode
 from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueueError
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib.problems import ProblemError
 from chalicelib.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
 REPLY_GRACE_S: Final = 2.0  # a reply that was sent in time is still on its way at reply_by
-RETRY_AFTER_S: Final = 2  # SQS outages are short
-
-
-class QueueUnavailableError(ProblemError):
-    """The job could not be sent. It was not accepted and may be sent again."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "job-queue-unavailable",
-                title="Temporarily unavailable",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                detail="The job was not accepted. Send it again.",
-            ),
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
 
 
 class Sender(Protocol):
@@ -61,7 +45,7 @@ class Dispatcher:
             return self._replies.url()
         except ReplyQueueError as error:
             log.exception("reply_queue_failed")
-            raise QueueUnavailableError from error
+            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
 
     def run(self, job: Job, *, key_id: str, if_late: Callable[[], object]) -> Reply | None:
         """What comes of a job, None if nothing came by its `reply_by`.
@@ -92,4 +76,4 @@ class Dispatcher:
             self._sqs.send_message(QueueUrl=self._job_queue_url, MessageBody=encode(job), MessageGroupId=key_id)
         except (BotoCoreError, ClientError) as error:
             log.exception("job_send_failed")
-            raise QueueUnavailableError from error
+            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Reply, encode
-from chalicelib.job_problems import JobGoneError, JobsUnavailableError, UnknownJobError
 from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
+from chalicelib.problems import ProblemError
 from chalicelib.webhooks.delivery import WebhookQueueError
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Results:
                 record = self._known(self.settle(lost), key_id)
         except (JobTableError, WebhookQueueError) as error:
             log.exception("job_table_error")
-            raise JobsUnavailableError from error
+            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record
 
     def forget(self, job_id: str, *, key_id: str) -> None:
@@ -84,9 +85,9 @@ class Results:
             record = self._table.forget(job_id, key_id=key_id)
         except JobTableError as error:
             log.exception("job_table_error")
-            raise JobsUnavailableError from error
+            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if record is None or record.key_id != key_id or not record.is_asked_for:
-            raise UnknownJobError
+            raise ProblemError(problems.JOB_NOT_FOUND)
 
     def settle(self, reply: Reply, *, key_id: str | None = None) -> JobRecord | None:
         """Stores a reply unless its job has one: the job as it is then.
@@ -120,9 +121,9 @@ class Results:
 
     def _known(self, record: JobRecord | None, key_id: str) -> JobRecord:
         if record is None or record.key_id != key_id or not record.is_asked_for:
-            raise UnknownJobError
+            raise ProblemError(problems.JOB_NOT_FOUND)
         if record.forgotten or self._clock() >= record.kept_until:
-            raise JobGoneError
+            raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
         return record
 
 

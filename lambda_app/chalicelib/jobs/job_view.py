@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
+from chalicelib import problems
 from chalicelib.contract import ContractError, Failure, Reply, Result, decode_reply
-from chalicelib.job_problems import JobFailedError
 from chalicelib.jobs.job_table import JobRecord
 
 PENDING: Final = "pending"  # `status` of a job that is queued or running
@@ -52,5 +52,5 @@ def reply_of(record: JobRecord) -> Reply:
 
 def _of_reply(reply: Reply) -> dict[str, Any]:
     if isinstance(reply, Failure):
-        return {"id": reply.id, "status": FAILED, "problem": JobFailedError(reply.id, reply.reason).problem}
+        return {"id": reply.id, "status": FAILED, "problem": problems.job_failed(reply.id, reply.reason).problem}
     return of_result(reply)

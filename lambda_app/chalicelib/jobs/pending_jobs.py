@@ -4,33 +4,16 @@ A set of entries in the jobs table, one item a key. To remove an entry twice is 
 each carries the time when it ends by itself, should its job vanish.
 """
 
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib import problems
 from chalicelib.access.plans import Plan
 from chalicelib.jobs.job_table import PARTITION_KEY, JobTableError
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib.problems import ProblemError
 
 ATTEMPTS: Final = 3  # each but the first after others ended by themselves
-RETRY_AFTER_S: Final = 5
-
-
-class TooManyWaitingError(ProblemError):
-    """The key has as many asynchronous jobs without a result as its plan allows. This one was not accepted."""
-
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "too-many-pending-jobs",
-                title="Too many waiting jobs",
-                status=HTTPStatus.TOO_MANY_REQUESTS,
-                detail=f"{plan.waiting_jobs} jobs wait for their results, as many as the plan {plan.name} allows.",
-                plan=plan.name,
-            ),
-            headers={"Retry-After": str(RETRY_AFTER_S)},
-        )
 
 
 class DynamoDb(Protocol):
@@ -65,9 +48,9 @@ class WaitingJobs:
                 waiting = error.response.get("Item", {}).get("waiting", {}).get("SS", [])
                 over = [entry for entry in waiting if _until(entry) <= now_s]
                 if not over:
-                    raise TooManyWaitingError(plan) from error
+                    raise _too_many(plan) from error
                 self._remove(key_id, over)
-        raise TooManyWaitingError(plan)
+        raise _too_many(plan)
 
     def remove(self, job_id: str, *, key_id: str, until: int) -> None:
         """Counts a job no more; `until` as it was added."""
@@ -99,3 +82,8 @@ def _entry(job_id: str, until: int) -> str:
 
 def _until(entry: str) -> int:
     return int(entry.partition(":")[0])
+
+
+def _too_many(plan: Plan) -> ProblemError:
+    detail = f"You have {plan.waiting_jobs} pending jobs, the maximum for plan {plan.name}."
+    return ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name)

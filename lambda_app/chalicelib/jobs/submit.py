@@ -13,14 +13,9 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access.plans import Plan
 from chalicelib.contract import Job, Reply
-from chalicelib.job_problems import (
-    IdempotencyKeyReusedError,
-    JobGoneError,
-    JobsUnavailableError,
-    NoReplyError,
-)
 from chalicelib.jobs.job_results import waits_until
 from chalicelib.jobs.job_table import JobRecord, JobTableError
 from chalicelib.jobs.submission import Order, idempotent_id, job_of, record_of
@@ -122,9 +117,9 @@ class Jobs:
             answer = submit(order, admit)
         except JobTableError as error:
             log.exception("job_table_error")
-            raise JobsUnavailableError from error
+            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if isinstance(answer, JobRecord) and answer.forgotten:
-            raise JobGoneError
+            raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
         return answer
 
     def _submit_anew(self, order: Order, admit: Admit) -> Reply | JobRecord:
@@ -138,7 +133,7 @@ class Jobs:
         record = self._table.claim(mine, now_s=int(self._clock()))
         if record.nonce != mine.nonce:
             if record.fingerprint != mine.fingerprint:
-                raise IdempotencyKeyReusedError
+                raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED)
             admit(runs=0)
             return self._again(order, record)
         try:
@@ -169,7 +164,7 @@ class Jobs:
             self._sleep(READ_EVERY_S)
             found = self._table.read(record.job_id)
             if found is None:  # the first request was refused
-                raise JobsUnavailableError
+                raise ProblemError(problems.JOB_STORE_UNAVAILABLE)
             record = found
         return record
 
@@ -192,9 +187,10 @@ class Jobs:
             if is_again:
                 self._count(order, record)
             return self._begin(order, record, is_stored=True)
-        except NoReplyError:
-            raise
-        except ProblemError:  # it was not sent; it is paid for, so its sender need only ask again
+        except ProblemError as error:
+            if error.problem.type == problems.RESULT_TIMEOUT.uri:
+                raise
+            # it was not sent; it is paid for, so its sender need only ask again
             self._table.replace(record, replace(record, retry_at=NOT_SENT))
             raise
 
@@ -211,7 +207,7 @@ class Jobs:
             )
         except JobTableError as error:
             log.exception("job_table_error")
-            raise NoReplyError(record.job_id) from error
+            raise ProblemError(problems.RESULT_TIMEOUT, job_id=record.job_id) from error
         except Exception:
             self._uncount(record)
             raise

@@ -17,31 +17,17 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Meta, Struct
 
+from chalicelib import problems
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.api.run_request import RunRequest
 from chalicelib.jobs.job_table import JobRecord, WebhookState
-from chalicelib.problems import TYPE_PREFIX, Problem, ProblemError
+from chalicelib.problems import ProblemError
 from chalicelib.webhooks.client import CallbackError
 
 log = logging.getLogger(__name__)
 
 BACKOFF_S: Final = (5, 30, 120, 600, 900)  # before the second attempt and each further one; SQS delays 900 at most
 USER_AGENT: Final = "python-exec-webhooks/1"
-
-
-class NoSigningSecretError(ProblemError):
-    """The key is older than webhooks, so that its receiver could not tell our requests from others."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Problem(
-                type=TYPE_PREFIX + "no-signing-secret",
-                title="No signing secret",
-                status=HTTPStatus.FORBIDDEN,
-                detail="The key has no signing secret. Have the operator make one, or leave callback_url out.",
-                field="callback_url",
-            )
-        )
 
 
 class WebhookQueueError(Exception):
@@ -213,4 +199,4 @@ def signature(secret: str, timestamp: int, body: bytes) -> str:
 def require_signing_secret(wanted: RunRequest, record: KeyRecord) -> None:
     """Raises NoSigningSecretError for a callback_url of a key that has none."""
     if wanted.callback_url is not None and not record.signing_secret:
-        raise NoSigningSecretError
+        raise ProblemError(problems.NO_SIGNING_SECRET)

@@ -5,12 +5,13 @@ from collections import Counter, defaultdict
 
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.access.key_table import ChangedError, KeyTableError
 from chalicelib.fleet.host_registry import HostsError
 from chalicelib.jobs.job_table import JobTableError
-from chalicelib.jobs.pending_jobs import TooManyWaitingError
+from chalicelib.problems import ProblemError
 
 
 class FakeKeyTable:
@@ -143,7 +144,7 @@ class FakeWaitingJobs:
                 for entry in [entry for entry in entries if entry[1] <= now_s]:
                     del entries[entry]
                 if len(entries) >= plan.waiting_jobs:
-                    raise TooManyWaitingError(plan)
+                    raise ProblemError(problems.TOO_MANY_PENDING_JOBS)
             entries[job_id, until] = True
 
     def remove(self, job_id, *, key_id, until):

@@ -5,21 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access import rate_limits
-from chalicelib.access.admission import (
-    MAX_WRITES,
-    UNAUTHORIZED_AFTER_S,
-    Admission,
-    AdmissionUnavailableError,
-    KeyRefusedError,
-    LimitedError,
-    UnauthorizedError,
-    credentials,
-)
+from chalicelib.access.admission import MAX_WRITES, UNAUTHORIZED_AFTER_S, Admission, credentials
 from chalicelib.access.api_keys import KeyStatus, new_key
 from chalicelib.access.key_cache import KNOWN_S, MAX_KNOWN, KnownKeys
 from chalicelib.access.plans import PLANS
+from chalicelib.problems import ProblemError
 from tests.support.fakes.tables import FakeKeyTable
+from tests.support.problems import raises_problem
 from tests.support.records import make_key_record
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
@@ -65,7 +59,7 @@ def admitted(admission, tries, key=KEY):
     for _ in range(tries):
         try:
             admit(admission, str(key))
-        except LimitedError:
+        except ProblemError:
             continue
         count += 1
     return count
@@ -139,7 +133,7 @@ def test_request_succeeds_after_retry_after(admission, table, clock, used_up):
         table.change(KEY.key_id, runs=60, month=202611)
     admitted(admission, 11)
     clock.now += 0.01
-    with pytest.raises(LimitedError) as caught:
+    with raises_problem(problems.RATE_LIMITED if used_up == "rate" else problems.QUOTA_EXCEEDED) as caught:
         admit(admission)
     clock.now += int(caught.value.headers["Retry-After"])
     admit(admission)
@@ -147,7 +141,7 @@ def test_request_succeeds_after_retry_after(admission, table, clock, used_up):
 
 def test_retry_after_is_minimal(admission, table, clock):
     table.change(KEY.key_id, tat_us=(NOVEMBER_S + 100) * rate_limits.SECOND_US)
-    with pytest.raises(LimitedError) as caught:
+    with raises_problem(problems.RATE_LIMITED) as caught:
         admit(admission)
     clock.now += int(caught.value.headers["Retry-After"]) - 1
     assert admitted(admission, 1) == 0
@@ -156,7 +150,7 @@ def test_retry_after_is_minimal(admission, table, clock):
 def test_revoked_key_is_refused_at_the_next_request(admission, table):
     admit(admission)
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
-    with pytest.raises(KeyRefusedError) as caught:
+    with raises_problem(problems.KEY_REVOKED) as caught:
         admit(admission)
     assert (caught.value.problem.status, caught.value.problem.type.rpartition(":")[2]) == (403, "key-revoked")
     assert table.records[KEY.key_id].runs == 1
@@ -165,7 +159,7 @@ def test_revoked_key_is_refused_at_the_next_request(admission, table):
 def test_revoked_key_rejection_is_cached(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     for _ in range(5):
-        with pytest.raises(KeyRefusedError):
+        with raises_problem(problems.KEY_REVOKED):
             admit(admission)
     assert table.calls == {"read": 1}
 
@@ -173,7 +167,7 @@ def test_revoked_key_rejection_is_cached(admission, table):
 def test_deleted_key_is_rejected_on_next_request(admission, table):
     admit(admission)
     del table.records[KEY.key_id]
-    with pytest.raises(UnauthorizedError):
+    with raises_problem(problems.UNAUTHORIZED):
         admit(admission)
 
 
@@ -182,7 +176,7 @@ def test_key_expires_at_exact_second(admission, table, clock):
     clock.now += 9.9
     admit(admission)
     clock.now += 0.1
-    with pytest.raises(KeyRefusedError) as caught:
+    with raises_problem(problems.KEY_EXPIRED) as caught:
         admit(admission)
     assert caught.value.problem.type.rpartition(":")[2] == "key-expired"
     assert caught.value.problem.detail == "This key expired at 2026-11-06T21:20:10Z."
@@ -191,7 +185,7 @@ def test_key_expires_at_exact_second(admission, table, clock):
 def test_expiry_added_after_caching_is_enforced(admission, table, clock):
     admit(admission)
     table.change(KEY.key_id, expires_at=NOVEMBER_S - 1)
-    with pytest.raises(KeyRefusedError):
+    with raises_problem(problems.KEY_EXPIRED):
         admit(admission)
 
 
@@ -234,7 +228,7 @@ def test_both_secrets_work_during_rotation_grace_period(admission, table, clock,
     clock.now += 59.9
     admit(admission, str(KEY))
     clock.now += 0.1
-    with pytest.raises(UnauthorizedError):
+    with raises_problem(problems.UNAUTHORIZED):
         admit(admission, str(KEY))
     admit(admission, str(new))
 
@@ -242,7 +236,7 @@ def test_both_secrets_work_during_rotation_grace_period(admission, table, clock,
 def test_rotation_without_grace_rejects_old_secret_immediately(admission, table, clock):
     admit(admission)
     rotate(table, until=clock.now)
-    with pytest.raises(UnauthorizedError):
+    with raises_problem(problems.UNAUTHORIZED):
         admit(admission)
     assert table.records[KEY.key_id].runs == 1
 
@@ -264,10 +258,11 @@ def test_every_401_costs_one_read_and_is_identical(admission, table, presented, 
     if known:
         admit(admission)
     table.calls.clear()
-    with pytest.raises(UnauthorizedError) as caught:
+    with raises_problem(problems.UNAUTHORIZED) as caught:
         admission.identify(presented)
     assert table.calls == {"read": 1}
-    assert (caught.value.problem, caught.value.headers) == (UnauthorizedError().problem, UnauthorizedError().headers)
+    expected = ProblemError(problems.UNAUTHORIZED)
+    assert (caught.value.problem, caught.value.headers) == (expected.problem, expected.headers)
 
 
 def test_every_401_does_the_same_work(admission):
@@ -276,7 +271,7 @@ def test_every_401_does_the_same_work(admission):
     for _ in range(400):
         for name, times in took.items():
             began = time.perf_counter()
-            with pytest.raises(UnauthorizedError):
+            with raises_problem(problems.UNAUTHORIZED):
                 admission.identify(KINDS[name])
             times.append(time.perf_counter() - began)
     medians = {name: statistics.median(times) for name, times in took.items()}
@@ -285,7 +280,7 @@ def test_every_401_does_the_same_work(admission):
 
 @pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
 def test_401_is_padded_to_minimum_latency(admission, sleeps, presented):
-    with pytest.raises(UnauthorizedError):
+    with raises_problem(problems.UNAUTHORIZED):
         admission.identify(presented)
     assert len(sleeps) == 1
     assert 0 < sleeps[0] < UNAUTHORIZED_AFTER_S
@@ -300,7 +295,7 @@ def test_table_failure_rejects_all_requests(admission, table):
     admit(admission)
     table.failing = True
     for presented in (str(KEY), str(new_key())):
-        with pytest.raises(AdmissionUnavailableError) as caught:
+        with raises_problem(problems.AUTHENTICATION_UNAVAILABLE) as caught:
             admit(admission, presented)
         assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
     table.failing = False
@@ -314,7 +309,7 @@ def test_persistent_update_conflict_returns_503(table, clock):
             return super().spend(seen, plan, **options)
 
     table = Restless(make_key_record(KEY))
-    with pytest.raises(AdmissionUnavailableError):
+    with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):
         admit(Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock))
     assert table.calls["spend"] == MAX_WRITES
 
@@ -354,7 +349,7 @@ def test_usage_is_available_when_rate_limited(admission, table):
 
 def test_usage_of_a_revoked_key_is_refused(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
-    with pytest.raises(KeyRefusedError):
+    with raises_problem(problems.KEY_REVOKED):
         admission.usage(admission.identify([str(KEY)], fresh=True))
 
 

@@ -3,8 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chalicelib.access.load_shedding import READ_EVERY_S, Overload, OverloadedError
+from chalicelib import problems
+from chalicelib.access.load_shedding import READ_EVERY_S, Overload
 from tests.support.fakes.sqs import client_error
+from tests.support.problems import raises_problem
 
 
 class Clock:
@@ -36,7 +38,7 @@ def test_queue_at_limit_accepts_requests(sqs, job_queue_url, overload):
 
 def test_queue_above_limit_returns_503_with_retry_after(sqs, job_queue_url, overload):
     send(sqs, job_queue_url, 3)
-    with pytest.raises(OverloadedError) as caught:
+    with raises_problem(problems.OVERLOADED) as caught:
         overload.check()
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "5"})
 
@@ -50,10 +52,10 @@ def test_queue_depth_is_cached_between_refreshes(sqs, overload, clock):
 
 def test_overload_clears_on_next_refresh(sqs, job_queue_url, overload, clock):
     send(sqs, job_queue_url, 3)
-    with pytest.raises(OverloadedError):
+    with raises_problem(problems.OVERLOADED):
         overload.check()
     sqs.queues[job_queue_url].messages.clear()
-    with pytest.raises(OverloadedError):
+    with raises_problem(problems.OVERLOADED):
         overload.check()
     clock.now += READ_EVERY_S
     overload.check()

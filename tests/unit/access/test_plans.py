@@ -1,9 +1,11 @@
 import pytest
 
+from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.api.run_request import NotInPlanError, RunRequest, require_in_plan
+from chalicelib.api.run_request import RunRequest, check_plan_limits
 from chalicelib.contract import DEFAULT_TIMEOUT_S, MAX_INPUT_BYTES, MAX_TIMEOUT_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH
+from tests.support.problems import raises_problem
 
 FREE = PLANS["free"]
 
@@ -21,20 +23,20 @@ def test_plan_limits_are_within_contract_bounds(plan):
 
 
 def test_request_at_plan_limit_is_accepted():
-    require_in_plan(RunRequest(code="1", timeout_s=FREE.max_timeout_s, input="x" * FREE.max_input_bytes), FREE)
+    check_plan_limits(RunRequest(code="1", timeout_s=FREE.max_timeout_s, input="x" * FREE.max_input_bytes), FREE)
 
 
 def test_timeout_above_plan_limit_reports_limit():
-    with pytest.raises(NotInPlanError) as caught:
-        require_in_plan(RunRequest(code="1", timeout_s=3.1), FREE)
+    with raises_problem(problems.PLAN_LIMIT_EXCEEDED) as caught:
+        check_plan_limits(RunRequest(code="1", timeout_s=3.1), FREE)
     problem = caught.value.problem
     assert (problem.status, problem.field, problem.plan, problem.limit_s) == (403, "timeout_s", "free", 3.0)
-    assert problem.detail == "timeout_s may be at most 3 in the plan free."
+    assert problem.detail == "timeout_s exceeds the limit of 3 s for plan free."
 
 
 def test_input_above_plan_limit_reports_limit_in_bytes():
-    with pytest.raises(NotInPlanError) as caught:
-        require_in_plan(RunRequest(code="1", input="ü" * 8193), FREE)
+    with raises_problem(problems.PLAN_LIMIT_EXCEEDED) as caught:
+        check_plan_limits(RunRequest(code="1", input="ü" * 8193), FREE)
     problem = caught.value.problem
     assert (problem.status, problem.field, problem.plan, problem.limit_bytes) == (403, "input", "free", 16384)
-    assert problem.detail == "input may have at most 16384 bytes in the plan free."
+    assert problem.detail == "input exceeds the limit of 16384 bytes for plan free."

@@ -21,8 +21,8 @@ from chalice.local import (
     create_local_server,
 )
 
-from chalicelib.job_problems import NoReplyError
-from chalicelib.jobs.dispatcher import QueueUnavailableError
+from chalicelib import problems
+from chalicelib.problems import ProblemError
 from tests.support.records import KEY
 
 LAMBDA_APP = Path(api.__file__).parent
@@ -107,13 +107,13 @@ def test_invalid_request_returns_problem_and_submits_nothing(connection, jobs, c
 
 
 def test_dispatch_error_is_a_problem_with_its_members(connection, jobs):
-    jobs.error = NoReplyError("1" * 32)
+    jobs.error = ProblemError(problems.RESULT_TIMEOUT, job_id="1" * 32)
     response, problem = exchange(connection, '{"code": "1"}')
     assert (response.status, problem["status"], problem["job_id"]) == (504, 504, "1" * 32)
 
 
 def test_dispatch_error_headers_are_sent(connection, jobs):
-    jobs.error = QueueUnavailableError()
+    jobs.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
     response, problem = exchange(connection, '{"code": "1"}')
     assert (response.status, problem["status"], response.headers["Retry-After"]) == (503, 503, "2")
 
@@ -206,10 +206,10 @@ def test_problem_log_line_names_type_and_rule_without_input(connection, log_line
     exchange(connection, '{"code": "1", "secret": 1}')
     (text,) = log_lines
     line = json.loads(text)
-    assert (line["status"], line["problem"], line["rule"]) == (
+    assert (line["status"], line["problem"], line["code"]) == (
         400,
         "urn:python-exec:problem:invalid-request",
-        "known",
+        "unknown_field",
     )
     assert "secret" not in text
 

@@ -48,75 +48,75 @@ def test_valid_body_is_parsed(body, expected):
     assert parse(body) == expected
 
 
-BAD = {  # body: field, rule
-    "callback_url_type": ({"code": "1", "callback_url": 1}, "callback_url", "type"),
-    "callback_url_http": ({"code": "1", "callback_url": "http://receiver.example"}, "callback_url", "url"),
-    "callback_url_empty": ({"code": "1", "callback_url": ""}, "callback_url", "url"),
-    "callback_url_private": ({"code": "1", "callback_url": "https://10.0.0.1"}, "callback_url", "url"),
-    "empty": (b"", None, "json"),
-    "space": (b" ", None, "json"),
-    "text": (b"print(1)", None, "json"),
-    "cut": (b'{"code":"1"', None, "json"),
-    "trailing": (b'{"code":"1"}{}', None, "json"),
-    "trailing_comma": (b'{"code":"1",}', None, "json"),
-    "single_quotes": (b"{'code':'1'}", None, "json"),
-    "raw_newline": (b'{"code":"a\nb"}', None, "json"),
-    "raw_nul": (b'{"code":"a\x00b"}', None, "json"),
-    "bom": (b'\xef\xbb\xbf{"code":"1"}', None, "json"),
-    "nan": (b'{"code":"1","timeout_s":NaN}', None, "json"),
-    "infinity": (b'{"code":"1","timeout_s":-Infinity}', None, "json"),
-    "digits": (b'{"code":"1","timeout_s":' + b"9" * 5000 + b"}", None, "json"),
-    "deep_arrays": (b"[" * MAX_BODY_BYTES, None, "json"),
-    "deep_objects": (b'{"a":' * 100_000, None, "json"),
-    "deep_field": (b'{"code":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "json"),
-    "latin1": (b'{"code":"\xfc"}', None, "utf8"),
-    "utf16": ('{"code":"1"}'.encode("utf-16"), None, "utf8"),
-    "utf8_surrogate": (b'{"code":"\xed\xa0\x80"}', None, "utf8"),
-    "null": (b"null", None, "object"),
-    "array": ([{"code": "1"}], None, "object"),
-    "string": ("1", None, "object"),
-    "number": (1, None, "object"),
-    "duplicate": (b'{"code":"1","code":"2"}', "code", "unique"),
-    "nested_duplicate": (b'{"code":{"a":1,"a":2}}', "a", "unique"),
-    "unknown": ({"code": "1", "stdin": ""}, "stdin", "known"),
-    "unknown_case": ({"Code": "1"}, "Code", "known"),
-    "unknown_null": ({"code": "1", "stdin": None}, "stdin", "known"),
-    "unknown_empty": ({"code": "1", "": 1}, "", "known"),
-    "unknown_long": ({"code": "1", "x" * 100_000: 1}, "x" * 64, "known"),
-    "unknown_surrogate": (b'{"code":"1","\\ud800":1}', "\\ud800", "known"),
-    "code_missing": ({}, "code", "required"),
-    "code_null": ({"code": None}, "code", "required"),
-    "code_empty": ({"code": ""}, "code", "not_empty"),
-    "code_number": ({"code": 5}, "code", "type"),
-    "code_bool": ({"code": True}, "code", "type"),
-    "code_array": ({"code": ["1"]}, "code", "type"),
-    "code_object": ({"code": {}}, "code", "type"),
-    "code_high_surrogate": (b'{"code":"\\ud800"}', "code", "unicode"),
-    "code_low_surrogate": (b'{"code":"\\udc00"}', "code", "unicode"),
-    "code_swapped_surrogates": (b'{"code":"\\udc00\\ud800"}', "code", "unicode"),
-    "code_nul": ({"code": "a\0b"}, "code", "no_nul"),
-    "input_number": ({"code": "1", "input": 5}, "input", "type"),
-    "input_false": ({"code": "1", "input": False}, "input", "type"),
-    "input_array": ({"code": "1", "input": []}, "input", "type"),
-    "input_surrogate": (b'{"code":"1","input":"\\udfff"}', "input", "unicode"),
-    "input_nul": ({"code": "1", "input": "\0"}, "input", "no_nul"),
-    "timeout_text": ({"code": "1", "timeout_s": "3"}, "timeout_s", "type"),
-    "timeout_bool": ({"code": "1", "timeout_s": True}, "timeout_s", "type"),
-    "timeout_array": ({"code": "1", "timeout_s": [3]}, "timeout_s", "type"),
-    "timeout_zero": ({"code": "1", "timeout_s": 0}, "timeout_s", "range"),
-    "timeout_negative": ({"code": "1", "timeout_s": -1}, "timeout_s", "range"),
-    "timeout_low": ({"code": "1", "timeout_s": 0.0999}, "timeout_s", "range"),
-    "timeout_high": ({"code": "1", "timeout_s": 10.0001}, "timeout_s", "range"),
-    "timeout_overflow": (b'{"code":"1","timeout_s":1e999}', "timeout_s", "range"),
-    "timeout_huge_integer": (b'{"code":"1","timeout_s":1' + b"0" * 4000 + b"}", "timeout_s", "range"),
+BAD = {  # body: field, code
+    "callback_url_type": ({"code": "1", "callback_url": 1}, "callback_url", "wrong_type"),
+    "callback_url_http": ({"code": "1", "callback_url": "http://receiver.example"}, "callback_url", "invalid_url"),
+    "callback_url_empty": ({"code": "1", "callback_url": ""}, "callback_url", "invalid_url"),
+    "callback_url_private": ({"code": "1", "callback_url": "https://10.0.0.1"}, "callback_url", "invalid_url"),
+    "empty": (b"", None, "invalid_json"),
+    "space": (b" ", None, "invalid_json"),
+    "text": (b"print(1)", None, "invalid_json"),
+    "cut": (b'{"code":"1"', None, "invalid_json"),
+    "trailing": (b'{"code":"1"}{}', None, "invalid_json"),
+    "trailing_comma": (b'{"code":"1",}', None, "invalid_json"),
+    "single_quotes": (b"{'code':'1'}", None, "invalid_json"),
+    "raw_newline": (b'{"code":"a\nb"}', None, "invalid_json"),
+    "raw_nul": (b'{"code":"a\x00b"}', None, "invalid_json"),
+    "bom": (b'\xef\xbb\xbf{"code":"1"}', None, "invalid_json"),
+    "nan": (b'{"code":"1","timeout_s":NaN}', None, "invalid_json"),
+    "infinity": (b'{"code":"1","timeout_s":-Infinity}', None, "invalid_json"),
+    "digits": (b'{"code":"1","timeout_s":' + b"9" * 5000 + b"}", None, "invalid_json"),
+    "deep_arrays": (b"[" * MAX_BODY_BYTES, None, "invalid_json"),
+    "deep_objects": (b'{"a":' * 100_000, None, "invalid_json"),
+    "deep_field": (b'{"code":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "invalid_json"),
+    "latin1": (b'{"code":"\xfc"}', None, "invalid_utf8"),
+    "utf16": ('{"code":"1"}'.encode("utf-16"), None, "invalid_utf8"),
+    "utf8_surrogate": (b'{"code":"\xed\xa0\x80"}', None, "invalid_utf8"),
+    "null": (b"null", None, "not_an_object"),
+    "array": ([{"code": "1"}], None, "not_an_object"),
+    "string": ("1", None, "not_an_object"),
+    "number": (1, None, "not_an_object"),
+    "duplicate": (b'{"code":"1","code":"2"}', "code", "duplicate_name"),
+    "nested_duplicate": (b'{"code":{"a":1,"a":2}}', "a", "duplicate_name"),
+    "unknown": ({"code": "1", "stdin": ""}, "stdin", "unknown_field"),
+    "unknown_case": ({"Code": "1"}, "Code", "unknown_field"),
+    "unknown_null": ({"code": "1", "stdin": None}, "stdin", "unknown_field"),
+    "unknown_empty": ({"code": "1", "": 1}, "", "unknown_field"),
+    "unknown_long": ({"code": "1", "x" * 100_000: 1}, "x" * 64, "unknown_field"),
+    "unknown_surrogate": (b'{"code":"1","\\ud800":1}', "\\ud800", "unknown_field"),
+    "code_missing": ({}, "code", "missing"),
+    "code_null": ({"code": None}, "code", "missing"),
+    "code_empty": ({"code": ""}, "code", "empty"),
+    "code_number": ({"code": 5}, "code", "wrong_type"),
+    "code_bool": ({"code": True}, "code", "wrong_type"),
+    "code_array": ({"code": ["1"]}, "code", "wrong_type"),
+    "code_object": ({"code": {}}, "code", "wrong_type"),
+    "code_high_surrogate": (b'{"code":"\\ud800"}', "code", "lone_surrogate"),
+    "code_low_surrogate": (b'{"code":"\\udc00"}', "code", "lone_surrogate"),
+    "code_swapped_surrogates": (b'{"code":"\\udc00\\ud800"}', "code", "lone_surrogate"),
+    "code_nul": ({"code": "a\0b"}, "code", "contains_nul"),
+    "input_number": ({"code": "1", "input": 5}, "input", "wrong_type"),
+    "input_false": ({"code": "1", "input": False}, "input", "wrong_type"),
+    "input_array": ({"code": "1", "input": []}, "input", "wrong_type"),
+    "input_surrogate": (b'{"code":"1","input":"\\udfff"}', "input", "lone_surrogate"),
+    "input_nul": ({"code": "1", "input": "\0"}, "input", "contains_nul"),
+    "timeout_text": ({"code": "1", "timeout_s": "3"}, "timeout_s", "wrong_type"),
+    "timeout_bool": ({"code": "1", "timeout_s": True}, "timeout_s", "wrong_type"),
+    "timeout_array": ({"code": "1", "timeout_s": [3]}, "timeout_s", "wrong_type"),
+    "timeout_zero": ({"code": "1", "timeout_s": 0}, "timeout_s", "out_of_range"),
+    "timeout_negative": ({"code": "1", "timeout_s": -1}, "timeout_s", "out_of_range"),
+    "timeout_low": ({"code": "1", "timeout_s": 0.0999}, "timeout_s", "out_of_range"),
+    "timeout_high": ({"code": "1", "timeout_s": 10.0001}, "timeout_s", "out_of_range"),
+    "timeout_overflow": (b'{"code":"1","timeout_s":1e999}', "timeout_s", "out_of_range"),
+    "timeout_huge_integer": (b'{"code":"1","timeout_s":1' + b"0" * 4000 + b"}", "timeout_s", "out_of_range"),
 }
 
 
-@pytest.mark.parametrize(("body", "field", "rule"), BAD.values(), ids=BAD)
-def test_invalid_body_returns_400_with_field_and_rule(body, field, rule):
+@pytest.mark.parametrize(("body", "field", "code"), BAD.values(), ids=BAD)
+def test_invalid_body_returns_400_with_field_and_code(body, field, code):
     problem = problem_of(body)
     assert (problem.status, problem.type) == (400, "urn:python-exec:problem:invalid-request")
-    assert (problem.field, problem.rule) == (field, rule)
+    assert (problem.field, problem.code) == (field, code)
 
 
 @pytest.mark.parametrize("body", [body for body, _, _ in BAD.values()], ids=BAD)
@@ -124,9 +124,9 @@ def test_problem_size_is_bounded(body):
     assert len(problem_of(body).detail) < 100
 
 
-def test_every_rule_is_covered():
-    tested = {rule for _, _, rule in BAD.values()} | {"content_type", "max_bytes", "async_only"}
-    assert tested == set(run_request.Rule)
+def test_every_code_is_covered():
+    tested = {code for _, _, code in BAD.values()} | {"unsupported_content_type", "too_large", "requires_respond_async"}
+    assert tested == set(run_request.RequestErrorCode)
 
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "ü", "\ufffe", "\U0001f600"], ids=ascii)
@@ -135,7 +135,7 @@ def test_field_cap_counts_utf8_bytes(filler, field, limit_bytes):
     text = filler * (limit_bytes // len(filler.encode()))
     assert getattr(parse({"code": "1", field: text}), field) == text
     problem = problem_of({"code": "1", field: text + filler})
-    assert (problem.status, problem.field, problem.rule) == (413, field, "max_bytes")
+    assert (problem.status, problem.field, problem.code) == (413, field, "too_large")
     assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, len((text + filler).encode()))
 
 
@@ -180,7 +180,7 @@ def test_callback_url_without_respond_async_is_rejected():
     with pytest.raises(ProblemError) as caught:
         run_request.require_async(RunRequest(code="1", callback_url=HOOK), respond_async=False)
     problem = caught.value.problem
-    assert (problem.status, problem.field, problem.rule) == (400, "callback_url", "async_only")
+    assert (problem.status, problem.field, problem.code) == (400, "callback_url", "requires_respond_async")
 
 
 @pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
@@ -190,7 +190,7 @@ def test_requests_without_callback_url_are_accepted(url, respond_async):
 
 def test_oversized_body_is_rejected_before_parsing():
     problem = problem_of(b"{" * (MAX_BODY_BYTES + 1))
-    assert (problem.status, problem.field, problem.rule) == (413, None, "max_bytes")
+    assert (problem.status, problem.field, problem.code) == (413, None, "too_large")
     assert (problem.limit_bytes, problem.actual_bytes) == (MAX_BODY_BYTES, MAX_BODY_BYTES + 1)
 
 
@@ -226,5 +226,5 @@ def test_json_content_type_is_accepted(content_type):
 )
 def test_unsupported_content_type_returns_415(content_type):
     problem = problem_of({"code": "1"}, content_type)
-    assert (problem.status, problem.rule) == (415, "content_type")
+    assert (problem.status, problem.code) == (415, "unsupported_content_type")
     assert problem.type == "urn:python-exec:problem:unsupported-media-type"

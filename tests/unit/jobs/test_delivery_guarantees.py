@@ -15,13 +15,13 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.api.run_request import RunRequest
 from chalicelib.contract import encode
-from chalicelib.jobs.dispatcher import REPLY_GRACE_S, QueueUnavailableError
+from chalicelib.jobs.dispatcher import REPLY_GRACE_S
 from chalicelib.jobs.job_results import SETTLED_AFTER_S, Results
 from chalicelib.jobs.job_table import JobRecord, JobTableError
-from chalicelib.jobs.pending_jobs import TooManyWaitingError
 from chalicelib.jobs.submission import ASYNC_LIFE_S, Order
 from chalicelib.jobs.submit import Jobs
 from chalicelib.problems import ProblemError
@@ -110,7 +110,7 @@ class World:
         told = {"hosts": hosts, "waiting": self.waiting, "results": self.results, "clock": clock, "sleep": self.sleep}
 
         def admit(*, runs):
-            self.call("admit", lambda: self.paid.update({payer: runs}), TooManyWaitingError(PLAN))
+            self.call("admit", lambda: self.paid.update({payer: runs}), ProblemError(problems.TOO_MANY_PENDING_JOBS))
 
         try:
             answer = Jobs(self.table, result_retention_s=86_400, **told).submit(order, admit=admit)
@@ -191,7 +191,9 @@ class Process:
         self.world, self.inbox = world, []
 
     def reply_to(self):
-        return self.world.call("reply_to", lambda: f"queue {next(self.world.numbers)}", QueueUnavailableError())
+        return self.world.call(
+            "reply_to", lambda: f"queue {next(self.world.numbers)}", ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+        )
 
     def send(self, job, *, key_id):
         def send():
@@ -199,7 +201,7 @@ class Process:
             self.world.sent.append(job)
             self.world.runs[job.input] += 1
 
-        self.world.call("send", send, QueueUnavailableError())
+        self.world.call("send", send, ProblemError(problems.JOB_QUEUE_UNAVAILABLE))
 
     def run(self, job, *, key_id, if_late):
         self.world.processes[job.reply_to] = self

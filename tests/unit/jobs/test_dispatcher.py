@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Job, decode_job, encode
 from chalicelib.jobs import dispatcher as dispatcher_module
-from chalicelib.jobs.dispatcher import Dispatcher, QueueUnavailableError
+from chalicelib.jobs.dispatcher import Dispatcher
 from chalicelib.jobs.reply_queue import ReplyQueue
 from chalicelib.telemetry import metrics
 from tests.support.fakes.sqs import client_error
+from tests.support.problems import raises_problem
 from tests.support.records import make_result
 
 
@@ -138,14 +140,14 @@ def test_reply_after_timeout_goes_to_late_handler(sqs, job_queue_url, dispatcher
 )
 def test_send_failure_returns_503_with_retry_after(sqs, dispatcher, operation, error):
     sqs.failures[operation].append(error)
-    with pytest.raises(QueueUnavailableError) as caught:
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE) as caught:
         run(dispatcher)
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
 
 
 def test_send_failure_does_not_wait_for_reply(sqs, dispatcher, replies):
     sqs.failures["send_message"].append(client_error("AccessDenied"))
-    with pytest.raises(QueueUnavailableError):
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         run(dispatcher)
     assert (replies._expected, sqs.calls["receive_message"]) == (set(), 0)
 

@@ -7,25 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
+from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.api.run_request import RunRequest
 from chalicelib.contract import Failure, FailureReason, encode
-from chalicelib.job_problems import (
-    IdempotencyKeyReusedError,
-    JobGoneError,
-    JobsUnavailableError,
-    NoReplyError,
-    UnknownJobError,
-)
-from chalicelib.jobs.dispatcher import QueueUnavailableError
 from chalicelib.jobs.job_results import FOUND_KEPT_S, SETTLED_AFTER_S, Results, waits_until
 from chalicelib.jobs.job_table import JobRecord, JobTableError
 from chalicelib.jobs.job_view import of_record
-from chalicelib.jobs.pending_jobs import TooManyWaitingError
 from chalicelib.jobs.submission import ASYNC_LIFE_S, SENDING_S, SYNC_LIFE_S, WAITING_S, Order, idempotent_id
 from chalicelib.jobs.submit import PATIENCE_S, Jobs
+from chalicelib.problems import ProblemError
 from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
+from tests.support.problems import raises_problem
 from tests.support.records import make_result
 
 NOW = 1_794_000_000.5
@@ -142,8 +136,8 @@ def test_job_ids_are_unique(world):
 
 @pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}, {"is_async": True}, {"is_counted": True}], ids=str)
 def test_rejected_submission_sends_and_stores_nothing(world, changes):
-    world.refusal = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.refusal = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(**changes)
     assert (world.table.records, world.hosts.sent, world.waiting.entries["key"]) == ({}, [], {})
 
@@ -166,7 +160,7 @@ def test_accept_failure_returns_504(world):
         world.table.failing = True
 
     world.hosts.reply = reply
-    with pytest.raises(NoReplyError):
+    with raises_problem(problems.RESULT_TIMEOUT):
         world.submit()
 
 
@@ -178,8 +172,8 @@ def test_async_job_is_accepted_immediately(world):
 
 
 def test_async_send_failure_leaves_no_record(world):
-    world.hosts.error = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.hosts.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(is_async=True)
     assert (world.table.records, world.waiting.entries["key"]) == ({}, {})
 
@@ -187,7 +181,7 @@ def test_async_send_failure_leaves_no_record(world):
 def test_pending_jobs_are_limited_by_plan(world):
     first = world.submit(is_async=True)
     world.submit(is_async=True)
-    with pytest.raises(TooManyWaitingError):
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         world.submit(is_async=True)
     assert len(world.hosts.sent) == len(world.table.records) == PLAN.waiting_jobs == world.paid
     world.results.settle(make_result(first.job_id))
@@ -210,8 +204,8 @@ def test_sync_job_reserves_slot_under_pressure(world, changes):
 
 
 def test_slot_is_released_on_send_failure(world):
-    world.hosts.error = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.hosts.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(is_counted=True)
     assert world.waiting.entries["key"] == {}
 
@@ -242,8 +236,8 @@ def test_idempotent_request_runs_once(world, is_async):
 
 def test_idempotent_replay_is_rate_limited(world):
     world.submit(idempotency_key="k")
-    world.refusal = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.refusal = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(idempotency_key="k")
     assert world.only.reply is not None
 
@@ -256,7 +250,7 @@ def test_idempotency_key_is_scoped_to_customer(world):
 
 def test_idempotency_key_reuse_with_different_body_is_rejected(world):
     world.submit(idempotency_key="k")
-    with pytest.raises(IdempotencyKeyReusedError):
+    with raises_problem(problems.IDEMPOTENCY_KEY_REUSED):
         world.submit(idempotency_key="k", body=b"other")
     assert (len(world.hosts.sent), world.paid) == (1, 1)
 
@@ -382,14 +376,14 @@ def test_sent_async_job_survives_accept_failure(world):
         world.table.failing = True
 
     world.hosts.send = send_and_lose_the_table
-    with pytest.raises(JobsUnavailableError):
+    with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         world.submit(idempotency_key="k", is_async=True)
     assert len(world.table.records) == len(world.waiting.entries["key"]) == 1
 
 
 def test_replay_sends_job_after_slot_reservation_failure(world):
     add, world.waiting.add = world.waiting.add, lambda *_, **__: (_ for _ in ()).throw(JobTableError("gone"))
-    with pytest.raises(JobsUnavailableError):
+    with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         world.submit(idempotency_key="k", is_async=True)
     world.waiting.add = add
     assert world.submit(idempotency_key="k", is_async=True).promised
@@ -398,8 +392,8 @@ def test_replay_sends_job_after_slot_reservation_failure(world):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_resent_job_gets_full_lifetime(world, is_async):
-    world.hosts.error = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.hosts.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(idempotency_key="k", is_async=is_async)
     world.hosts.error = None
     world.now += ASYNC_LIFE_S
@@ -440,8 +434,8 @@ def test_replay_with_shorter_wait_resends_and_is_accepted(world):
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("again_async", [False, True])
 def test_idempotent_send_failure_is_charged_once(world, is_async, again_async):
-    world.hosts.error = QueueUnavailableError()
-    with pytest.raises(QueueUnavailableError):
+    world.hosts.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         world.submit(idempotency_key="k", is_async=is_async)
     world.hosts.error = None
     began = world.now
@@ -455,15 +449,15 @@ def test_unstorable_result_is_redelivered(world):
         return make_result(job.id)
 
     world.hosts.reply = reply
-    with pytest.raises(JobsUnavailableError):
+    with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         world.submit(idempotency_key="k")
     ((job, _),) = world.hosts.sent
     assert world.hosts.put_back_ids == [job.id]
 
 
 def test_rejected_idempotent_request_can_be_retried(world):
-    world.refusal = TooManyWaitingError(PLAN)
-    with pytest.raises(TooManyWaitingError):
+    world.refusal = ProblemError(problems.TOO_MANY_PENDING_JOBS)
+    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         world.submit(idempotency_key="k")
     assert world.table.records == {}
     world.refusal = None
@@ -474,7 +468,7 @@ def test_replay_of_rejected_request_returns_503(world):
     seen = world.jobs._record(order(idempotency_key="k"), idempotent_id(order(idempotency_key="k")))
     world.table.claim(seen, now_s=int(NOW))
     world.while_asleep = lambda: world.table.unclaim(seen)
-    with pytest.raises(JobsUnavailableError):
+    with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         world.submit(idempotency_key="k")
 
 
@@ -497,9 +491,9 @@ def test_concurrent_first_requests_run_and_charge_once(world):
 def test_foreign_job_is_not_found(world):
     record = world.submit(is_async=True)
     for job_id, key_id in ((record.job_id, "other"), ("0" * 32, "key")):
-        with pytest.raises(UnknownJobError):
+        with raises_problem(problems.JOB_NOT_FOUND):
             world.results.get(job_id, key_id=key_id)
-        with pytest.raises(UnknownJobError):
+        with raises_problem(problems.JOB_NOT_FOUND):
             world.results.forget(job_id, key_id=key_id)
 
 
@@ -508,9 +502,9 @@ def test_deleted_job_stays_deleted(world):
     world.results.forget(record.job_id, key_id="key")
     world.results.settle(make_result(record.job_id), key_id="key")
     assert (world.only.reply, world.waiting.entries["key"]) == (None, {})
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.results.get(record.job_id, key_id="key")
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.submit(is_async=True, idempotency_key="k")
 
 
@@ -531,20 +525,20 @@ def test_job_deleted_during_takeover_returns_410(world, is_async):
     died(world, "before_it_sent")
     world.now += 20 + WAITING_S + 1
     world.table.replace = forgetting(world, world.table.replace)
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.submit(idempotency_key="k", is_async=is_async)
 
 
 @pytest.mark.parametrize("reply", [None, make_result("0" * 32)], ids=["late", "in_time"])
 def test_job_deleted_while_waiting_returns_410(world, reply):
     world.hosts.reply = forgetting(world, lambda job: reply and make_result(job.id))
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.submit(idempotency_key="k")
 
 
 def test_async_job_deleted_while_sending_returns_410(world):
     world.table.replace = forgetting(world, world.table.replace)
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.submit(idempotency_key="k", is_async=True)
 
 
@@ -558,7 +552,7 @@ def test_expired_result_returns_410(world):
     record = world.submit(is_async=True)
     world.results.settle(make_result(record.job_id))
     world.now = record.kept_until
-    with pytest.raises(JobGoneError):
+    with raises_problem(problems.JOB_EXPIRED_OR_DELETED):
         world.results.get(record.job_id, key_id="key")
 
 
@@ -574,7 +568,7 @@ def test_orphan_result_is_hidden_until_job_is_accepted(world):
     world.results.settle(make_result("0" * 32), key_id="key")
     assert world.only.kept_until == int(NOW) + FOUND_KEPT_S
     for ask in (world.results.get, world.results.forget):
-        with pytest.raises(UnknownJobError):
+        with raises_problem(problems.JOB_NOT_FOUND):
             ask("0" * 32, key_id="key")
     assert world.results.settle(make_result("1" * 32)) is None
 
@@ -582,7 +576,7 @@ def test_orphan_result_is_hidden_until_job_is_accepted(world):
 def test_duplicate_run_of_answered_job_is_hidden(world):
     reply = world.submit()
     world.results.settle(make_result(reply.id, stdout="run 2"), key_id="key")
-    with pytest.raises(UnknownJobError):
+    with raises_problem(problems.JOB_NOT_FOUND):
         world.results.get(reply.id, key_id="key")
 
 
@@ -611,9 +605,9 @@ def test_webhook_enqueue_is_retried_until_it_succeeds(world):
 def test_job_table_failure_returns_503(world):
     world.table.failing = True
     for changes in ({"idempotency_key": "k"}, {"is_async": True}):
-        with pytest.raises(JobsUnavailableError):
+        with raises_problem(problems.JOB_STORE_UNAVAILABLE):
             world.submit(**changes)
-    with pytest.raises(JobsUnavailableError):
+    with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         world.results.get("0" * 32, key_id="key")
     with pytest.raises(JobTableError):
         world.results.settle(make_result("0" * 32))
