@@ -92,6 +92,8 @@ lock: $(STAMP) ## Compile the .in files into requirements with hashes; needs the
 		--python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
 		--constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
+		--constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
 
 clean: ## Remove what the other targets created here; Docker keeps its images
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache

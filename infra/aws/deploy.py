@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.aws import account_setup
 from infra.aws.account_setup import Clients, Say
-from infra.aws.package import HOST_DEFAULTS, OUTPUT, PLATFORMS
+from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.images import agent_image
 from infra.images.debian_base import PackagesError
 from infra.images.sandbox_image import ImageBuildError
@@ -36,7 +36,7 @@ STUCK: Final = {
 HAPPY: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
 FAILURES: Final = (
     *(EngineError, ProcessError, BotoCoreError, ClientError, ImageBuildError, PackagesError),
-    *(agent_image.ArchitectureError, agent_image.SaveError, WheelsError),
+    *(agent_image.ArchitectureError, agent_image.BundleError, WheelsError),
 )
 
 
@@ -207,13 +207,13 @@ def _outputs(cloudformation: Any, stack: str) -> dict[str, str]:  # noqa: ANN401
 
 def built_host_images(engine: docker.DockerClient, *, architecture: str) -> Path:
     """The output of `make agent-image` for that architecture. Raises DeployError or what agent_image.py does."""
-    built = agent_image.architecture_of(engine)
+    built = agent_image.docker_architecture(engine)
     if built != architecture:
         raise DeployError(
             f"Docker's engine builds images for {built}, and hosts are to be {architecture}: "
             f"ARCHITECTURE={built}, or a DOCKER_HOST that is {architecture}."
         )
-    return agent_image.save(engine, OUTPUT)
+    return agent_image.export_bundle(engine, OUTPUT)
 
 
 def how_to_make_a_key(outputs: Mapping[str, str]) -> str:
@@ -224,7 +224,9 @@ def how_to_make_a_key(outputs: Mapping[str, str]) -> str:
 
 def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra.aws.deploy", description=__doc__)
-    parser.add_argument("--architecture", choices=sorted(PLATFORMS), default="x86_64", help="of functions and hosts")
+    parser.add_argument(
+        "--architecture", choices=sorted(HOST_DEFAULTS), default="x86_64", help="of functions and hosts"
+    )
     parser.add_argument("action", choices=["deploy", "destroy"])
     parser.add_argument("stage")
     parser.add_argument("parameters", nargs="*", metavar="Name=value", help="of the template; the others stay")

@@ -14,12 +14,12 @@ import msgspec
 
 from infra import template
 from infra.images import wheels
-from infra.images.wheels import PYTHON_VERSION, WheelsError
+from infra.images.wheels import MACHINES, PYTHON_VERSION, WheelsError
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
 OUTPUT: Final = LOCAL / "package"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
-PLATFORMS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # Lambda's name: that of wheels
+REQUIREMENTS: Final = LAMBDA_APP / "requirements.txt"
 # Defaults of parameters; a test compares those for x86_64 with infra/template.yaml.
 HOST_DEFAULTS: Final = {
     "x86_64": {
@@ -49,8 +49,7 @@ def package(output: Path, *, architecture: str, python_version: str = PYTHON_VER
     with tempfile.TemporaryDirectory() as scratch:
         made = _chalice(Path(scratch))
         fetched = Path(scratch) / "wheels"
-        machine = PLATFORMS[architecture]
-        wheels.fetch(LAMBDA_APP / "requirements.txt", fetched, machine=machine, python_version=python_version)
+        wheels.fetch(REQUIREMENTS, fetched, architecture=architecture, python_version=python_version)
         archive = output / f"api-{architecture}.zip"
         _zip(archive, sources=made / "deployment.zip", fetched=fetched)
         merged = _finished(template.load((made / "sam.yaml").read_text()), archive.name, architecture=architecture)
@@ -79,7 +78,7 @@ def _run(command: list[str], *, cwd: Path) -> None:
 def _zip(archive: Path, *, sources: Path, fetched: Path) -> None:
     with zipfile.ZipFile(sources) as made:
         files = {name: made.read(name) for name in made.namelist()}
-    files |= {name: path.read_bytes() for path, name in wheels.files(fetched, models=BOTOCORE_MODELS)}
+    files |= {name: path.read_bytes() for path, name in wheels.bundled_files(fetched, models=BOTOCORE_MODELS)}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as written:
         for name, content in sorted(files.items()):
             info = zipfile.ZipInfo(name, MADE_AT)
@@ -108,7 +107,7 @@ def main(arguments: list[str]) -> str | None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     try:
-        for architecture in PLATFORMS:
+        for architecture in MACHINES:
             written = package(options.output, architecture=architecture)
             megabytes = (options.output / f"api-{architecture}.zip").stat().st_size / 1e6
             sys.stdout.write(f"{written}, api-{architecture}.zip: {megabytes:.1f} MB\n")

@@ -1,0 +1,1 @@
+"""A model of the fleet and its costs."""

@@ -1,0 +1,1 @@
+"""Build tools for the images of the sandbox and of the agent."""

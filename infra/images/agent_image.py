@@ -1,112 +1,100 @@
-"""`make agent-image`: the agent's image, and with the sandbox's the archive that a host gives to `docker load`.
+"""`make agent-image`: the agent's image, and a bundle of both images that hosts give to `docker load`.
 
-pip fetches the wheels beforehand, each checked by its hash; the build itself has no network.
+pip downloads the wheels first and verifies their hashes; the build itself has no network.
 """
 
-import gzip
 import hashlib
-import io
-import re
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import docker
 from docker import DockerClient
 
+from infra import progress
 from infra.images import sandbox_image, wheels
-from infra.images.wheels import WheelsError
 from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
+from infra.progress import ProgressCallback
 
 REPOSITORY: Final = "python-exec-agent"
-WHEELS: Final = (
-    *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
-    *("docker", "requests", "certifi", "charset-normalizer", "idna"),
-    *("msgspec", "prometheus-client", "python-json-logger"),
-)
+REQUIREMENTS: Final = EXECUTOR_HOST / "requirements.txt"
 BOTOCORE_MODELS: Final = ("autoscaling", "sqs")
-MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}  # Docker's name: that of wheels
-ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # Docker's name: Lambda's
+ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names it: as Lambda names it
 
 _DOCKERFILE: Final = EXECUTOR_HOST / "Dockerfile"
-_REQUIREMENTS: Final = ROOT / "requirements.txt"
 
 
 class ArchitectureError(Exception):
-    """The engine is of an architecture that hosts do not have."""
+    """Docker runs on an architecture that hosts do not support."""
 
 
-class SaveError(Exception):
-    """The engine's command line could not save the images."""
+class BundleError(Exception):
+    """`docker save` or gzip failed."""
 
 
-def requirements() -> str:
-    """The lines of requirements.txt about WHEELS, with their hashes. Raises WheelsError."""
-    pinned = re.findall(r"^([a-z0-9-]+)(==\S+(?: \\\n +--hash=\S+)+)", _REQUIREMENTS.read_text(), re.MULTILINE)
-    found = {name: rest for name, rest in pinned if name in WHEELS}
-    if set(found) != set(WHEELS):
-        raise WheelsError(f"requirements.txt lacks {', '.join(sorted(set(WHEELS) - set(found)))}")
-    return "".join(f"{name}{rest}\n" for name, rest in found.items())
-
-
-def architecture_of(client: DockerClient) -> str:
-    """That of the engine and so of what it builds, as Lambda calls it. Raises ArchitectureError."""
-    found = client.version()["Arch"]
-    if found not in ARCHITECTURES:
-        raise ArchitectureError(f"Docker's engine is {found}; hosts are {' or '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[found]
+def docker_architecture(client: DockerClient) -> str:
+    """Return the architecture of the images that Docker builds, as Lambda names it. Raises ArchitectureError."""
+    architecture = client.version()["Arch"]
+    if architecture not in ARCHITECTURES:
+        raise ArchitectureError(f"Docker runs on {architecture}; hosts run on {' or '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[architecture]
 
 
 def image_tag(architecture: str) -> str:
-    """The name of the image that these sources make."""
-    inputs = hashlib.sha256(f"{requirements()}{sandbox_image.image_tag()}".encode())
-    for path in (_DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()):
+    """Return the image's name, which includes a hash of its sources."""
+    inputs = hashlib.sha256(sandbox_image.image_tag().encode())
+    for path in (REQUIREMENTS, _DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()):
         inputs.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
 
 
-def ensure_image(client: DockerClient) -> str:
-    """The tag of the agent's image, built unless the engine has it.
+def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progress.report) -> str:
+    """Build the agent's image unless Docker has it, and return its tag.
 
-    Raises ArchitectureError, WheelsError or what sandbox_image.py raises.
+    Raises ArchitectureError, ImageBuildError, PackagesError or WheelsError.
     """
-    tag, sandbox = image_tag(architecture_of(client)), sandbox_image.ensure_image(client)
-    if not sandbox_image.exists(client, tag):
+    architecture = docker_architecture(client)
+    tag = image_tag(architecture)
+    sandbox_tag = sandbox_image.ensure_image(client, on_progress=on_progress)
+    if not sandbox_image.image_exists(client, tag):
+        base = sandbox_image.ensure_base_image(client, on_progress=on_progress)
         with tempfile.TemporaryDirectory() as scratch:
-            wanted, fetched = Path(scratch, "requirements.txt"), Path(scratch, "wheels")
-            wanted.write_text(requirements())
-            wheels.fetch(wanted, fetched, machine=MACHINES[client.version()["Arch"]])
-            context = _context(fetched)
-        arguments = {"BASE": sandbox_image.base(client), "SANDBOX_IMAGE": sandbox}
-        sandbox_image.build(client, tag, context=context, arguments=arguments)
+            on_progress("Downloading the agent's Python packages (about 15 MB)...")
+            wheels.fetch(REQUIREMENTS, Path(scratch), architecture=architecture)
+            packages = wheels.bundled_files(Path(scratch), models=BOTOCORE_MODELS)
+            agent_files = [*((path, str(_module_path(path))) for path in _sources()), *packages]
+            context = sandbox_image.build_context(
+                [(_DOCKERFILE, "Dockerfile"), *((path, f"agent/{name}") for path, name in agent_files)]
+            )
+        on_progress("Building the agent's image...")
+        arguments = {"BASE": base, "SANDBOX_IMAGE": sandbox_tag}
+        sandbox_image.build_image(client, tag, context=context, arguments=arguments)
     return tag
 
 
-def save(client: DockerClient, directory: Path) -> Path:
-    """Writes both images to host-….tar.gz, the agent's also as `latest`; its path.
+def export_bundle(client: DockerClient, directory: Path, *, on_progress: ProgressCallback = progress.report) -> Path:
+    """Write both images, the agent's also as `latest`, to host-<hash>.tar.gz and return its path.
 
-    Raises SaveError and what ensure_image does.
+    Raises BundleError and the errors of ensure_image.
     """
-    tag = ensure_image(client)
+    tag = ensure_image(client, on_progress=on_progress)
     client.images.get(tag).tag(REPOSITORY, "latest")
-    archive = directory / f"host-{tag.partition(':')[2]}.tar.gz"
-    directory.mkdir(exist_ok=True)
-    if not archive.exists():
-        names = [f"{REPOSITORY}:latest", tag, sandbox_image.image_tag()]  # docker-py saves one at a time
+    bundle = directory / f"host-{tag.partition(':')[2]}.tar.gz"
+    if not bundle.exists():
+        on_progress(f"Writing {bundle}...")
+        directory.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            saved, packed = Path(scratch, "host.tar"), Path(scratch, "host.tar.gz")
-            done = subprocess.run(["docker", "save", f"--output={saved}", *names], check=False)
-            if done.returncode != 0:
-                raise SaveError(f"docker save ended with {done.returncode}")
-            with saved.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as written:
-                shutil.copyfileobj(plain, written)
-            packed.rename(archive)
-    return archive
+            archive = Path(scratch, "host.tar")
+            tags = [f"{REPOSITORY}:latest", tag, sandbox_image.image_tag()]  # docker-py saves one image only
+            try:
+                subprocess.run(["docker", "save", f"--output={archive}", *tags], check=True)
+                subprocess.run(["gzip", archive], check=True)
+            except subprocess.CalledProcessError as error:
+                raise BundleError(str(error)) from error
+            Path(f"{archive}.gz").rename(bundle)
+    return bundle
 
 
 def _sources() -> list[Path]:
@@ -114,30 +102,10 @@ def _sources() -> list[Path]:
     return contract + sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
 
 
-def _context(fetched: Path) -> io.BytesIO:
-    """The build's directory: the Dockerfile and agent/, in which everything can be read by all."""
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        _add(archive, [(_DOCKERFILE, "Dockerfile")])
-        _add(archive, [(path, f"agent/{_module_path(path)}") for path in _sources()])
-        found = wheels.files(fetched, models=BOTOCORE_MODELS)
-        _add(archive, [(path, f"agent/{name}") for path, name in found])
-    context.seek(0)
-    return context
-
-
-def _add(archive: tarfile.TarFile, files: Iterable[tuple[Path, str]]) -> None:
-    for path, name in files:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = path.stat().st_size, 0o644
-        with path.open("rb") as content:
-            archive.addfile(info, content)
-
-
 def _module_path(path: Path) -> Path:
     return path.relative_to(ROOT if path.is_relative_to(EXECUTOR_HOST) else LAMBDA_APP)
 
 
 if __name__ == "__main__":
-    archive = save(docker.from_env(), LOCAL)
-    sys.stdout.write(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB\n")
+    bundle = export_bundle(docker.from_env(), LOCAL)
+    sys.stdout.write(f"{bundle}: {bundle.stat().st_size / 1e6:.1f} MB\n")

@@ -1,56 +1,62 @@
-"""Debian's packages, for what neither the machine nor an image registry has. Used by sandbox_image.py and infra/."""
+"""Debian packages for this machine, and a base image of Debian packages where no image registry is reachable."""
 
+import functools
 import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from docker import DockerClient
 
-BASE_TAG = "python-exec-base:trixie"
-BASE_PACKAGES = "base-files,libc-bin,python3,tzdata"
-MERGED_USR_HOOKS = Path("/usr/share/mmdebstrap/hooks/merged-usr")  # without them nothing in the tree executes
+from infra.progress import ProgressCallback
+
+BASE_TAG: Final = "python-exec-base:trixie"
+BASE_PACKAGES: Final = "base-files,libc-bin,python3,tzdata"
+MERGED_USR_HOOKS: Final = Path("/usr/share/mmdebstrap/hooks/merged-usr")  # without /lib64 no program starts
 
 
 class PackagesError(Exception):
-    """A package that is needed is missing and cannot be installed from here."""
+    """A required Debian package is missing and cannot be installed."""
 
 
 def apt_install(*packages: str) -> None:
-    """Installs Debian packages. Raises PackagesError where that takes another person or another system."""
-    names = " ".join(packages)
+    """Install Debian packages. Raises PackagesError unless root runs this on Debian or Ubuntu."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise PackagesError(f"cannot install {names}: that takes root on Debian or Ubuntu")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(
-            ["apt-get", *command],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise PackagesError(f"apt-get {command[0]} failed for {names}:\n{done.stdout[-2000:]}")
+        raise PackagesError(f"Cannot install {' '.join(packages)}: this requires root on Debian or Ubuntu.")
+    _update_package_lists()
+    _run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
 
 
-def import_base(client: DockerClient) -> str:
-    """An image with Debian trixie's Python, made from its packages in some ten seconds; its tag."""
+def import_base(client: DockerClient, *, on_progress: ProgressCallback) -> str:
+    """Create the base image from the Python packages of Debian 13 and return its tag. Raises PackagesError."""
     if shutil.which("mmdebstrap") is None or not MERGED_USR_HOOKS.is_dir():
+        on_progress("Installing mmdebstrap...")
         apt_install("mmdebstrap", "debian-archive-keyring")
+    on_progress("Downloading Debian 13 for the base image (about 30 MB)...")
     with tempfile.TemporaryDirectory() as directory:
-        tarball = Path(directory, "rootfs.tar")
-        command = ["mmdebstrap", "--variant=extract", f"--hook-directory={MERGED_USR_HOOKS}"]
-        done = subprocess.run(
-            [*command, f"--include={BASE_PACKAGES}", "trixie", str(tarball)],
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise PackagesError(f"mmdebstrap failed:\n{done.stderr[-2000:]}")
+        archive = str(Path(directory, "rootfs.tar"))
+        options = ["--variant=extract", f"--hook-directory={MERGED_USR_HOOKS}", f"--include={BASE_PACKAGES}"]
+        _run("mmdebstrap", *options, "trixie", archive)
         repository, tag = BASE_TAG.split(":")
-        client.api.import_image_from_file(str(tarball), repository=repository, tag=tag)
+        client.api.import_image_from_file(archive, repository=repository, tag=tag)
     return BASE_TAG
+
+
+@functools.cache
+def _update_package_lists() -> None:
+    _run("apt-get", "update", "-qq")
+
+
+def _run(*command: str) -> None:
+    completed = subprocess.run(
+        command,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if completed.returncode != 0:
+        raise PackagesError(f"{' '.join(command)} failed:\n{completed.stdout[-2000:]}")

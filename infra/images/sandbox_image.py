@@ -1,19 +1,22 @@
-"""Builds the sandbox image once per version of its inputs. For infra/, the tests and a host's start-up."""
+"""`make sandbox-image`: the image of a sandbox, built once per version of its sources, and what both images share."""
 
 import fcntl
 import hashlib
 import io
 import sys
 import tarfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import docker
 from docker import DockerClient
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
+from infra import progress
 from infra.images import debian_base
 from infra.paths import EXECUTOR_HOST
+from infra.progress import ProgressCallback
 
 REPOSITORY: Final = "python-exec-sandbox"
 REGISTRY_BASE: Final = "python:3.13-slim"
@@ -23,31 +26,34 @@ _CONTEXT: Final = (_SANDBOX / "Dockerfile", _SANDBOX / "assemble.py", EXECUTOR_H
 
 
 class ImageBuildError(Exception):
-    """The engine could not build the image; the message ends with what its last step printed."""
+    """Docker could not build an image; the message ends with the output of the build."""
 
 
 def image_tag() -> str:
-    """The name of the image that these sources make."""
+    """Return the image's name, which includes a hash of its sources."""
     inputs = hashlib.sha256()
     for path in (*_CONTEXT, Path(__file__)):
         inputs.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
 
 
-def ensure_image(client: DockerClient) -> str:
-    """The tag of the image, built unless the engine has it. Raises ImageBuildError or PackagesError."""
+def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progress.report) -> str:
+    """Build the sandbox image unless Docker has it, and return its tag. Raises ImageBuildError or PackagesError."""
     tag = image_tag()
-    if exists(client, tag):
+    if image_exists(client, tag):
         return tag
     with (_SANDBOX / "Dockerfile").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start together one builds
-        if not exists(client, tag):
-            build(client, tag, context=_context(), arguments={"BASE": base(client)})
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes that start together build one image
+        if not image_exists(client, tag):
+            arguments = {"BASE": ensure_base_image(client, on_progress=on_progress)}
+            on_progress("Building the sandbox image...")
+            context = build_context((path, path.name) for path in _CONTEXT)
+            build_image(client, tag, context=context, arguments=arguments)
     return tag
 
 
-def exists(client: DockerClient, tag: str) -> bool:
-    """Whether the engine has an image of this name."""
+def image_exists(client: DockerClient, tag: str) -> bool:
+    """Return whether Docker has an image of this name."""
     try:
         client.images.get(tag)
     except ImageNotFound:
@@ -55,43 +61,47 @@ def exists(client: DockerClient, tag: str) -> bool:
     return True
 
 
-def base(client: DockerClient) -> str:
-    """The image with Python to build on, fetched or made unless the engine has one."""
+def ensure_base_image(client: DockerClient, *, on_progress: ProgressCallback) -> str:
+    """Pull the Python base image, or create it from Debian packages, unless Docker has one. Raises PackagesError."""
     for tag in (REGISTRY_BASE, debian_base.BASE_TAG):
-        if exists(client, tag):
+        if image_exists(client, tag):
             return tag
+    on_progress(f"Pulling the base image {REGISTRY_BASE} (about 45 MB)...")
     try:
         client.images.pull(REGISTRY_BASE)
     except APIError:
-        return debian_base.import_base(client)
+        return debian_base.import_base(client, on_progress=on_progress)
     return REGISTRY_BASE
 
 
-def _context() -> io.BytesIO:
+def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
+    """Return a tar archive of files, each with its name in it and readable by all."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
-        for path in _CONTEXT:
-            archive.add(path, path.name)
+        for path, name in files:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = path.stat().st_size, 0o644
+            with path.open("rb") as content:
+                archive.addfile(info, content)
     context.seek(0)
     return context
 
 
-def build(client: DockerClient, tag: str, *, context: io.BytesIO, arguments: dict[str, str]) -> None:
-    """Builds a tar of a Dockerfile and its files, without a network. Raises ImageBuildError."""
-    printed = ""
-    for event in client.api.build(
-        fileobj=context,
-        custom_context=True,
-        tag=tag,
-        buildargs=arguments,
-        network_mode="none",
-        rm=True,
-        forcerm=True,
-        decode=True,
-    ):
-        printed += event.get("stream", "")
-        if "error" in event:
-            raise ImageBuildError(f"{event['error']}\n{printed[-2000:]}")
+def build_image(client: DockerClient, tag: str, *, context: io.BytesIO, arguments: Mapping[str, str]) -> None:
+    """Build an image from the archive of a Dockerfile and its files, without a network. Raises ImageBuildError."""
+    try:
+        client.images.build(
+            fileobj=context,
+            custom_context=True,
+            tag=tag,
+            buildargs=arguments,
+            network_mode="none",
+            rm=True,
+            forcerm=True,
+        )
+    except BuildError as error:
+        output = "".join(event.get("stream", "") for event in error.build_log)
+        raise ImageBuildError(f"{error}\n{output[-2000:]}") from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Wheels for other machines and Pythons than this one, checked by hash. For agent_image.py and infra/aws/package.py."""
+"""Wheels for the Python of Lambda and of the hosts, verified by hash. For agent_image.py and infra/aws/package.py."""
 
 import subprocess
 import sys
@@ -6,30 +6,34 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
-PYTHON_VERSION: Final = "3.13"  # of Lambda, and of the bases of both images
-KINDS: Final = ("manylinux2014", "manylinux_2_28")
+PYTHON_VERSION: Final = "3.13"  # of the Lambda functions and of both images
+MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # architecture as Lambda names it: as wheels name it
+MANYLINUX_TAGS: Final = ("manylinux2014", "manylinux_2_28")
 
 
 class WheelsError(Exception):
-    """A wheel is not to be had; the message ends with what pip printed."""
+    """pip could not download a wheel; the message ends with its output."""
 
 
-def fetch(requirements: Path, target: Path, *, machine: str, python_version: str = PYTHON_VERSION) -> None:
-    """Unpacks the wheels of hashed requirements; `machine` as wheels name it, such as aarch64. Raises WheelsError."""
+def fetch(requirements: Path, target: Path, *, architecture: str, python_version: str = PYTHON_VERSION) -> None:
+    """Unpack the wheels of hashed requirements into a directory. Raises WheelsError."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
-    platforms = [f"--platform={kind}_{machine}" for kind in KINDS]
-    wanted = [f"--python-version={python_version}", "--require-hashes", f"--requirement={requirements}"]
-    done = subprocess.run(
-        [*command, *platforms, *wanted, f"--target={target}"], capture_output=True, text=True, check=False
+    platforms = [f"--platform={tag}_{MACHINES[architecture]}" for tag in MANYLINUX_TAGS]
+    source = [f"--python-version={python_version}", "--require-hashes", f"--requirement={requirements}"]
+    completed = subprocess.run(
+        [*command, *platforms, *source, f"--target={target}"], capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        raise WheelsError(f"pip could not fetch the wheels of {requirements.name}:\n{done.stderr[-2000:]}")
+    if completed.returncode != 0:
+        raise WheelsError(f"pip could not download the wheels of {requirements}:\n{completed.stderr[-2000:]}")
 
 
-def files(fetched: Path, *, models: Container[str]) -> Iterator[tuple[Path, str]]:
-    """What is needed of fetched wheels, and its name there; of botocore only `models`: all of them are 25 MB."""
-    for path in sorted(fetched.rglob("*")):
-        name = path.relative_to(fetched)
-        in_models = name.parts[:2] == ("botocore", "data") and len(name.parts) > 3  # noqa: PLR2004 - below a service
-        if path.is_file() and name.parts[0] != "bin" and (not in_models or name.parts[2] in models):
+def bundled_files(directory: Path, *, models: Container[str]) -> Iterator[tuple[Path, str]]:
+    """Yield each unpacked file to bundle, with its relative name.
+
+    Leaves out scripts and the botocore models of services other than `models`, because all models take 25 MB.
+    """
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory)
+        service = name.parts[2] if name.parts[:2] == ("botocore", "data") and len(name.parts) > 3 else None  # noqa: PLR2004
+        if path.is_file() and name.parts[0] != "bin" and (service is None or service in models):
             yield path, str(name)

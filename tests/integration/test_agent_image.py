@@ -102,7 +102,7 @@ def test_user_data_detects_ready_agent(start_container, docker_client):
 
 
 def test_image_matches_docker_architecture(docker_client, agent_image):
-    assert agent_image.endswith(f"-{agent_image_module.architecture_of(docker_client)}")
+    assert agent_image.endswith(f"-{agent_image_module.docker_architecture(docker_client)}")
     assert docker_client.images.get(agent_image).attrs["Architecture"] == docker_client.version()["Arch"]
 
 

@@ -1,4 +1,4 @@
-"""What is in the sandbox image, and what is not. A program may read all of it and run all of it."""
+"""The content of the sandbox image: a program can read and run all of it."""
 
 import io
 import stat
@@ -97,7 +97,7 @@ print(len(list(directory.glob("*.so"))) > 20)
     assert run_python(client, image, code) == "True\n"
 
 
-def test_time_zones_are_there(client, image):
+def test_time_zones_exist(client, image):
     code = """
 import datetime, zoneinfo
 print(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset())
@@ -132,10 +132,10 @@ import os; os._exit(0)
 
 
 def test_existing_image_is_not_rebuilt(image):
-    asked = []
-    knows_images = SimpleNamespace(images=SimpleNamespace(get=asked.append))  # and nothing else
-    assert sandbox_image.ensure_image(knows_images) == image
-    assert asked == [image]
+    lookups = []
+    read_only_client = SimpleNamespace(images=SimpleNamespace(get=lookups.append))
+    assert sandbox_image.ensure_image(read_only_client) == image
+    assert lookups == [image]
 
 
 def test_concurrent_builds_produce_one_image(image):

@@ -1,6 +1,6 @@
-"""Collects what Python needs to run into /rootfs. Runs in the Dockerfile's build stage, on its Python.
+"""Collect what Python needs to run into /rootfs. Runs in the build stage of the Dockerfile, on the base image's Python.
 
-Standard library only and no fixed version or path: any glibc base with Python 3.11 or later will do.
+Uses the standard library only and no fixed version or path: any glibc base with Python 3.11 or later works.
 """
 
 import compileall
@@ -20,24 +20,15 @@ PYTHON: Final = Path(sys.executable).resolve()
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 LOCALE: Final = Path("/usr/lib/locale/C.utf8")
 ZONEINFO: Final = Path("/usr/share/zoneinfo")
-SUPERVISOR: Final = Path("/sandbox/sitecustomize.py")  # on PYTHONPATH, Python imports it as it starts
+SUPERVISOR: Final = Path("/sandbox/sitecustomize.py")  # PYTHONPATH has its directory: Python imports it at startup
 
 MOUNT_POINTS: Final = ("dev", "proc", "sys", "tmp")
-UNUSED: Final = (  # of the standard library: tests, packaging, windows, what needs a file that is not here
-    *("__pycache__", "config-*", "dist-packages", "site-packages", "sitecustomize.py", "EXTERNALLY-MANAGED"),
-    *(
-        "test",
-        "_test*",
-        "_xxtestfuzz*",
-        "xxlimited*",
-        "xxsubtype*",
-        "idlelib",
-        "ensurepip",
-        "lib2to3",
-        "pydoc_data",
-    ),
-    *("tkinter", "_tkinter*", "turtle.py", "turtledemo"),
-)
+EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need files which the image does not have
+    "__pycache__", "config-*", "dist-packages", "site-packages", "sitecustomize.py", "EXTERNALLY-MANAGED",
+    "test", "_test*", "_xxtestfuzz*", "xxlimited*", "xxsubtype*", "idlelib", "ensurepip", "lib2to3", "pydoc_data",
+    "tkinter", "_tkinter*", "turtle.py", "turtledemo",
+)  # fmt: skip
+EXCLUDED_ZONEINFO: Final = ("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
 ACCOUNTS: Final = {
     "passwd": "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/tmp:/\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
@@ -45,64 +36,63 @@ ACCOUNTS: Final = {
 }
 
 
-def in_root(path: Path) -> Path:
-    """Where `path` belongs in the new tree, below a directory and not below a link to it."""
+def rootfs_path(path: Path) -> Path:
+    """Return the place of `path` in the new tree and create its directory, links to directories resolved."""
     target = ROOT / (path.parent.resolve() / path.name).relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
 def shared_libraries(modules: Iterable[Path]) -> set[Path]:
-    """The loader and every library that Python or one of its extension modules is linked with.
+    """Return the loader and each library that Python or one of its extension modules is linked with.
 
-    The loader itself says so (ld.so(8), LD_TRACE_LOADED_OBJECTS); libgcc_s is asked for by name because glibc
-    opens it only when a thread is cancelled.
+    The loader prints them itself (ld.so(8), LD_TRACE_LOADED_OBJECTS). libgcc_s is requested by name because glibc
+    opens it only when a thread is canceled.
     """
     preload = " ".join(["libgcc_s.so.1", *map(str, modules)])
     trace = {"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": preload}
     listing = subprocess.run([PYTHON], env=trace, stdout=subprocess.PIPE, text=True, check=True).stdout
     if "not found" in listing:
-        raise SystemExit(f"a library is missing in the base image:\n{listing}")
+        raise SystemExit(f"The base image lacks a library:\n{listing}")
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)} - set(modules)
 
 
 def copy_python() -> None:
-    shutil.copytree(STDLIB, in_root(STDLIB), ignore=shutil.ignore_patterns(*UNUSED))
-    shutil.copyfile(PYTHON, in_root(PYTHON))
+    """Copy the interpreter, its standard library and the shared libraries of both."""
+    shutil.copytree(STDLIB, rootfs_path(STDLIB), ignore=shutil.ignore_patterns(*EXCLUDED_STDLIB))
+    shutil.copyfile(PYTHON, rootfs_path(PYTHON))
     for name in ("python3", "python"):
-        in_root(PYTHON.with_name(name)).symlink_to(PYTHON.name)
+        rootfs_path(PYTHON.with_name(name)).symlink_to(PYTHON.name)
     modules = (STDLIB / "lib-dynload").glob("*.so")
-    for library in shared_libraries(m for m in modules if in_root(m).exists()):
-        shutil.copyfile(library, in_root(library))
-    cache = Path("/etc/ld.so.cache")  # how the loader finds libraries outside its default directories
+    for library in shared_libraries(module for module in modules if rootfs_path(module).exists()):
+        shutil.copyfile(library, rootfs_path(library))
+    cache = Path("/etc/ld.so.cache")  # the loader looks here for libraries outside its default directories
     if cache.exists():
-        shutil.copyfile(cache, in_root(cache))
-    for link in Path("/").glob("lib*"):  # /lib64 -> usr/lib64, by which programs name their loader
-        if link.is_symlink() and in_root(link.resolve()).is_dir():
-            in_root(link).symlink_to(link.readlink())
+        shutil.copyfile(cache, rootfs_path(cache))
+    for link in Path("/").glob("lib*"):  # /lib64 -> usr/lib64: programs name their loader by this path
+        if link.is_symlink() and rootfs_path(link.resolve()).is_dir():
+            rootfs_path(link).symlink_to(link.readlink())
 
 
-def copy_locale() -> None:
-    """C.UTF-8, where it is files: without it Python starts in another mode than on any other machine."""
+def copy_locale_and_time_zones() -> None:
+    """Copy C.UTF-8, without which Python starts in another text mode than elsewhere, and the time zones."""
     if LOCALE.is_dir():
-        shutil.copytree(LOCALE, in_root(LOCALE))
+        shutil.copytree(LOCALE, rootfs_path(LOCALE))
+    excluded = shutil.ignore_patterns(*EXCLUDED_ZONEINFO)
+    shutil.copytree(ZONEINFO, rootfs_path(ZONEINFO), symlinks=True, ignore=excluded)
 
 
-def copy_time_zones() -> None:
-    unused = shutil.ignore_patterns("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
-    shutil.copytree(ZONEINFO, in_root(ZONEINFO), symlinks=True, ignore=unused)
-
-
-def write_the_rest() -> None:
+def write_accounts_and_supervisor() -> None:
+    """Write the account files and the supervisor, and create the mount points."""
     for name in MOUNT_POINTS:
         (ROOT / name).mkdir()
     for name, text in ACCOUNTS.items():
-        in_root(Path("/etc", name)).write_text(text)
-    shutil.copyfile("/build/supervisor.py", in_root(SUPERVISOR))
+        rootfs_path(Path("/etc", name)).write_text(text)
+    shutil.copyfile("/build/supervisor.py", rootfs_path(SUPERVISOR))
 
 
 def compile_sources() -> None:
-    """Byte code beside every source, never checked against it: nothing in the image can change."""
+    """Compile each source to bytecode that Python never checks against it: the image is read-only."""
     for directory in (STDLIB, SUPERVISOR.parent):
         compiled = compileall.compile_dir(
             ROOT / directory.relative_to("/"),
@@ -117,20 +107,19 @@ def compile_sources() -> None:
 
 
 def set_modes() -> None:
-    """Readable by all, writable by root alone; only what the kernel loads as a program is executable."""
-    programs = {in_root(PYTHON)} | set(ROOT.rglob("ld-*.so*"))
+    """Make everything readable by all and writable by root only, and only what the kernel loads executable."""
+    programs = {rootfs_path(PYTHON)} | set(ROOT.rglob("ld-*.so*"))
     for directory, _, files in os.walk(ROOT):
         Path(directory).chmod(0o755)
         for file in (Path(directory, name) for name in files):
             if not file.is_symlink():
                 file.chmod(0o755 if file in programs else 0o644)
-    (ROOT / "tmp").chmod(0o1777)  # runc gives the scratch that is mounted here the mode of what it hides
+    (ROOT / "tmp").chmod(0o1777)  # runc gives a tmpfs the mode of the directory below it
 
 
 if __name__ == "__main__":
     copy_python()
-    copy_locale()
-    copy_time_zones()
-    write_the_rest()
+    copy_locale_and_time_zones()
+    write_accounts_and_supervisor()
     compile_sources()
     set_modes()

@@ -8,7 +8,7 @@ from infra.aws import package
 LARGE = {"x86_64": {"c7i.large", "c6i.large", "m7i.large"}, "arm64": {"c7g.large", "c6g.large", "m7g.large"}}
 
 
-@pytest.mark.parametrize("architecture", package.PLATFORMS)
+@pytest.mark.parametrize("architecture", package.HOST_DEFAULTS)
 def test_host_and_function_architectures_match(architecture):
     ours = template.load(template.PATH.read_text())
     resources = {
