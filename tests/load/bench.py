@@ -1,196 +1,120 @@
-"""`make bench`: how fast each layer answers, beside what it could not be faster than, measured in the same run.
+"""Measure how fast each layer answers, next to a floor measured in the same run.
 
-Prints a table and writes .local/bench.json. Latencies are milliseconds. Clients think for a moment between two
-requests, so that up to four of them stay below what the machine sustains; sixteen do not, and queue.
+`make bench` runs all benchmarks, prints tables and writes .local/bench.json. `python -m tests.load.bench whole-path`
+runs only the requests over HTTP. Latencies are in milliseconds. In the first table clients pause between two
+requests: up to four of them stay below what the machine sustains, sixteen do not, and their jobs queue.
 """
 
+import argparse
 import contextlib
-import http.client
 import json
 import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import boto3
 import docker
 
 from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
-from chalicelib.contract import Job, decode_reply, encode
 from chalicelib.problems import ProblemError
-from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
-from executor_host.pool import Pool
-from executor_host.visibility import VisibilityExtender
 from infra.images.sandbox_image import ensure_image
 from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyStore
+from infra.paths import LOCAL
 from tests.load import cold_start
-from tests.support.fakes.job_queue import FakeJobQueue
+from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
+from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
+from tests.load.program import CODE, STDIN, check_stdout
+from tests.load.queue_round_trip import queue_round_trip
+from tests.load.whole_path import CLIENTS, COLUMNS, api_with_instant_host, http_client, measure_throughput
 
-LOCAL = Path(__file__).parents[2] / ".local"
-CLIENTS = (1, 4, 16)
 REQUESTS = int(os.environ.get("BENCH_REQUESTS", "80"))  # of each row
+WHOLE_PATH_REQUESTS = 2 * REQUESTS
+INSTANT_HOST_REQUESTS = 6 * REQUESTS
 THINK_S = 0.4
-CORES = os.cpu_count() or 1
 RATE_ROUNDS = 3
 RATE_ROUND_S = 6.0
-CODE, TEXT, ANSWER = "print(input()[::-1])", "hello", "olleh\n"
 
 
-def measure(call, clients, requests=REQUESTS, think_s=THINK_S):
-    """Milliseconds of each of `requests` calls, by `clients` threads; `call` gets the number of its client."""
-
-    def client(number):
-        took = []
-        for _ in range(requests // clients):
-            time.sleep(think_s)
-            began = time.perf_counter()
-            call(number)
-            took.append((time.perf_counter() - began) * 1000)
-        return took
-
-    with ThreadPoolExecutor(clients) as threads:
-        return [ms for took in threads.map(client, range(clients)) for ms in took]
+def run_bare_python(_):
+    """Run the program in a plain Python process."""
+    command = [sys.executable, "-c", CODE]
+    check_stdout(subprocess.run(command, input=STDIN, capture_output=True, text=True, check=True).stdout)
 
 
-def percentiles(milliseconds):
-    cuts = statistics.quantiles(milliseconds, n=100, method="inclusive")
-    return {"p50": round(cuts[49], 2), "p95": round(cuts[94], 2), "p99": round(cuts[98], 2)}
+def sandbox_latencies(engine, clients, idle_s=0.0):
+    """Return the milliseconds of each run alone: its sandbox was started before, and then idle for `idle_s`."""
 
-
-def check(said):
-    assert said == ANSWER, said
-
-
-def bare_python(_):
-    check(subprocess.run([sys.executable, "-c", CODE], input=TEXT, capture_output=True, text=True, check=True).stdout)
-
-
-def sandbox_latency(engine, clients, idle_s=0.0):
-    """Of the run alone: each client starts its sandbox before its clock, and lets it wait for `idle_s`."""
-
-    def prepared(_):
+    def run_prewarmed(_):
         sandbox = engine.start_sandbox()
         time.sleep(idle_s)
-        began = time.perf_counter()
-        outcome = sandbox.run(CODE, TEXT, timeout_s=3.0)
-        took = (time.perf_counter() - began) * 1000
-        check(outcome.stdout)
-        return took
+        started_at = time.perf_counter()
+        outcome = sandbox.run(CODE, STDIN, timeout_s=3.0)
+        latency_ms = (time.perf_counter() - started_at) * 1000
+        check_stdout(outcome.stdout)
+        return latency_ms
 
     with ThreadPoolExecutor(clients) as threads:
-        return list(threads.map(prepared, range(REQUESTS)))
+        return list(threads.map(run_prewarmed, range(REQUESTS)))
 
 
-@contextlib.contextmanager
-def agent_in_memory(engine):
-    queue = FakeJobQueue(wait_s=1)
-    pool = Pool(engine, size=2 * CORES, start_threads=CORES)
-    visibility = VisibilityExtender(queue)
-    agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url="results", workers=2 * CORES)
-    pool.start()
-    agent.start()
-    try:
-        yield queue
-    finally:
-        agent.stop(30)
-        pool.stop(10)
-
-
-def ask(queue):
-    now = time.time()
-    name = uuid.uuid4().hex
-    times = {"submitted_at": now, "reply_by": now + 60, "expires_at": now + 60}
-    queue.enqueue(encode(Job(id=name, code=CODE, input=TEXT, reply_to=name, **times)))
-    check(decode_reply(queue.wait_for_sent(name)).stdout)
+def run_program(queue):
+    """Run the program once on the agent in memory."""
+    check_stdout(run_job(queue, CODE, STDIN).stdout)
 
 
 def jobs_per_second(engine):
-    """Jobs that one agent sustains, and the raw rate of the same container at the same parallelism, in turns."""
-    raw, ours, cpu_s, jobs = [], [], 0.0, 0.0
+    """Compare the throughput of one agent with the rate at which the engine starts and removes the same container."""
+    raw, agent, cpu_s, jobs = [], [], 0.0, 0.0
     for _ in range(RATE_ROUNDS):
-        raw.append(rate(lambda: engine.remove(engine.start_sandbox().id), threads=CORES))
+        raw.append(throughput(lambda: engine.remove(engine.start_sandbox().id), threads=CORES))
         with agent_in_memory(engine) as queue:
-            ask(queue)
-            rate(lambda queue=queue: ask(queue), threads=4 * CORES, seconds=2.0)  # uses up what was warm before
-            before_s = machine_cpu_s()
-            ours.append(rate(lambda queue=queue: ask(queue), threads=4 * CORES))
-            cpu_s += machine_cpu_s() - before_s
-            jobs += ours[-1] * RATE_ROUND_S
+            run_program(queue)
+            throughput(lambda queue=queue: run_program(queue), threads=4 * CORES, seconds=2.0)  # uses up warm sandboxes
+            cpu_before_s = machine_cpu_s()
+            agent.append(throughput(lambda queue=queue: run_program(queue), threads=4 * CORES))
+            cpu_s += machine_cpu_s() - cpu_before_s
+            jobs += agent[-1] * RATE_ROUND_S
     return {
-        "agent": round(statistics.mean(ours), 2),
+        "agent": round(statistics.mean(agent), 2),
         "raw": round(statistics.mean(raw), 2),
-        "agent/raw": round(statistics.mean(ours) / statistics.mean(raw), 3),
-        "CPU ms a job": round(cpu_s / jobs * 1000),
+        "agent/raw": round(statistics.mean(agent) / statistics.mean(raw), 3),
+        "CPU ms per job": round(cpu_s / jobs * 1000),
     }
 
 
 def machine_cpu_s():
-    """What all processes together have used: the engine's and the containers' are most of it."""
+    """Return the CPU time of all processes together: most of it is the engine's and the containers'."""
     user, nice, system = (int(value) for value in Path("/proc/stat").read_text().split()[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
-def rate(call, threads, seconds=RATE_ROUND_S):
-    done = []
+def throughput(call, threads, seconds=RATE_ROUND_S):
+    """Return how many calls per second the threads complete."""
+    completed_at = []
     end = time.monotonic() + seconds
 
     def repeat(_):
         while time.monotonic() < end:
             call()
-            done.append(time.monotonic())
+            completed_at.append(time.monotonic())
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(repeat, range(threads)))
-    return sum(at <= end for at in done) / seconds
+    return sum(at <= end for at in completed_at) / seconds
 
 
-def sqs_client():
-    return boto3.client("sqs", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-
-
-def echo(there, back):
-    """The other side of the floor, in a process of its own as the agent is: whatever comes goes back."""
-    sqs = sqs_client()
-    while True:
-        for message in sqs.receive_message(QueueUrl=there, WaitTimeSeconds=20).get("Messages", ()):
-            sqs.send_message(QueueUrl=back, MessageBody=message["Body"])
-
-
-@contextlib.contextmanager
-def two_hops(environment):
-    """A function that sends a job to one queue and waits for it to come back through another."""
-    os.environ.update(environment)
-    sqs = sqs_client()
-    there, back = (sqs.create_queue(QueueName=f"bench-{way}")["QueueUrl"] for way in ("there", "back"))
-    other = subprocess.Popen([sys.executable, "-m", "tests.load.bench", "echo", there, back])
-    body = encode(Job(id="0" * 32, code=CODE, input=TEXT, reply_to=back, submitted_at=0, reply_by=0, expires_at=0))
-
-    def there_and_back(_):
-        sqs.send_message(QueueUrl=there, MessageBody=body)
-        assert sqs.receive_message(QueueUrl=back, WaitTimeSeconds=20)["Messages"]
-
-    there_and_back(0)
-    try:
-        yield there_and_back
-    finally:
-        other.kill()
-        other.wait()
-
-
-def admission_latency(environment):
-    """Of Admission alone: name, milliseconds and calls of DynamoDB, for a known key and for one over its rate."""
+def admission_latencies(environment):
+    """Yield name, milliseconds and DynamoDB calls per request of Admission, for an admitted and a refused key."""
     calls = Counter()
     dynamodb = emulated_aws.client("dynamodb", environment)
     dynamodb.meta.events.register("before-call", lambda model, **_: calls.update([model.name]))
@@ -198,75 +122,92 @@ def admission_latency(environment):
     KeyStore(dynamodb, table=environment["KEYS_TABLE"]).create(key, plan="free", owner="bench", now_s=0)
     admission = Admission(KeyTable(dynamodb, name=environment["KEYS_TABLE"]), clock=lambda: now_s[0])
 
-    def refused(_):
+    def refuse(_):
         with contextlib.suppress(ProblemError):
             admission.admit(admission.identify([str(key)]))
 
-    def admitted(_):
+    def admit(_):
         now_s[0] += 1
         admission.admit(admission.identify([str(key)]))
 
-    for name, call, before in (("a known key", admitted, 1), ("over its rate", refused, 5)):
-        for number in range(before):
+    for name, call, calls_before in (("a known key", admit, 1), ("over its rate", refuse, 5)):
+        for number in range(calls_before):
             call(number)
         calls.clear()
-        yield f"admission, {name}", measure(call, 1, think_s=0.0), calls.total() / REQUESTS
+        yield f"admission, {name}", measure_latencies(call, clients=1, requests=REQUESTS), calls.total() / REQUESTS
 
 
-def http_client(url, api_key):
-    """A function that sends one request on the connection of its client."""
-    connections = threading.local()
-    body = json.dumps({"code": CODE, "input": TEXT})
-
-    def post(_):
-        if not hasattr(connections, "own"):
-            connections.own = http.client.HTTPConnection(urlsplit(url).netloc)
-        connections.own.request("POST", "/", body, {"Content-Type": "application/json", "X-Api-Key": api_key})
-        check(json.loads(connections.own.getresponse().read())["stdout"])
-
-    return post
-
-
-def main():
-    cold = cold_start.main()
-    image = ensure_image(docker.from_env())
-    engine = DockerEngine(image, agent=f"bench-{uuid.uuid4().hex[:8]}")
-    rows = {}
-
-    def row(name, milliseconds):
-        rows[name] = percentiles(milliseconds)
-        print(f"{name:32}" + "".join(f"{rows[name][cut]:10.2f}" for cut in ("p50", "p95", "p99")), flush=True)
-
-    print(f"{'latency, ms':32}{'p50':>10}{'p95':>10}{'p99':>10}")
-    row("bare python3 -c", measure(bare_python, 1))
+def bench_layers(engine):
+    """Print the latency of each layer and return its percentiles by name."""
+    table = Table("latency, ms", PERCENTILES)
+    paused = {"requests": REQUESTS, "think_s": THINK_S}
+    table.add("bare python3 -c", percentiles(measure_latencies(run_bare_python, clients=1, **paused)))
     for clients in CLIENTS:
-        row(f"sandbox, {clients} clients", sandbox_latency(engine, clients))
-    row(f"sandbox, idle for {THINK_S} s before", sandbox_latency(engine, 1, THINK_S))  # caches have gone cold
+        table.add(f"sandbox, {clients} clients", percentiles(sandbox_latencies(engine, clients)))
+    idle = sandbox_latencies(engine, 1, THINK_S)  # caches have gone cold
+    table.add(f"sandbox, idle for {THINK_S} s before", percentiles(idle))
     with agent_in_memory(engine) as queue:
         for clients in CLIENTS:
-            row(f"agent, {clients} clients", measure(lambda _: ask(queue), clients))
+            latencies_ms = measure_latencies(lambda _: run_program(queue), clients=clients, **paused)
+            table.add(f"agent, {clients} clients", percentiles(latencies_ms))
     with local_stack(name="bench", logs=LOCAL) as stack:
-        with two_hops(stack.environment) as there_and_back:
-            row("floor: two queue hops", measure(there_and_back, 1))
-        for name, milliseconds, calls in admission_latency(stack.environment):
-            row(f"{name}: {calls:g} calls", milliseconds)
+        with queue_round_trip(stack.environment) as round_trip:
+            table.add("floor: two queue hops", percentiles(measure_latencies(round_trip, clients=1, **paused)))
+        for name, latencies_ms, calls in admission_latencies(stack.environment):
+            table.add(f"{name}: {calls:g} calls", percentiles(latencies_ms))
         post = http_client(stack.url, stack.api_key)
         post(0)
         for clients in CLIENTS:
-            row(f"whole path, {clients} clients", measure(post, clients))
+            latencies_ms = measure_latencies(post, clients=clients, **paused)
+            table.add(f"whole path, {clients} clients", percentiles(latencies_ms))
+    return table.rows
+
+
+def bench_whole_path():
+    """Print latency and throughput of requests over HTTP from clients that do not pause; return them by name."""
+    table = Table("requests without pauses, ms", COLUMNS)
+    with local_stack(name="bench", logs=LOCAL) as stack:
+        post = http_client(stack.url, stack.api_key)
+        post(0)
+        for clients in CLIENTS:
+            figures = measure_throughput(post, clients=clients, requests=WHOLE_PATH_REQUESTS)
+            table.add(f"whole path, {clients} clients", figures)
+    with api_with_instant_host() as post:
+        post(0)
+        for clients in CLIENTS:
+            figures = measure_throughput(post, clients=clients, requests=INSTANT_HOST_REQUESTS)
+            table.add(f"API and queues, instant host, {clients} clients", figures)
+    return table.rows
+
+
+def main(arguments):
+    """Run the benchmarks, print their tables and write the figures to .local/bench.json."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["all", "whole-path"], default="all", help="default: all")
+    if parser.parse_args(arguments).part == "whole-path":
+        bench_whole_path()
+        return
+    cold = cold_start.main()
+    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"bench-{uuid.uuid4().hex[:8]}")
+    rows = bench_layers(engine)
+    print()
+    whole_path = bench_whole_path()
     rates = jobs_per_second(engine)
     print("\njobs per second: " + ", ".join(f"{name} {value}" for name, value in rates.items()))
-    over_floor = rows["whole path, 1 clients"]["p50"] - rows["floor: two queue hops"]["p50"]
-    print(f"whole path above its floor, p50: {over_floor:.2f} ms, the call of admission included")
+    above_floor_ms = rows["whole path, 1 clients"]["p50"] - rows["floor: two queue hops"]["p50"]
+    print(f"whole path above its floor, p50: {above_floor_ms:.2f} ms, including admission's DynamoDB call")
+    figures = {
+        "cores": CORES,
+        "cold_start_ms": cold,
+        "latency_ms": rows,
+        "without_pauses": whole_path,
+        "jobs_per_second": rates,
+    }
     LOCAL.mkdir(exist_ok=True)
-    figures = {"cores": CORES, "cold_start_ms": cold, "latency_ms": rows, "jobs_per_second": rates}
-    written = LOCAL / "bench.json"
-    written.write_text(json.dumps(figures, indent=2))
-    print(f"written to {written}")
+    output = LOCAL / "bench.json"
+    output.write_text(json.dumps(figures, indent=2))
+    print(f"written to {output}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["echo"]:
-        echo(*sys.argv[2:])
-    else:
-        main()
+    main(sys.argv[1:])

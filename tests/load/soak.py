@@ -13,16 +13,16 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from queue import Empty
 from typing import NamedTuple
 
 import docker
 
-from chalicelib.contract import MAX_STREAM_BYTES, Failure, Job, Status, decode_reply, encode
+from chalicelib.contract import MAX_STREAM_BYTES, Failure, Status
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local.stack import local_stack
-from tests.load.bench import LOCAL, agent_in_memory
+from infra.paths import LOCAL
+from tests.load.agent_in_memory import agent_in_memory, run_job
 from tests.support.http_client import Client, metric
 
 PROGRAMS = int(os.environ.get("SOAK_PROGRAMS", "2000"))
@@ -30,7 +30,6 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
 FLOOD_MB = int(os.environ.get("SOAK_FLOOD_MB", "200"))
 CLIENTS = 8
 GOOD_CLIENTS = 2
-PATIENCE_S = 60.0
 HOSTILE_TIMEOUT_S = 0.2  # two cores hold a job of each kind every second
 MAX_GROWTH_BYTES = 10 * 1000 * 1000
 
@@ -100,17 +99,6 @@ os.kill(1, 9), os.kill(-1, 9)
 }  # fmt: skip
 
 
-def ask(queue, code, text="", timeout_s=3.0):
-    """The reply to a job, None if there is none."""
-    now, name = time.time(), uuid.uuid4().hex
-    times = {"submitted_at": now, "reply_by": now + PATIENCE_S, "expires_at": now + PATIENCE_S}
-    queue.enqueue(encode(Job(id=name, code=code, input=text, timeout_s=timeout_s, reply_to=name, **times)))
-    try:
-        return decode_reply(queue.wait_for_sent(name, timeout_s=PATIENCE_S))
-    except Empty:
-        return None
-
-
 def said(reply):
     """What counts of a reply."""
     return (
@@ -124,7 +112,7 @@ def is_right(queue, kind, timeout_s=3.0):
     wanted = Expected(
         expected.stdout.replace("{token}", token), expected.stderr.replace("{token}", token), expected.exit_code
     )
-    return said(ask(queue, code.replace("{token}", token), f"{token}\n", timeout_s)) == wanted
+    return said(run_job(queue, code.replace("{token}", token), f"{token}\n", timeout_s=timeout_s)) == wanted
 
 
 def short_programs(engine, count):
@@ -145,7 +133,7 @@ def hostile_customers(engine, seconds):
         due = time.monotonic()
         while due < end:
             stopped.wait(due - time.monotonic())
-            reply = ask(queue, HOSTILE[kind], timeout_s=HOSTILE_TIMEOUT_S)
+            reply = run_job(queue, HOSTILE[kind], "", timeout_s=HOSTILE_TIMEOUT_S)
             statuses[kind][getattr(reply, "status", "no result")] += 1
             due = max(due + 1, time.monotonic())
 

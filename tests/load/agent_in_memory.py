@@ -1,0 +1,43 @@
+"""Run an agent on real sandboxes with a job queue in memory. Used by the benchmarks and the soak test."""
+
+import contextlib
+import os
+import time
+import uuid
+from queue import Empty
+
+from chalicelib.contract import Job, decode_reply, encode
+from executor_host.agent import Agent
+from executor_host.pool import Pool
+from executor_host.visibility import VisibilityExtender
+from tests.support.fakes.job_queue import FakeJobQueue
+
+CORES = os.cpu_count() or 1
+REPLY_TIMEOUT_S = 60.0
+
+
+@contextlib.contextmanager
+def agent_in_memory(engine):
+    """Start an agent and yield its job queue."""
+    queue = FakeJobQueue(wait_s=1)
+    pool = Pool(engine, size=2 * CORES, start_threads=CORES)
+    visibility = VisibilityExtender(queue)
+    agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url="results", workers=2 * CORES)
+    pool.start()
+    agent.start()
+    try:
+        yield queue
+    finally:
+        agent.stop(30)
+        pool.stop(10)
+
+
+def run_job(queue, code, stdin, *, timeout_s=3.0):
+    """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S."""
+    now, name = time.time(), uuid.uuid4().hex
+    times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "expires_at": now + REPLY_TIMEOUT_S}
+    queue.enqueue(encode(Job(id=name, code=code, input=stdin, timeout_s=timeout_s, reply_to=name, **times)))
+    try:
+        return decode_reply(queue.wait_for_sent(name, timeout_s=REPLY_TIMEOUT_S))
+    except Empty:
+        return None
