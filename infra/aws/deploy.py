@@ -21,7 +21,7 @@ from infra.images import agent_image
 from infra.images.debian_base import PackagesError
 from infra.images.sandbox_image import ImageBuildError
 from infra.images.wheels import WheelsError
-from infra.local.docker_daemon import EngineError, docker_engine
+from infra.local.docker_daemon import DockerDaemonError, docker_engine
 from infra.local.processes import ProcessError
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # it is part of names of queues, roles and a bucket
@@ -35,7 +35,7 @@ STUCK: Final = {
 }
 HAPPY: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
 FAILURES: Final = (
-    *(EngineError, ProcessError, BotoCoreError, ClientError, ImageBuildError, PackagesError),
+    *(DockerDaemonError, ProcessError, BotoCoreError, ClientError, ImageBuildError, PackagesError),
     *(agent_image.ArchitectureError, agent_image.BundleError, WheelsError),
 )
 

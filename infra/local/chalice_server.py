@@ -17,7 +17,7 @@ from chalice.config import Config
 from chalice.local import ChaliceRequestHandler, HTTPServerThread, LocalDevServer, ThreadedHTTPServer
 from chalice.utils import OSUtils
 
-from infra.local.processes import LEASH
+from infra.local.processes import DIE_WITH_PARENT
 from infra.paths import LAMBDA_APP
 
 STAGE: Final = "dev"
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _start_worker(argv: list[str], env: MutableMapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*LEASH, sys.executable, "-m", "infra.local.chalice_server", *argv[1:]], env=env)
+    return subprocess.Popen([*DIE_WITH_PARENT, sys.executable, "-m", "infra.local.chalice_server", *argv[1:]], env=env)
 
 
 if __name__ == "__main__":

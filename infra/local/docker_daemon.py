@@ -19,7 +19,7 @@ import docker
 from docker.errors import DockerException
 
 from infra.images.debian_base import PackagesError, apt_install
-from infra.local.processes import LEASH, ProcessError, running
+from infra.local.processes import DIE_WITH_PARENT, ProcessError, child_process
 from infra.paths import LOCAL
 
 START_TIMEOUT_S: Final = 60.0
@@ -35,12 +35,12 @@ NETWORK_OPTIONS: Final = (
 )
 
 
-class EngineError(Exception):
+class DockerDaemonError(Exception):
     """No Docker Engine answers and none can be started; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Daemon:
+class DockerDaemon:
     """Where a dockerd of ours lives; the defaults are dockerd's own."""
 
     run: Path = Path("/var/run")
@@ -66,15 +66,15 @@ class Daemon:
 
 @contextlib.contextmanager
 def docker_engine() -> Iterator[str]:
-    """The address (a DOCKER_HOST) of an engine that answers. Raises EngineError or ProcessError."""
+    """The address (a DOCKER_HOST) of an engine that answers. Raises DockerDaemonError or ProcessError."""
     for address in _configured_addresses():
-        if answers(address):
+        if is_responding(address):
             yield address
             return
     if os.environ.get("DOCKER_HOST"):
-        raise EngineError(f"No Docker Engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}.")
+        raise DockerDaemonError(f"No Docker Engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}.")
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise EngineError(
+        raise DockerDaemonError(
             "No Docker Engine answers. Start one (Docker Desktop, colima, `sudo systemctl start docker`),\n"
             "make sure that `docker ps` works for this user, and try again. When root runs this on Debian\n"
             "or Ubuntu, it installs and starts one itself."
@@ -84,29 +84,29 @@ def docker_engine() -> Iterator[str]:
         try:
             apt_install("docker.io")
         except PackagesError as error:
-            raise EngineError(str(error)) from error
-    with started(Daemon()) as address:
+            raise DockerDaemonError(str(error)) from error
+    with running_daemon(DockerDaemon()) as address:
         yield address
 
 
 @contextlib.contextmanager
-def started(daemon: Daemon, *, logs: Path = LOCAL) -> Iterator[str]:
-    """A dockerd of our own, gone at the end. Raises EngineError or ProcessError."""
-    if _runs(daemon):
-        _wait_for_other(daemon)
+def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]:
+    """A dockerd of our own, gone at the end. Raises DockerDaemonError or ProcessError."""
+    if _is_running(daemon):
+        _wait_for_running_daemon(daemon)
         yield daemon.address
         return
     daemon.pidfile.unlink(missing_ok=True)  # of a killed dockerd; its number may be another program's by now
     _say("starting dockerd …")
     try:
-        with running("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
-            process.wait_until(lambda: answers(daemon.address), timeout_s=START_TIMEOUT_S)
+        with child_process("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
+            process.wait_until(lambda: is_responding(daemon.address), timeout_s=START_TIMEOUT_S)
             yield daemon.address
     finally:
         _remove_leftovers(daemon)
 
 
-def answers(address: str) -> bool:
+def is_responding(address: str) -> bool:
     """Whether an engine answers there, with the TLS settings of the environment."""
     environment = {**os.environ, "DOCKER_HOST": address}
     try:
@@ -120,7 +120,7 @@ def _configured_addresses() -> list[str]:
     """DOCKER_HOST, else where the docker command's current context points to, else the usual socket."""
     if configured := os.environ.get("DOCKER_HOST"):
         return [configured]
-    addresses = [Daemon().address]
+    addresses = [DockerDaemon().address]
     if cli := shutil.which("docker"):
         inspect = [cli, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
         context = subprocess.run(inspect, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
@@ -128,7 +128,7 @@ def _configured_addresses() -> list[str]:
     return [address for address in dict.fromkeys(addresses) if address]
 
 
-def _runs(daemon: Daemon) -> bool:
+def _is_running(daemon: DockerDaemon) -> bool:
     try:
         pid = int(daemon.pidfile.read_text())
         return Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
@@ -136,18 +136,18 @@ def _runs(daemon: Daemon) -> bool:
         return False
 
 
-def _wait_for_other(daemon: Daemon) -> None:
+def _wait_for_running_daemon(daemon: DockerDaemon) -> None:
     """For a dockerd that somebody else, perhaps its package's installation, is just starting."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not answers(daemon.address):
+    while not is_responding(daemon.address):
         if time.monotonic() > deadline:
-            raise EngineError(f"dockerd runs ({daemon.pidfile}) but does not answer at {daemon.address}.")
+            raise DockerDaemonError(f"dockerd runs ({daemon.pidfile}) but does not answer at {daemon.address}.")
         time.sleep(0.1)
 
 
-def _remove_leftovers(daemon: Daemon) -> None:
+def _remove_leftovers(daemon: DockerDaemon) -> None:
     """What a killed dockerd leaves: its containerd, the containers and their shims, its pid file."""
-    if _runs(daemon):
+    if _is_running(daemon):
         return
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ def _say(text: str) -> None:
 def run(command: Sequence[str]) -> int:
     """Runs `command` with an engine there; its exit code. A Ctrl-C is the command's to answer."""
     with docker_engine() as address:
-        child = subprocess.Popen([*LEASH, *command], env={**os.environ, "DOCKER_HOST": address})
+        child = subprocess.Popen([*DIE_WITH_PARENT, *command], env={**os.environ, "DOCKER_HOST": address})
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         return child.wait()
@@ -179,5 +179,5 @@ if __name__ == "__main__":
         sys.exit("usage: python -m infra.local.docker_daemon -- COMMAND…")
     try:
         sys.exit(run(sys.argv[2:]))
-    except (EngineError, ProcessError) as error:
+    except (DockerDaemonError, ProcessError) as error:
         sys.exit(str(error))

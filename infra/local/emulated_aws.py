@@ -11,7 +11,7 @@ from typing import Any, Final
 import boto3
 
 from infra import template
-from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, accepts, free_port, running
+from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, child_process, free_port, is_listening
 
 REGION: Final = "us-east-1"
 GRACE_S: Final = 2.0
@@ -34,8 +34,8 @@ def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
     """SQS and DynamoDB on a free port, empty. Raises ProcessError."""
     port = free_port()
     command = [sys.executable, "-m", "infra.local.aws_emulator", "--port", str(port)]
-    with running("emulator", command, grace_s=GRACE_S, logs=logs) as process:
-        process.wait_until(lambda: accepts(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
+    with child_process("emulator", command, grace_s=GRACE_S, logs=logs) as process:
+        process.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
         environment = {
             "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:{port}",
             "AWS_DEFAULT_REGION": REGION,
@@ -57,7 +57,7 @@ def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:
     )
 
 
-def create_platform(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
+def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
     """Creates the queues and tables of infra/template.yaml; the settings that tell of them."""
     cloudformation, sqs = client("cloudformation", environment), client("sqs", environment)
     cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.platform()))

@@ -16,7 +16,7 @@ from typing import Final
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
 # Where util-linux is there: the kernel ends the child if we are killed and cannot.
-LEASH: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
+DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
 PYTHON_SETTINGS: Final = {"PYTHONPATH": f"{LAMBDA_APP}:{ROOT}", "PYTHONUNBUFFERED": "1"}
 LOOPBACK: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 30.0
@@ -55,7 +55,7 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(
+def child_process(
     name: str,
     command: Sequence[str],
     *,
@@ -72,7 +72,7 @@ def running(
     log = logs / f"{name}.log"
     with log.open("wb") as output:
         popen = subprocess.Popen(
-            [*LEASH, *command],
+            [*DIE_WITH_PARENT, *command],
             env={**inherited, **PYTHON_SETTINGS, **settings},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -97,7 +97,7 @@ def free_port(host: str = LOOPBACK) -> int:
         return port
 
 
-def accepts(host: str, port: int) -> bool:
+def is_listening(host: str, port: int) -> bool:
     """Whether something accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=1):

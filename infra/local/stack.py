@@ -22,10 +22,18 @@ from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
 from infra.images.debian_base import PackagesError
 from infra.images.sandbox_image import ImageBuildError, ensure_image
-from infra.local.docker_daemon import EngineError, docker_engine
-from infra.local.emulated_aws import client, create_platform, emulated_aws
-from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, ProcessError, accepts, free_port, running
-from infra.operator.key_admin import KeyStore
+from infra.local.docker_daemon import DockerDaemonError, docker_engine
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.local.processes import (
+    LOOPBACK,
+    START_TIMEOUT_S,
+    Process,
+    ProcessError,
+    child_process,
+    free_port,
+    is_listening,
+)
+from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 
 DEFAULT_PORT: Final = 8000
@@ -72,7 +80,7 @@ def local_stack(
 
     `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one. `api_key` is
     the customer's, with its counts at zero, and `signing_secret` that of its webhooks; new ones if there are none.
-    Raises EngineError, PackagesError, ImageBuildError or ProcessError.
+    Raises DockerDaemonError, PackagesError, ImageBuildError or ProcessError.
     """
     with contextlib.ExitStack() as started:
         say("Docker Engine …")
@@ -86,11 +94,11 @@ def local_stack(
         aws = started.enter_context(emulated_aws(logs=logs))
         settings = {
             **aws.environment,
-            **create_platform(aws.environment),
+            **create_queues_and_tables(aws.environment),
             "ALLOW_LOCAL_WEBHOOKS": "true",
         }
         api_key = api_key or api_keys.new_key()
-        store = KeyStore(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
+        store = KeyAdmin(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
         record = store.create(
             api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret
         )
@@ -99,7 +107,7 @@ def local_stack(
         metrics_port = free_port()
         of_agent = {"DOCKER_HOST": address, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
         agent = started.enter_context(
-            running(
+            child_process(
                 "agent",
                 [sys.executable, "-m", "executor_host"],
                 grace_s=AGENT_GRACE_S,
@@ -111,15 +119,15 @@ def local_stack(
         command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={host}", f"--port={port}"]
         reloading = ["--reload"] if reload else []
         api = started.enter_context(
-            running("api", [*command, *reloading], grace_s=API_GRACE_S, settings=settings, logs=logs)
+            child_process("api", [*command, *reloading], grace_s=API_GRACE_S, settings=settings, logs=logs)
         )
         command = [sys.executable, "-m", "infra.local.event_sources", *reloading]
         triggers = started.enter_context(
-            running("triggers", command, grace_s=API_GRACE_S, settings=settings, logs=logs)
+            child_process("triggers", command, grace_s=API_GRACE_S, settings=settings, logs=logs)
         )
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
-        api.wait_until(lambda: accepts(host, port), timeout_s=START_TIMEOUT_S)
+        api.wait_until(lambda: is_listening(host, port), timeout_s=START_TIMEOUT_S)
         yield Stack(
             url=f"http://{host}:{port}",
             metrics_url=metrics_url,
@@ -222,7 +230,7 @@ def main(arguments: list[str]) -> str | None:
                 time.sleep(0.2)
     except KeyboardInterrupt:
         return None
-    except (EngineError, PackagesError, ImageBuildError, ProcessError) as error:
+    except (DockerDaemonError, PackagesError, ImageBuildError, ProcessError) as error:
         return str(error)
 
 

@@ -12,15 +12,15 @@ ACTIVE: Final = {":active": {"S": KeyStatus.ACTIVE.value}}
 REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
 
 
-class KeyStoreError(Exception):
+class KeyAdminError(Exception):
     """The table did not do what was asked; the message says why, for the operator."""
 
 
-class UnknownKeyError(KeyStoreError):
+class KeyNotFoundError(KeyAdminError):
     """There is no key of that id."""
 
 
-class KeyStore:
+class KeyAdmin:
     """Keys in a DynamoDB table. Each change leaves the limiter's counts as they are at that moment."""
 
     def __init__(self, dynamodb: Any, *, table: str) -> None:  # noqa: ANN401 - boto3's client has no type
@@ -37,7 +37,7 @@ class KeyStore:
         expires_at: int | None = None,
         signing_secret: str | None = None,
     ) -> KeyRecord:
-        """Stores a new key, with a new signing secret unless one is given. Raises KeyStoreError."""
+        """Stores a new key, with a new signing secret unless one is given. Raises KeyAdminError."""
         record = KeyRecord(
             key_id=key.key_id,
             secret_sha256=key.sha256,
@@ -54,14 +54,14 @@ class KeyStore:
         return record
 
     def get(self, key_id: str) -> KeyRecord:
-        """Raises KeyStoreError."""
+        """Raises KeyAdminError."""
         answer = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
         if "Item" not in answer:
-            raise UnknownKeyError(f"There is no key {key_id}.")
+            raise KeyNotFoundError(f"There is no key {key_id}.")
         return from_item(answer["Item"])
 
     def all(self) -> Iterator[KeyRecord]:
-        """Every key. Raises KeyStoreError."""
+        """Every key. Raises KeyAdminError."""
         start: dict[str, Any] = {}
         while True:
             page = self._call(self._dynamodb.scan, ConsistentRead=True, **start)
@@ -71,18 +71,18 @@ class KeyStore:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """For good. Raises KeyStoreError."""
+        """For good. Raises KeyAdminError."""
         return self._update(key_id, "SET #status = :revoked", {"#status": "status"}, REVOKED)
 
     def set_plan(self, key_id: str, plan: str) -> KeyRecord:
-        """Raises KeyStoreError."""
+        """Raises KeyAdminError."""
         return self._update(key_id, "SET #plan = :plan", {"#plan": "plan"}, {":plan": {"S": plan}})
 
     def rotate(self, key_id: str, *, grace_s: int, now_s: int) -> tuple[ApiKey, KeyRecord]:
-        """Gives the key another secret; the one before opens it for `grace_s` more. Raises KeyStoreError."""
+        """Gives the key another secret; the one before opens it for `grace_s` more. Raises KeyAdminError."""
         key, held = new_key(key_id), self.get(key_id)
         if held.status is not KeyStatus.ACTIVE:
-            raise KeyStoreError(f"The key {key_id} is revoked.")
+            raise KeyAdminError(f"The key {key_id} is revoked.")
         hashes = {":new": {"S": key.sha256}, ":old": {"S": held.secret_sha256}}
         record = self._update(
             key_id,
@@ -94,9 +94,9 @@ class KeyStore:
         return key, record
 
     def rotate_signing_secret(self, key_id: str) -> KeyRecord:
-        """Gives an active key another signing secret, at once. Raises KeyStoreError."""
+        """Gives an active key another signing secret, at once. Raises KeyAdminError."""
         if self.get(key_id).status is not KeyStatus.ACTIVE:
-            raise KeyStoreError(f"The key {key_id} is revoked.")
+            raise KeyAdminError(f"The key {key_id} is revoked.")
         return self._update(
             key_id,
             "SET signing_secret = :new",
@@ -131,12 +131,12 @@ class KeyStore:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "ConditionalCheckFailedException":
-                raise UnknownKeyError("There is no such key, or somebody else just changed it.") from error
+                raise KeyNotFoundError("There is no such key, or somebody else just changed it.") from error
             if code == "ResourceNotFoundException":
-                raise KeyStoreError(f"There is no table {self._table}.") from error
-            raise KeyStoreError(f"DynamoDB answered {code}: {error.response['Error'].get('Message', '')}") from error
+                raise KeyAdminError(f"There is no table {self._table}.") from error
+            raise KeyAdminError(f"DynamoDB answered {code}: {error.response['Error'].get('Message', '')}") from error
         except BotoCoreError as error:
-            raise KeyStoreError(f"DynamoDB cannot be reached: {error}") from error
+            raise KeyAdminError(f"DynamoDB cannot be reached: {error}") from error
 
 
 def _key(key_id: str) -> Item:

@@ -20,7 +20,7 @@ from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, new_key
 from chalicelib.access.key_table import KeyTableError
 from chalicelib.access.plans import PLANS
-from infra.operator.key_admin import KeyStore, KeyStoreError
+from infra.operator.key_admin import KeyAdmin, KeyAdminError
 
 CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -52,7 +52,7 @@ def cli(context: click.Context, endpoint: str | None, table: str) -> None:
         dynamodb = boto3.client("dynamodb", endpoint_url=endpoint, config=CONFIG)
     except (BotoCoreError, ValueError) as error:
         raise click.ClickException(f"No client for DynamoDB: {error}") from error
-    context.obj = KeyStore(dynamodb, table=table)
+    context.obj = KeyAdmin(dynamodb, table=table)
 
 
 @cli.command()
@@ -61,7 +61,7 @@ def cli(context: click.Context, endpoint: str | None, table: str) -> None:
 @click.option("--expires-in", type=Duration(), help="For example 30d; never without it.")
 @as_json
 @click.pass_obj
-def create(store: KeyStore, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
+def create(store: KeyAdmin, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
     """Create a key and print it and its signing secret, once."""
     now_s = int(time.time())
     key = new_key()
@@ -73,7 +73,7 @@ def create(store: KeyStore, *, plan: str, owner: str, expires_in: int | None, as
 @cli.command(name="list")
 @as_json
 @click.pass_obj
-def list_keys(store: KeyStore, *, as_json: bool) -> None:
+def list_keys(store: KeyAdmin, *, as_json: bool) -> None:
     """List the keys, oldest first."""
     found = [_shown(record) for record in sorted(store.all(), key=lambda record: record.created_at)]
     if as_json:
@@ -86,7 +86,7 @@ def list_keys(store: KeyStore, *, as_json: bool) -> None:
 @click.argument("key_id")
 @as_json
 @click.pass_obj
-def show(store: KeyStore, *, key_id: str, as_json: bool) -> None:
+def show(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
     """Show a key, with what it has used of this month."""
     _print(store.get(key_id), as_json=as_json)
 
@@ -95,7 +95,7 @@ def show(store: KeyStore, *, key_id: str, as_json: bool) -> None:
 @click.argument("key_id")
 @as_json
 @click.pass_obj
-def revoke(store: KeyStore, *, key_id: str, as_json: bool) -> None:
+def revoke(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
     """Revoke a key for good, from the next request on."""
     _print(store.revoke(key_id), as_json=as_json)
 
@@ -105,7 +105,7 @@ def revoke(store: KeyStore, *, key_id: str, as_json: bool) -> None:
 @click.option("--grace", type=Duration(), required=True, help="How long the secret before stays good: 24h, or 0s.")
 @as_json
 @click.pass_obj
-def rotate(store: KeyStore, *, key_id: str, grace: int, as_json: bool) -> None:
+def rotate(store: KeyAdmin, *, key_id: str, grace: int, as_json: bool) -> None:
     """Give a key another secret and print it, once. A secret that was already in its grace ends now."""
     key, record = store.rotate(key_id, grace_s=grace, now_s=int(time.time()))
     _print_with_secrets(record, api_key=str(key), as_json=as_json)
@@ -115,7 +115,7 @@ def rotate(store: KeyStore, *, key_id: str, grace: int, as_json: bool) -> None:
 @click.argument("key_id")
 @as_json
 @click.pass_obj
-def rotate_signing_secret(store: KeyStore, *, key_id: str, as_json: bool) -> None:
+def rotate_signing_secret(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
     """Give a key another signing secret for its webhooks and print it, once. The one before ends now."""
     record = store.rotate_signing_secret(key_id)
     _print_with_secrets(record, signing_secret=record.signing_secret, as_json=as_json)
@@ -126,7 +126,7 @@ def rotate_signing_secret(store: KeyStore, *, key_id: str, as_json: bool) -> Non
 @click.argument("plan", type=PLAN)
 @as_json
 @click.pass_obj
-def set_plan(store: KeyStore, *, key_id: str, plan: str, as_json: bool) -> None:
+def set_plan(store: KeyAdmin, *, key_id: str, plan: str, as_json: bool) -> None:
     """Move a key to another plan. What it used this month stays used."""
     _print(store.set_plan(key_id, plan), as_json=as_json)
 
@@ -187,7 +187,7 @@ def _cell(value: str | int | None) -> str:
 def main() -> None:
     try:
         cli(prog_name="python -m infra.operator.keys_cli")
-    except (KeyStoreError, KeyTableError) as error:
+    except (KeyAdminError, KeyTableError) as error:
         raise SystemExit(f"Error: {error}") from error
 
 

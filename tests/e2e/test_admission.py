@@ -14,7 +14,7 @@ import pytest
 
 from chalicelib.access.api_keys import new_key
 from infra.local.emulated_aws import client as aws_client
-from infra.operator.key_admin import KeyStore
+from infra.operator.key_admin import KeyAdmin
 from tests.support.http_client import Client
 
 BODY = json.dumps({"code": "print(1)"}).encode()
@@ -24,7 +24,7 @@ SLUG = "urn:python-exec:problem:"
 @pytest.fixture
 def create(stack):
     """A function that creates a key of that plan, as text."""
-    store = KeyStore(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
+    store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
 
     def create(plan):
         key = new_key()

@@ -19,7 +19,7 @@ import pytest
 
 from executor_host.hardening import AGENT_LABEL
 from infra.local.emulated_aws import client as aws_client
-from infra.local.processes import LOOPBACK, accepts, free_port, running
+from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
 from tests.support.http_client import Client, metric
 from tests.support.polling import eventually
 
@@ -134,7 +134,7 @@ def test_printed_curl_works_and_sigterm_cleans_up(local):
     assert local.popen.wait(STOP_S) == 0
     assert (local.processes(), local.containers()) == ([], [])
     ports = [int(address.split("/")[2].split(":")[1]) for address in (url, metrics_url, *queues)]
-    assert [accepts(LOOPBACK, port) for port in ports] == [False] * len(ports)
+    assert [is_listening(LOOPBACK, port) for port in ports] == [False] * len(ports)
 
 
 def test_demo_key_survives_a_restart(start):
@@ -193,8 +193,8 @@ def chalice_local(logs, settings):
     """Chalice's own command from lambda_app/, with nothing of ours around it; its URL."""
     port = free_port()
     command = ["env", "-C", str(ROOT / "lambda_app"), str(CHALICE), "local", f"--port={port}", "--no-autoreload"]
-    with running("chalice", command, grace_s=2, settings=settings, logs=logs) as process:
-        process.wait_until(lambda: accepts(LOOPBACK, port), timeout_s=START_S)
+    with child_process("chalice", command, grace_s=2, settings=settings, logs=logs) as process:
+        process.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_S)
         yield f"http://{LOOPBACK}:{port}"
 
 

@@ -18,10 +18,10 @@ import docker
 from chalicelib.access.api_keys import new_key
 from executor_host.hardening import AGENT_LABEL
 from infra.images.sandbox_image import ensure_image
-from infra.local.docker_daemon import started
-from infra.local.emulated_aws import client, create_platform, emulated_aws
-from infra.local.processes import accepts, free_port, running
-from infra.operator.key_admin import KeyStore
+from infra.local.docker_daemon import running_daemon
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.local.processes import child_process, free_port, is_listening
+from infra.operator.key_admin import KeyAdmin
 from tests.faults.proxy import REPLY_QUEUE, FaultProxy
 from tests.support.docker_daemons import client_of, daemon_in
 from tests.support.http_client import metric
@@ -74,7 +74,7 @@ class World:
         self.sqs, self._dynamodb = (client(name, aws.environment) for name in ("sqs", "dynamodb"))  # beside the proxy
         self.settings = {
             **self.environment,
-            **create_platform(self.environment),
+            **create_queues_and_tables(self.environment),
             **SETTINGS,
             "ALLOW_LOCAL_WEBHOOKS": "true",
         }
@@ -83,7 +83,7 @@ class World:
         self.receiver = resources.enter_context(Receiver())
         self.callback_url = f"http://127.0.0.1:{self.receiver.port}/"
         self._key = new_key()
-        KeyStore(self._dynamodb, table=self.settings["KEYS_TABLE"]).create(
+        KeyAdmin(self._dynamodb, table=self.settings["KEYS_TABLE"]).create(
             self._key, plan="internal", owner="faults", now_s=int(time.time())
         )
         self.api_key, self.port = str(self._key), free_port()
@@ -123,7 +123,7 @@ class World:
 
     def _start_api(self, stack):
         process = self._process(stack, "api", "infra.local.chalice_server", "--host=127.0.0.1", f"--port={self.port}")
-        return process, lambda: accepts("127.0.0.1", self.port)
+        return process, lambda: is_listening("127.0.0.1", self.port)
 
     def _start_triggers(self, stack):
         return self._process(stack, "triggers", "infra.local.event_sources"), lambda: True
@@ -131,7 +131,7 @@ class World:
     def _process(self, stack, name, module, *options, settings=None, grace_s=2):
         command = [sys.executable, "-m", module, *options]
         log, settings = f"{name}-{next(self._starts)}", settings or self.settings
-        return stack.enter_context(running(log, command, grace_s=grace_s, settings=settings, logs=self._logs))
+        return stack.enter_context(child_process(log, command, grace_s=grace_s, settings=settings, logs=self._logs))
 
     def metric(self, agent, name):
         """What an agent says now, 0 if it says nothing."""
@@ -157,7 +157,7 @@ class World:
         self.daemon.run.mkdir()
         self._engine = contextlib.ExitStack()
         self._resources.callback(self._end_engine)
-        self._engine.enter_context(started(self.daemon, logs=self._logs))
+        self._engine.enter_context(running_daemon(self.daemon, logs=self._logs))
 
     def _load_image(self):
         image = ensure_image(docker.from_env())
@@ -173,7 +173,7 @@ class World:
     def restart_engine(self):
         self._engine.close()
         self._engine = contextlib.ExitStack()
-        self._engine.enter_context(started(self.daemon, logs=self._logs))
+        self._engine.enter_context(running_daemon(self.daemon, logs=self._logs))
 
     def containers(self):
         return self.docker.api.containers(all=True, filters={"label": AGENT_LABEL})

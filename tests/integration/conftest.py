@@ -12,7 +12,7 @@ import pytest
 from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
 from infra.local.emulated_aws import client, emulated_aws
-from infra.local.processes import free_port, running
+from infra.local.processes import child_process, free_port
 from tests.support.polling import eventually
 
 
@@ -133,7 +133,9 @@ def start_agent(aws, customer, image, docker_client, tmp_path):
             if docker_host is not None:
                 environment["DOCKER_HOST"] = docker_host
             command = [sys.executable, "-m", "executor_host"]
-            process = agents.enter_context(running(name, command, grace_s=20, settings=environment, logs=tmp_path))
+            process = agents.enter_context(
+                child_process(name, command, grace_s=20, settings=environment, logs=tmp_path)
+            )
             return AgentProcess(name, process, metrics_port, engine_client or docker_client)
 
         yield start

@@ -14,8 +14,8 @@ from chalicelib import problems
 from chalicelib.access.admission import UNAUTHORIZED_AFTER_S, Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable, to_item
-from infra.local.emulated_aws import client, create_platform, emulated_aws
-from infra.operator.key_admin import KeyStore
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.operator.key_admin import KeyAdmin
 from tests.support.problems import raises_problem
 from tests.support.records import make_key_record
 
@@ -35,12 +35,12 @@ def dynamodb(aws):
 
 @pytest.fixture
 def table(aws):
-    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
+    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
 
 
 @pytest.fixture
 def store(dynamodb, table):
-    return KeyStore(dynamodb, table=table)
+    return KeyAdmin(dynamodb, table=table)
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_401_latencies_are_indistinguishable(dynamodb, table, store):
 def test_key_table_outage_rejects_all_requests(tmp_path):
     with emulated_aws(logs=tmp_path) as emulated:
         dynamodb = client("dynamodb", emulated.environment)
-        table = create_platform(emulated.environment)["KEYS_TABLE"]
+        table = create_queues_and_tables(emulated.environment)["KEYS_TABLE"]
         key = new_key()
-        KeyStore(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
+        KeyAdmin(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
         admission = Admission(KeyTable(dynamodb, name=table))
         admission.admit(admission.identify([str(key)]))
         dynamodb.delete_table(TableName=table)

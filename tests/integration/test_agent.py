@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from chalicelib.contract import Status
-from infra.local.docker_daemon import started
+from infra.local.docker_daemon import running_daemon
 from tests.support.docker_daemons import client_of, daemon_in
 from tests.support.polling import eventually
 
@@ -140,7 +140,7 @@ def own_daemon(tmp_path_factory):
 
 def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
-    with started(own_daemon):
+    with running_daemon(own_daemon):
         client = client_of(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
@@ -155,14 +155,14 @@ def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_
 
 def test_agent_survives_docker_restart(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
-    with started(own_daemon):
+    with running_daemon(own_daemon):
         client = client_of(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         assert customer.run("print(1)").stdout == "1\n"
     eventually(lambda: agent.metric("python_exec_warm_sandboxes") == 0)
     job_id = customer.send("print(2)")
-    with started(own_daemon):
+    with running_daemon(own_daemon):
         assert customer.replies(1)[job_id].stdout == "2\n"
         agent.popen.send_signal(signal.SIGTERM)
         assert agent.popen.wait(20) == 0

@@ -10,7 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from infra.local.emulated_aws import client, create_platform, emulated_aws
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10
@@ -118,7 +118,7 @@ def test_redelivery_wakes_long_poll(sqs, queue_url):
 
 
 def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
-    jobs = create_platform(environment)["JOB_QUEUE_URL"]
+    jobs = create_queues_and_tables(environment)["JOB_QUEUE_URL"]
     policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     sqs.send_message(QueueUrl=jobs, MessageBody="poison")
     for _ in range(json.loads(policy)["maxReceiveCount"]):

@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from infra.local import docker_daemon
-from infra.local.docker_daemon import Daemon
+from infra.local.docker_daemon import DockerDaemon
 from infra.local.processes import ProcessError
 from tests.support.docker_daemons import daemon_in
 
@@ -25,7 +25,7 @@ def daemon(tmp_path_factory):
         yield daemon
 
 
-def processes_of(daemon: Daemon) -> list[str]:
+def processes_of(daemon: DockerDaemon) -> list[str]:
     listing = subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True, check=True).stdout
     return [line for line in listing.splitlines() if str(daemon.run) in line]
 
@@ -33,7 +33,7 @@ def processes_of(daemon: Daemon) -> list[str]:
 def test_started_daemon_responds_and_cleans_up(daemon):
     daemon.run.mkdir()
     daemon.pidfile.write_text("1")  # a stale one, whose number is another program's by now
-    with docker_daemon.started(daemon, logs=daemon.run.parent) as address:
+    with docker_daemon.running_daemon(daemon, logs=daemon.run.parent) as address:
         assert docker.DockerClient(base_url=address).containers.list() == []
         assert len(processes_of(daemon)) == 2  # dockerd and its containerd
         assert not Path("/sys/class/net/docker0").exists()
@@ -42,7 +42,7 @@ def test_started_daemon_responds_and_cleans_up(daemon):
 
 
 def test_killed_daemon_is_cleaned_up(daemon):
-    with docker_daemon.started(daemon, logs=daemon.run.parent):
+    with docker_daemon.running_daemon(daemon, logs=daemon.run.parent):
         assert len(processes_of(daemon)) == 2
         os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
     assert processes_of(daemon) == []
@@ -51,14 +51,17 @@ def test_killed_daemon_is_cleaned_up(daemon):
 
 def test_killed_daemon_restarts_immediately(daemon):
     for _ in range(3):
-        with docker_daemon.started(daemon, logs=daemon.run.parent) as address:
+        with docker_daemon.running_daemon(daemon, logs=daemon.run.parent) as address:
             assert docker.DockerClient(base_url=address).ping()
             os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
 
 
 def test_daemon_start_failure_shows_log(daemon):
     daemon.data.parent.joinpath("data").write_text("a file where a directory should be")
-    with pytest.raises(ProcessError, match=r"dockerd\.log"), docker_daemon.started(daemon, logs=daemon.run.parent):
+    with (
+        pytest.raises(ProcessError, match=r"dockerd\.log"),
+        docker_daemon.running_daemon(daemon, logs=daemon.run.parent),
+    ):
         pass
 
 

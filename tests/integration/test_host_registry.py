@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from chalicelib.contract import HostReport
 from chalicelib.fleet.host_registry import Hosts, HostsError
-from infra.local.emulated_aws import client, create_platform
+from infra.local.emulated_aws import client, create_queues_and_tables
 
 NOW_S = 1_794_000_030  # half a minute into one
 REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=NOW_S)
@@ -15,7 +15,7 @@ REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_a
 
 @pytest.fixture
 def hosts(aws):
-    table = create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
+    table = create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
     return Hosts(client("dynamodb", aws.environment), table=table, clock=lambda: NOW_S)
 
 

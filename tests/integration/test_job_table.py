@@ -11,7 +11,7 @@ from chalicelib.access.plans import PLANS
 from chalicelib.jobs.job_table import TOMBSTONE_S, TTL_ATTRIBUTE, JobRecord, JobTable, JobTableError, from_item, to_item
 from chalicelib.jobs.pending_jobs import WaitingJobs
 from chalicelib.problems import ProblemError
-from infra.local.emulated_aws import client, create_platform
+from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
 from tests.support.problems import raises_problem
 
@@ -26,7 +26,7 @@ def dynamodb(aws):
 
 @pytest.fixture(scope="module")
 def table_name(aws):
-    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
+    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")["JOBS_TABLE"]
 
 
 @pytest.fixture(params=["dynamodb", "fake"])

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from chalicelib.access.api_keys import KeyStatus, new_key
 from chalicelib.access.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
 from chalicelib.access.plans import PLANS
-from infra.local.emulated_aws import client, create_platform
+from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.fakes.tables import FakeKeyTable
 from tests.support.records import make_key_record
 
@@ -25,7 +25,7 @@ class RealTable:
 
     def __init__(self, environment):
         self._dynamodb = client("dynamodb", environment)
-        self._name = create_platform(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
+        self._name = create_queues_and_tables(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
         table = KeyTable(self._dynamodb, name=self._name)
         self.read, self.spend = table.read, table.spend
 

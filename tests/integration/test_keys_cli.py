@@ -15,7 +15,7 @@ from chalicelib import problems
 from chalicelib.access import api_keys
 from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable, to_item
-from infra.local.emulated_aws import client, create_platform
+from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
@@ -27,7 +27,7 @@ def dynamodb(aws):
 
 @pytest.fixture
 def table(aws):
-    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
+    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from chalicelib.access.key_table import KeyTable, to_item
 from chalicelib.jobs.job_table import JobRecord, JobTable, WebhookState
 from chalicelib.webhooks.client import Callback
 from chalicelib.webhooks.delivery import Webhooks
-from infra.local.emulated_aws import client, create_platform
+from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable
 from tests.support.records import KEY, make_key_record
 from tests.support.webhook_receiver import Receiver
@@ -27,7 +27,7 @@ def dynamodb(aws):
 
 @pytest.fixture(scope="module")
 def platform(aws):
-    return create_platform(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")
 
 
 @pytest.fixture

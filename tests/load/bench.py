@@ -28,7 +28,7 @@ from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local import emulated_aws
 from infra.local.stack import local_stack
-from infra.operator.key_admin import KeyStore
+from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 from tests.load import cold_start
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
@@ -119,7 +119,7 @@ def admission_latencies(environment):
     dynamodb = emulated_aws.client("dynamodb", environment)
     dynamodb.meta.events.register("before-call", lambda model, **_: calls.update([model.name]))
     key, now_s = new_key(), [time.time()]
-    KeyStore(dynamodb, table=environment["KEYS_TABLE"]).create(key, plan="free", owner="bench", now_s=0)
+    KeyAdmin(dynamodb, table=environment["KEYS_TABLE"]).create(key, plan="free", owner="bench", now_s=0)
     admission = Admission(KeyTable(dynamodb, name=environment["KEYS_TABLE"]), clock=lambda: now_s[0])
 
     def refuse(_):

@@ -14,9 +14,9 @@ import time
 from urllib.parse import urlsplit
 
 from chalicelib.access.api_keys import new_key
-from infra.local.emulated_aws import client, create_platform, emulated_aws
-from infra.local.processes import LOOPBACK, START_TIMEOUT_S, accepts, free_port, running
-from infra.operator.key_admin import KeyStore
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
+from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 from tests.load.latency import measure_latencies, percentiles
 from tests.load.program import CODE, STDIN, check_stdout
@@ -51,15 +51,15 @@ def api_with_instant_host():
     """Start the API and a host that answers at once, and yield a function that sends a request."""
     with contextlib.ExitStack() as processes:
         aws = processes.enter_context(emulated_aws(logs=LOCAL))
-        settings = {**aws.environment, **create_platform(aws.environment)}
+        settings = {**aws.environment, **create_queues_and_tables(aws.environment)}
         key = new_key()
-        keys = KeyStore(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
+        keys = KeyAdmin(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
         keys.create(key, plan="internal", owner="bench", now_s=int(time.time()))
         port = free_port()
         options = {"settings": settings, "grace_s": 2.0, "logs": LOCAL}
         host = [sys.executable, "-m", "tests.load.instant_host"]
-        processes.enter_context(running("bench-instant-host", host, **options))
+        processes.enter_context(child_process("bench-instant-host", host, **options))
         command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={LOOPBACK}", f"--port={port}"]
-        api = processes.enter_context(running("bench-api", command, **options))
-        api.wait_until(lambda: accepts(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
+        api = processes.enter_context(child_process("bench-api", command, **options))
+        api.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
         yield http_client(f"http://{LOOPBACK}:{port}", str(key))

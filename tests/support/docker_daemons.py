@@ -5,13 +5,13 @@ import subprocess
 
 import docker
 
-from infra.local.docker_daemon import Daemon
+from infra.local.docker_daemon import DockerDaemon
 
 
 @contextlib.contextmanager
 def daemon_in(directory):
     """Where one may live that a test kills: its data stays mounted on itself, once for each time."""
-    daemon = Daemon(run=directory / "run", data=directory / "data")
+    daemon = DockerDaemon(run=directory / "run", data=directory / "data")
     yield daemon
     unmount = ["umount", "--recursive", "--lazy", daemon.data]
     while subprocess.run(unmount, stderr=subprocess.DEVNULL, check=False).returncode == 0:

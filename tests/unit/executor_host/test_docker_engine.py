@@ -5,26 +5,26 @@ from pathlib import Path
 import pytest
 
 from infra.local import docker_daemon
-from infra.local.docker_daemon import Daemon, EngineError
+from infra.local.docker_daemon import DockerDaemon, DockerDaemonError
 
 UNREACHABLE_ADDRESS = "unix:///nonexistent/docker.sock"
 
 
 def test_unreachable_docker_host_is_an_error(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", UNREACHABLE_ADDRESS)
-    with pytest.raises(EngineError, match=UNREACHABLE_ADDRESS), docker_daemon.docker_engine():
+    with pytest.raises(DockerDaemonError, match=UNREACHABLE_ADDRESS), docker_daemon.docker_engine():
         pass
 
 
 def test_malformed_docker_host_is_unreachable():
-    assert not docker_daemon.answers("nonsense://")
+    assert not docker_daemon.is_responding("nonsense://")
 
 
 def test_missing_docker_without_root_explains_how_to_fix(monkeypatch):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(docker_daemon, "_configured_addresses", list)
     monkeypatch.setattr(docker_daemon.os, "geteuid", lambda: 1000)
-    with pytest.raises(EngineError, match="docker ps"), docker_daemon.docker_engine():
+    with pytest.raises(DockerDaemonError, match="docker ps"), docker_daemon.docker_engine():
         pass
 
 
@@ -32,9 +32,9 @@ def test_missing_docker_without_root_explains_how_to_fix(monkeypatch):
     "content", ["", "not a number", "999999999", "1"], ids=["empty", "text", "gone", "other program"]
 )
 def test_stale_pid_file_is_ignored(tmp_path: Path, content: str):
-    daemon = Daemon(run=tmp_path, data=tmp_path)
+    daemon = DockerDaemon(run=tmp_path, data=tmp_path)
     daemon.pidfile.write_text(content)
-    assert not docker_daemon._runs(daemon)
+    assert not docker_daemon._is_running(daemon)
 
 
 def test_docker_host_overrides_discovery(monkeypatch):
