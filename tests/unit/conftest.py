@@ -3,6 +3,7 @@ import logging
 
 import app as api
 import pytest
+from hypothesis import settings
 
 from chalicelib.access.admission import Admission
 from chalicelib.access.load_shedding import Overload
@@ -14,6 +15,10 @@ from tests.support.fakes.job_service import FakeJobs
 from tests.support.fakes.sqs import FakeSqs
 from tests.support.fakes.tables import FakeHosts, FakeJobTable, FakeKeyTable, FakeWaitingJobs
 from tests.support.records import KEY, make_key_record
+
+# The same examples in every run, on every machine: a failure is reproducible, and no run is unlucky.
+settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=False)
+settings.load_profile("deterministic")
 
 
 class RecordingHandler(logging.Handler):
