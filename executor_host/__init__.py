@@ -1,1 +1,3 @@
+"""Run jobs in sandboxes on one host."""
+
 __version__ = "0.1.0"

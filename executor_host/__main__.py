@@ -1,4 +1,4 @@
-"""`python -m executor_host`: the agent of this host, until SIGTERM or SIGINT."""
+"""Run the agent of this host until SIGTERM or SIGINT: `python -m executor_host`."""
 
 import logging
 import os
@@ -18,20 +18,21 @@ from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 
-SHUTDOWN_TIMEOUT_S: Final = 17.0  # a poll under way, the longest job that it brings and its overrun fit in
+SHUTDOWN_TIMEOUT_S: Final = 17.0  # covers an open poll, the longest job in its response, and the supervisor's grace
+POOL_STOP_TIMEOUT_S: Final = 1.5  # of these
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger("executor_host")
 
 
 def main() -> int:
-    """Run until told to stop; 0 when all that was begun was finished and removed."""
+    """Return 0 if all jobs finished before the shutdown timeout, 1 if not, 2 if settings are invalid."""
     log_json_lines()
     try:
         settings = agent_settings.load(os.environ)
     except agent_settings.SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    # Blocked in all threads and waited for: a handler that a second signal interrupts would wait for itself.
+    # Blocked in all threads and read with sigwait: a handler could be interrupted by a second signal and deadlock.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
     pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
@@ -42,6 +43,7 @@ def main() -> int:
         visibility=VisibilityExtender(queue),
         results_queue_url=settings.results_queue_url,
         workers=settings.workers,
+        metrics_namespace=settings.metrics_namespace,
     )
     reporter = HostReporter(
         queue,
@@ -56,7 +58,7 @@ def main() -> int:
     logger.info("agent_started", extra={"agent": settings.agent_name, "workers": settings.workers})
     signal.sigwait(STOP_SIGNALS)
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
-    drained = agent.stop(SHUTDOWN_TIMEOUT_S - 1.5)
+    drained = agent.stop(SHUTDOWN_TIMEOUT_S - POOL_STOP_TIMEOUT_S)
     reporter.stop()
     pool.stop(deadline - time.monotonic())
     logger.info("agent_stopped", extra={"drained": drained})

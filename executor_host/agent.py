@@ -1,59 +1,44 @@
-"""Takes jobs from the queue, each with a warm sandbox already in hand: receive, run, reply, and only then delete.
+"""Run jobs from the queue: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
 
-A program has no side effects, so a job that is delivered twice is just run twice; nothing here locks or claims.
+A program has no effects outside its sandbox, so running a redelivered job twice is harmless and needs no lock.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from threading import Event, Thread
 from typing import Final, Protocol
 
-from chalicelib.contract import (
-    ContractError,
-    Failure,
-    FailureReason,
-    Job,
-    Reply,
-    ResourceUsage,
-    Result,
-    decode_job,
-    encode,
-)
-from executor_host import metrics
+from msgspec import structs
+
+from chalicelib.contract import ContractError, Failure, FailureReason, Job, Reply, Result, decode_job, encode
+from executor_host import cloudwatch, metrics
 from executor_host.channel import SandboxError
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
-from executor_host.pool import WarmSandbox
-from executor_host.sandbox import Outcome
+from executor_host.pool import NoSandboxError, WarmSandbox
 from executor_host.visibility import VisibilityExtender
 
-MAX_SANDBOX_ATTEMPTS: Final = 3  # that may break under it before its sender is told so
-SANDBOX_ACQUIRE_TIMEOUT_S: Final = (
-    10.0  # when one broke: above a restart of Docker; without it, another host may have the job
-)
-ACQUIRE_POLL_S: Final = 1.0  # how long a worker without a sandbox takes to see that the agent stops
-QUEUE_RETRY_DELAY_S: Final = 1.0  # between attempts to reach a queue service that is gone
-REPLY_ATTEMPTS: Final = 4  # a queue that was just made may be unknown for a second
+MAX_SANDBOX_ATTEMPTS: Final = 3
+SANDBOX_ACQUIRE_TIMEOUT_S: Final = 10.0  # longer than a restart of Docker; afterwards another host may run the job
+ACQUIRE_POLL_S: Final = 1.0  # how soon a worker without a sandbox notices that the agent is stopping
+QUEUE_RETRY_DELAY_S: Final = 1.0
+REPLY_ATTEMPTS: Final = 4  # SQS may not know a new queue for the first second
 REPLY_RETRY_DELAY_S: Final = 0.5
-REPLY_SEND_TIMEOUT_S: Final = (
-    30.0  # a result is worth the wait for a queue service that is gone; then the job runs again
-)
+REPLY_SEND_TIMEOUT_S: Final = 30.0  # then the job is redelivered and runs again
 
 logger = logging.getLogger(__name__)
 
 
 class SandboxPool(Protocol):
-    """What the agent needs of pool.Pool."""
+    """Describe the methods of pool.Pool used here."""
 
-    def acquire(self, timeout_s: float) -> WarmSandbox | None:
-        """A sandbox for one job, None when there is none in time."""
-
-    def release(self, sandbox: WarmSandbox) -> None:
-        """Forget a taken sandbox."""
+    def acquire(self, timeout_s: float) -> AbstractContextManager[WarmSandbox]:
+        """Lend a warm sandbox for one job. Raises NoSandboxError if none is ready in time."""
 
 
 class Agent:
-    """Runs up to `workers` jobs at once."""
+    """Run up to `workers` jobs at once."""
 
     def __init__(
         self,
@@ -63,13 +48,15 @@ class Agent:
         visibility: VisibilityExtender,
         results_queue_url: str,
         workers: int,
+        metrics_namespace: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives seconds since the epoch, as the times in a job."""
+        """Prepare the workers. `clock` returns seconds since the epoch, like the times in a job."""
         self._queue = queue
         self._pool = pool
         self._visibility = visibility
         self._results_queue_url = results_queue_url
+        self._metrics_namespace = metrics_namespace
         self._clock = clock
         self._stopping = Event()
         self._workers = [
@@ -77,13 +64,13 @@ class Agent:
         ]
 
     def start(self) -> None:
-        """Begin to take jobs."""
+        """Start receiving jobs."""
         self._visibility.start()
         for worker in self._workers:
             worker.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Take no more jobs and wait for those that run; whether all were done in time."""
+        """Receive no more jobs and wait for running ones. Return whether all of them finished in time."""
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         for worker in self._workers:
@@ -92,128 +79,123 @@ class Agent:
         return not any(worker.is_alive() for worker in self._workers)
 
     def _worker_loop(self) -> None:
-        sandbox: WarmSandbox | None = None
         while not self._stopping.is_set():
             try:
-                if sandbox is not None and not sandbox.is_ready():
-                    self._discard(sandbox)
-                    sandbox = None
-                sandbox = sandbox or self._pool.acquire(ACQUIRE_POLL_S)
-                message = self._queue.receive() if sandbox is not None else None
-                if sandbox is None or message is None:
-                    continue
-                # Also when the agent stops meanwhile: given back, it would come to the next poll under way here.
-                held, sandbox = sandbox, None
-                with self._visibility.extending(message):
-                    sandbox = self._process(message, held)
-            except QueueError:
-                logger.warning("queue_unreachable", exc_info=True)
-                self._stopping.wait(QUEUE_RETRY_DELAY_S)
-            except Exception:  # a bug of ours must cost one job's attempt, not a worker
+                with self._pool.acquire(ACQUIRE_POLL_S) as sandbox:
+                    while sandbox.is_ready() and not self._stopping.is_set():
+                        self._process_next_message(sandbox)
+            except NoSandboxError:
+                continue
+            except Exception:  # a bug must cost one attempt at a job, not a worker
                 logger.exception("job_processing_failed")
-        if sandbox is not None:
-            self._discard(sandbox)
 
-    def _discard(self, sandbox: WarmSandbox) -> None:
-        sandbox.destroy()
-        self._pool.release(sandbox)
+    def _process_next_message(self, sandbox: WarmSandbox) -> None:
+        try:
+            message = self._queue.receive()
+            # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
+            if message is not None:
+                with self._visibility.extending(message):
+                    self._process(message, sandbox)
+        except QueueError:
+            logger.warning("queue_unreachable", exc_info=True)
+            self._stopping.wait(QUEUE_RETRY_DELAY_S)
 
-    def _process(self, message: ReceivedMessage, sandbox: WarmSandbox) -> WarmSandbox | None:
-        """The sandbox if it was not needed."""
+    def _process(self, message: ReceivedMessage, sandbox: WarmSandbox) -> None:
         try:
             job = decode_job(message.body)
-        except ContractError:  # perhaps one of a version that another host knows
+        except ContractError:  # possibly a newer version that another host can read
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
-            return sandbox
-        unused: WarmSandbox | None = None
-        reply: Reply | None
-        if self._clock() >= job.expires_at:
-            unused, reply = sandbox, Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
-        else:
-            reply = self._run(job, sandbox)
+            return
         try:
-            if reply is None:
+            reply = self._run(job, sandbox)
+        except NoSandboxError:
+            if self._clock() < job.expires_at:
                 self._queue.release(message)
                 logger.info("job_released", extra={"job_id": job.id})
-                return None
-            self._send_reply(job, reply, message_group_id=message.message_group_id)
-            self._queue.delete(message)
-        except BaseException:
-            if unused is not None:
-                self._discard(unused)
-            raise
-        status = reply.status if isinstance(reply, Result) else reply.reason
-        metrics.JOBS.labels(status).inc()
-        logger.info("job_completed", extra={"job_id": job.id, "status": status})
-        return unused
+                return
+            reply = Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
+        self._send_reply(job, reply, message_group_id=message.message_group_id)
+        self._queue.delete(message)
+        self._record_completion(reply)
 
-    def _run(self, job: Job, sandbox: WarmSandbox | None) -> Reply | None:
-        """None if the agent stops, or SANDBOX_ACQUIRE_TIMEOUT_S pass, without a sandbox to go on with."""
-        for _ in range(MAX_SANDBOX_ATTEMPTS):
-            acquire_deadline = time.monotonic() + SANDBOX_ACQUIRE_TIMEOUT_S
-            while sandbox is None:
+    def _record_completion(self, reply: Reply) -> None:
+        if isinstance(reply, Result):
+            status, queue_wait_ms = str(reply.status), reply.usage.queued_ms
+        else:
+            status, queue_wait_ms = str(reply.reason), None
+        metrics.JOBS.labels(status).inc()
+        fields = cloudwatch.job_fields(status, queue_wait_ms, namespace=self._metrics_namespace)
+        logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
+
+    def _run(self, job: Job, sandbox: WarmSandbox) -> Reply:
+        """Run a job and return its reply. Raises NoSandboxError if its sandbox failed and no other one is available."""
+        with ExitStack() as replacements:
+            for attempt in range(MAX_SANDBOX_ATTEMPTS):
+                if attempt > 0:
+                    sandbox = self._acquire_replacement(job, replacements)
                 if self._clock() >= job.expires_at:
                     return Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
-                if self._stopping.is_set() or time.monotonic() >= acquire_deadline:
-                    return None
-                sandbox = self._pool.acquire(ACQUIRE_POLL_S)
-            queued_s = max(0.0, self._clock() - job.submitted_at)
-            try:
-                with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
-                    outcome = sandbox.run(job.code, job.input, timeout_s=job.timeout_s)
-            except SandboxError:
-                metrics.SANDBOX_ERRORS.inc()
-                logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
-            else:
-                metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
-                return build_result(job, outcome, queued_s=queued_s, runtime=sandbox.runtime)
-            finally:
-                self._pool.release(sandbox)
-            sandbox = None
+                try:
+                    return self._run_in(sandbox, job)
+                except SandboxError:
+                    metrics.SANDBOX_ERRORS.inc()
+                    logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
         return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
 
-    def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
-        """To who waits, else to the results queue. Raises QueueError when no queue can be reached, so the job stays."""
-        body = encode(reply)
-        until = time.monotonic() + REPLY_SEND_TIMEOUT_S
-        missing_queue_errors = 0
+    def _acquire_replacement(self, job: Job, replacements: ExitStack) -> WarmSandbox:
+        deadline = time.monotonic() + SANDBOX_ACQUIRE_TIMEOUT_S
         while True:
-            is_late = missing_queue_errors == REPLY_ATTEMPTS or self._clock() > job.reply_by
             try:
-                if job.reply_to is not None and not is_late:
-                    return self._queue.send(job.reply_to, body)
+                return replacements.enter_context(self._pool.acquire(ACQUIRE_POLL_S))
+            except NoSandboxError:
+                is_late = time.monotonic() >= deadline or self._clock() >= job.expires_at
+                if is_late or self._stopping.is_set():
+                    raise
+
+    def _run_in(self, sandbox: WarmSandbox, job: Job) -> Result:
+        queued_s = max(0.0, self._clock() - job.submitted_at)
+        with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
+            outcome = sandbox.run(job.code, job.input, timeout_s=job.timeout_s)
+        metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
+        usage = structs.replace(outcome.usage, queued_ms=round(queued_s * 1000))
+        return Result(id=job.id, runtime=sandbox.runtime, **(structs.asdict(outcome) | {"usage": usage}))
+
+    def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
+        """Reply to the caller, or to the results queue if it no longer waits. Raises QueueError; the job then stays."""
+        body = encode(reply)
+        deadline = time.monotonic() + REPLY_SEND_TIMEOUT_S
+        if job.reply_to is not None and self._reply_to_caller(job.reply_to, body, job.reply_by, deadline):
+            return
+        while True:
+            try:
                 self._queue.send(self._results_queue_url, body, message_group_id=message_group_id)
+                break
             except NoSuchQueueError:
-                if is_late or job.reply_to is None or time.monotonic() >= until:
-                    raise
+                raise
+            except QueueError as error:
+                _wait_to_retry(error, deadline, QUEUE_RETRY_DELAY_S)
+        if job.reply_to is not None:
+            metrics.LATE_REPLIES.inc()
+
+    def _reply_to_caller(self, queue_url: str, body: str, reply_by: float, deadline: float) -> bool:
+        """Return whether the reply was sent by `reply_by` and to an existing queue."""
+        missing_queue_errors = 0
+        while missing_queue_errors < REPLY_ATTEMPTS and self._clock() <= reply_by:
+            try:
+                self._queue.send(queue_url, body)
+            except NoSuchQueueError as error:
                 missing_queue_errors += 1
-                time.sleep(REPLY_RETRY_DELAY_S)
-            except QueueError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(QUEUE_RETRY_DELAY_S)
+                _wait_to_retry(error, deadline, REPLY_RETRY_DELAY_S)
+            except QueueError as error:
+                _wait_to_retry(error, deadline, QUEUE_RETRY_DELAY_S)
             else:
-                metrics.LATE_REPLIES.inc(job.reply_to is not None)
-                return None
+                return True
+        return False
 
 
-def build_result(job: Job, outcome: Outcome, *, queued_s: float, runtime: str) -> Result:
-    """What the customer gets for a job that ran."""
-    return Result(
-        id=job.id,
-        status=outcome.status,
-        exit_code=outcome.exit_code,
-        signal=outcome.signal,
-        stdout=outcome.stdout,
-        stderr=outcome.stderr,
-        truncated=outcome.truncated,
-        error=outcome.error,
-        usage=ResourceUsage(
-            duration_ms=outcome.duration_ms,
-            cpu_ms=outcome.cpu_ms,
-            memory_bytes=outcome.memory_bytes,
-            queued_ms=round(queued_s * 1000),
-        ),
-        runtime=runtime,
-    )
+def _wait_to_retry(error: QueueError, deadline: float, delay_s: float) -> None:
+    """Sleep before another attempt, or raise `error` once the deadline has passed."""
+    if time.monotonic() >= deadline:
+        raise error
+    time.sleep(delay_s)

@@ -1,6 +1,6 @@
-"""What a sandbox says, as its supervisor frames it and Docker's attach stream carries it (see supervisor.py).
+"""Exchange bytes with a sandbox's supervisor through Docker's attach stream. supervisor.py describes the frames.
 
-The supervisor is ours, but it lives among hostile code, so every frame is checked as if that code had written it.
+The supervisor shares its container with hostile code, so every frame is checked as if that code had written it.
 """
 
 import contextlib
@@ -36,40 +36,40 @@ _DOCKER_STDOUT: Final = 1
 
 
 class SandboxError(Exception):
-    """A sandbox could not be made, died, or said what no supervisor of ours says."""
+    """A sandbox could not be started, died, or sent invalid data."""
 
 
 class SandboxGoneError(SandboxError):
-    """The streams of the container ended."""
+    """The container ended and closed its streams."""
 
 
 class Channel:
-    """The supervisor's frames, taken out of Docker's attach stream."""
+    """Send bytes to a supervisor and receive its frames."""
 
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - docker-py gives it no type
-        """`stream` is what docker-py's attach_socket returns: it keeps the HTTP response alive."""
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - docker-py has no types
+        """Take over the result of docker-py's attach_socket, which keeps the HTTP response alive."""
         self._stream = stream
-        self._socket: socket.socket = stream._sock  # noqa: SLF001 - documented nowhere else: the raw socket
+        self._socket: socket.socket = stream._sock  # noqa: SLF001 - docker-py offers no other way to the socket
         self._raw_buffer = bytearray()
         self._frame_buffer = bytearray()
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Raises TimeoutError at the deadline and OSError when nobody listens."""
+        """Send all of `data`. Raises TimeoutError at the deadline and OSError if the connection is lost."""
         self._socket.settimeout(_remaining_s(deadline))
         self._socket.sendall(data)
 
     def next_frame(self, deadline: float) -> tuple[bytes, bytes]:
-        """Kind and payload. Raises TimeoutError, SandboxGoneError, or SandboxError for what is no frame."""
-        header = FRAME_HEADER.size
-        while len(self._frame_buffer) < header:
+        """Return kind and payload of a frame. Raises TimeoutError, SandboxGoneError, or SandboxError if invalid."""
+        header_bytes = FRAME_HEADER.size
+        while len(self._frame_buffer) < header_bytes:
             self._receive(deadline)
         kind, size = FRAME_HEADER.unpack_from(self._frame_buffer)
         if size > MAX_PAYLOAD_BYTES.get(kind, -1):
-            raise SandboxError("a frame of no kind or too long for its kind")
-        while len(self._frame_buffer) < header + size:
+            raise SandboxError("a frame is of unknown kind or too long")
+        while len(self._frame_buffer) < header_bytes + size:
             self._receive(deadline)
-        payload = bytes(self._frame_buffer[header : header + size])
-        del self._frame_buffer[: header + size]
+        payload = bytes(self._frame_buffer[header_bytes : header_bytes + size])
+        del self._frame_buffer[: header_bytes + size]
         return kind, payload
 
     def _receive(self, deadline: float) -> None:
@@ -84,26 +84,26 @@ class Channel:
             if len(self._raw_buffer) < end:
                 return
             if stream != _DOCKER_STDOUT:
-                raise SandboxError("the supervisor wrote to its stderr")
+                raise SandboxError("the supervisor wrote to stderr")
             self._frame_buffer += self._raw_buffer[_DOCKER_HEADER.size : end]
             del self._raw_buffer[:end]
 
-    def is_silent(self) -> bool:
-        """Whether there is nothing to read, not even an end."""
+    def has_pending_data(self) -> bool:
+        """Return whether there is anything to read, including the end of the stream."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
-        return not self._frame_buffer and not poller.poll(0)
+        return bool(self._frame_buffer or poller.poll(0))
 
     def close(self) -> None:
-        """End the container's stdin and let go of the connection."""
+        """Close the container's stdin and the connection."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError, ValueError):  # urllib3 flushes what is closed by then
-            self._stream._response.close()  # noqa: SLF001 - where docker-py keeps the connection alive
+        with contextlib.suppress(OSError, ValueError):  # urllib3 flushes a file that is closed by then
+            self._stream._response.close()  # noqa: SLF001 - docker-py keeps the connection in it
 
 
 def _remaining_s(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
+    remaining_s = deadline - monotonic()
+    if remaining_s <= 0:
         raise TimeoutError
-    return left
+    return remaining_s

@@ -1,4 +1,4 @@
-"""Every barrier around a sandbox, each with the attack that it stops. docs/threat-model.md names the test of each."""
+"""Define every barrier around a sandbox and the attack it stops. docs/threat-model.md names the test of each."""
 
 import json
 import secrets
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 MEMORY_BYTES: Final = 256 * 1024 * 1024
-SCRATCH_BYTES: Final = 64 * 1024 * 1024  # of the memory, in /tmp
-SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024  # of the memory, in /dev/shm, where multiprocessing keeps its locks
+SCRATCH_BYTES: Final = 64 * 1024 * 1024  # part of the memory, in /tmp
+SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024  # part of the memory, in /dev/shm; multiprocessing keeps its locks there
 SCRATCH_INODES: Final = 16 * 1024
 PIDS: Final = 64
-# runsc counts the threads of its own kernel too, some dozens of them: https://gvisor.dev/docs/user_guide/faq/
+# runsc also counts the dozens of threads of its own kernel: https://gvisor.dev/docs/user_guide/faq/
 PIDS_UNDER_GVISOR: Final = 1024
 CPUS: Final = 1.0
 OPEN_FILES: Final = 1024
@@ -19,21 +19,21 @@ GVISOR_RUNTIME: Final = "runsc"
 
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/tmp",  # noqa: S108 - a path in the container: its own scratch
+    "HOME": "/tmp",  # noqa: S108 - in the container, where only its program writes
     "LANG": "C.UTF-8",
-    "PYTHONUNBUFFERED": "1",  # what was printed before a timeout is kept
-    "PYTHONPATH": "/sandbox",  # where the supervisor lies; it takes this away before the program starts
+    "PYTHONUNBUFFERED": "1",  # output printed before a timeout is kept
+    "PYTHONPATH": "/sandbox",  # the supervisor, which removes this variable before the program starts
 }
 
-# What Docker's own list holds, and /proc/pressure: triggers on the load of the host, open to any user.
+# Docker's default list, plus /proc/pressure: any user may install triggers on the host's load there.
 MASKED_PATHS: Final = (
     *(f"/proc/{name}" for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "pressure")),
     *(f"/proc/{name}" for name in ("sched_debug", "scsi", "timer_list", "timer_stats")),
     *("/sys/firmware", "/sys/devices/virtual/powercap"),
 )
 
-# A uid of its own for each sandbox: the kernel's per-user accounts (pipe buffers, pending signals, inotify) are
-# shared with no other job, and who breaks out of a container can signal or trace no process of another one.
+# Each sandbox gets its own uid. Jobs then share no per-user kernel limits (pipe buffers, pending signals, inotify),
+# and a program that breaks out of its container cannot signal or trace processes of another one.
 FIRST_UID: Final = 1 << 30
 UID_RANGE_SIZE: Final = 1 << 30
 GID: Final = 65534
@@ -57,11 +57,11 @@ _ALLOWED_SYSCALLS: Final = """
     utimensat utimes vfork wait4 waitid write writev
     accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
     sendto setsockopt shutdown
-""".split()  # noqa: SIM905 - two hundred quotation marks would hide the words
+""".split()  # noqa: SIM905 - two hundred quotation marks would be harder to read
 _NEW_NAMESPACE_FLAGS: Final = 0x7E020000  # CLONE_NEW* of clone(2)
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _ENOSYS: Final = 38
-_SUPERVISOR_PID_SAFE: Final = ("prlimit64", "sched_setaffinity")  # first argument: whose
+_SUPERVISOR_PID_SAFE: Final = ("prlimit64", "sched_setaffinity")  # the first argument is a PID
 
 
 def _arg_filter(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int = 0) -> dict[str, int | str]:
@@ -73,15 +73,15 @@ def _allow(*names: str, args: Sequence[dict[str, int | str]] = ()) -> dict[str, 
 
 
 def seccomp_profile() -> dict[str, Any]:
-    """The system calls that a Python program needs, in Docker's format; all others answer EPERM.
+    """Return an allowlist of the system calls that Python programs need, in Docker's format. Others fail with EPERM.
 
-    Docker's own profile also allows ptrace, io_uring, SysV IPC, message queues and every socket family; some of
-    these (AF_VSOCK) leave the container without any network interface. Sockets here are local or internet ones,
-    of which the container's empty network namespace leaves only its own loopback.
+    Docker's own profile also allows ptrace, io_uring, SysV IPC, message queues and every socket family; some families
+    (AF_VSOCK) leave the container without a network interface. Allowed here are Unix and internet sockets; the
+    container's empty network namespace limits the latter to its own loopback.
     """
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
-        # No foreign instruction set: a 32-bit system call would pass by numbers that mean something else.
+        # Native instruction sets only: the numbers of 32-bit system calls mean different calls.
         "archMap": [
             {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": []},
             {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": []},
@@ -89,12 +89,12 @@ def seccomp_profile() -> dict[str, Any]:
         "syscalls": [
             _allow(*_ALLOWED_SYSCALLS),
             _allow("clone", args=[_arg_filter(0, _NEW_NAMESPACE_FLAGS, "SCMP_CMP_MASKED_EQ")]),
-            # So that libc falls back to clone, whose flags are in a register.
+            # ENOSYS makes libc fall back to clone, whose flags seccomp can inspect.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
             *(_allow("socket", args=[_arg_filter(0, family)]) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
             _allow("socketpair", args=[_arg_filter(0, _AF_UNIX)]),
-            # The supervisor is the same user as the program, which could else set its CPU limit to nothing or
-            # make it the last to run. "0" is the caller itself.
+            # The supervisor runs as the same user as the program. Only calls on the caller itself (0) are allowed, so
+            # the program cannot take CPU time or priority from the supervisor.
             *(_allow(name, args=[_arg_filter(0, 0)]) for name in _SUPERVISOR_PID_SAFE),
             _allow("setpriority", args=[_arg_filter(0, 0), _arg_filter(1, 0)]),
         ],
@@ -105,9 +105,9 @@ _SECCOMP: Final = json.dumps(seccomp_profile(), separators=(",", ":"))
 
 
 def container_config(image: str, *, agent: str, oci_runtime: str | None = None) -> dict[str, Any]:
-    """The body of Docker's `POST /containers/create` for one sandbox of `agent`.
+    """Return the body of Docker's `POST /containers/create` for one sandbox.
 
-    `oci_runtime` is an OCI runtime that the engine knows, None for its default.
+    `agent` is the name of the agent that owns the sandbox. `oci_runtime` None selects Docker's default.
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
     uid = FIRST_UID + secrets.randbelow(UID_RANGE_SIZE)
@@ -115,29 +115,32 @@ def container_config(image: str, *, agent: str, oci_runtime: str | None = None) 
         "Image": image,
         "Cmd": ["python3", "main.py"],
         "Env": [f"{name}={value}" for name, value in ENVIRONMENT.items()],
-        "WorkingDir": "/tmp",  # noqa: S108 - a path in the container: its own scratch
-        "User": f"{uid}:{GID}",  # root in a container is root to the kernel
+        "WorkingDir": "/tmp",  # noqa: S108 - in the container, where only its program writes
+        "User": f"{uid}:{GID}",  # root in a container is root for the kernel
         "Hostname": "sandbox",
         "Labels": {AGENT_LABEL: agent},
-        "NetworkDisabled": True,  # with NetworkMode none: an empty network namespace, and a start without hooks
+        "NetworkDisabled": True,  # with NetworkMode none: an empty network namespace, and a faster start without hooks
         "OpenStdin": True,
-        "StdinOnce": True,  # the supervisor sees the agent's end, however it ends
+        "StdinOnce": True,  # the supervisor notices when the agent exits or crashes
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": {
-            "AutoRemove": True,  # no orphan stays behind an agent that died
+            "AutoRemove": True,  # an agent that crashes leaves no containers
             "Runtime": oci_runtime or "",
-            "NetworkMode": "none",  # exfiltration, scanning, the metadata service of the cloud
-            "ReadonlyRootfs": True,  # changes to Python itself, bytes on the host's disk
-            "CapDrop": ["ALL"],  # everything that root's powers without root would allow
-            "SecurityOpt": ["no-new-privileges", f"seccomp={_SECCOMP}"],  # setuid programs; rare system calls
-            "MaskedPaths": list(MASKED_PATHS),  # what the host is doing, its keys and its power
+            "NetworkMode": "none",  # exfiltration, scanning, the cloud's metadata service
+            "ReadonlyRootfs": True,  # changes to Python itself, data on the host's disk
+            "CapDrop": ["ALL"],  # privileged operations without root
+            "SecurityOpt": [
+                "no-new-privileges",
+                f"seccomp={_SECCOMP}",
+            ],  # setuid programs; kernel bugs in rare system calls
+            "MaskedPaths": list(MASKED_PATHS),  # the host's activity, keys and power use
             "Memory": MEMORY_BYTES,  # starving the host of memory
-            "MemorySwap": MEMORY_BYTES,  # equal: no swap, which would be slow, and bytes on a disk
+            "MemorySwap": MEMORY_BYTES,  # equal to Memory: no swap, which would be slow and write to disk
             "PidsLimit": PIDS_UNDER_GVISOR if oci_runtime == GVISOR_RUNTIME else PIDS,  # fork bombs
             "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
-            "OomScoreAdj": 500,  # if the host runs out of memory all the same, a sandbox goes first
+            "OomScoreAdj": 500,  # if the host runs out of memory anyway, the kernel kills sandboxes first
             "Ulimits": [
                 _ulimit("core", 0),  # memory images of crashed programs
                 _ulimit("nofile", OPEN_FILES),  # the host's file table
@@ -150,7 +153,7 @@ def container_config(image: str, *, agent: str, oci_runtime: str | None = None) 
             "Tmpfs": {
                 "/tmp": f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_INODES},mode=1777,noexec,nosuid,nodev",  # noqa: S108
             },
-            "LogConfig": {"Type": "none"},  # floods of the host's disk; customers' output at rest
+            "LogConfig": {"Type": "none"},  # filling the host's disk; customers' output on disk
             "Init": False,  # the supervisor is PID 1
         },
     }

@@ -1,4 +1,4 @@
-"""Tells that this host is there: to the API through the results queue, to CloudWatch through the log."""
+"""Report that this host is up: to the API through the results queue, to CloudWatch through the log."""
 
 import logging
 import time
@@ -9,14 +9,14 @@ from chalicelib.contract import HostReport, encode
 from executor_host import __version__, cloudwatch, metrics
 from executor_host.job_queue import JobQueue, QueueError
 
-INTERVAL_S: Final = 20.0  # three reports a minute: two may be lost before a host is taken for gone
-REPORTS_PER_LINE: Final = 3  # so that the log has one of each metric a minute
+INTERVAL_S: Final = 20.0  # two of three reports may be lost before the API considers the host gone
+REPORTS_PER_LOG_LINE: Final = 3  # one log line per minute
 
 logger = logging.getLogger(__name__)
 
 
 class HostReporter:
-    """A thread that reports from `start` to `stop`."""
+    """Send reports from a thread of its own, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class HostReporter:
         metrics_namespace: str,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        """`host` is how this one is called, `metrics_namespace` where CloudWatch keeps its metrics."""
+        """Prepare the thread. `host` is this host's name."""
         self._queue = queue
         self._results_queue_url = results_queue_url
         self._host = host
@@ -37,11 +37,11 @@ class HostReporter:
         self._thread = Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
-        """Report for the first time, and from then on."""
+        """Send the first report now and the others periodically."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Log what happened since the last line, and no more."""
+        """Send no more reports, and log the metrics since the last line."""
         self._stopping.set()
         self._thread.join(1.0)
         self._log(is_up=False)
@@ -53,15 +53,15 @@ class HostReporter:
             if self._stopping.wait(self._interval_s):
                 return
             reports += 1
-            if reports % REPORTS_PER_LINE == 0:
+            if reports % REPORTS_PER_LOG_LINE == 0:
                 self._log(is_up=True)
 
     def _send(self) -> None:
         report = HostReport(
             host=self._host,
             agent_version=__version__,
-            ready=int(cloudwatch.gauge_value(metrics.WARM_SANDBOXES)),
-            running=int(cloudwatch.gauge_value(metrics.RUNNING)),
+            ready=int(cloudwatch.metric_value(metrics.WARM_SANDBOXES)),
+            running=int(cloudwatch.metric_value(metrics.RUNNING)),
             sent_at=time.time(),
         )
         try:
@@ -70,5 +70,4 @@ class HostReporter:
             logger.warning("host_report_failed", exc_info=True)
 
     def _log(self, *, is_up: bool) -> None:
-        for fields in self._deltas.log_fields(is_up=is_up):
-            logger.info("metrics", extra=fields)
+        logger.info("metrics", extra=self._deltas.log_fields(is_up=is_up))

@@ -1,4 +1,4 @@
-"""The agent's side of SQS: take jobs, reply, acknowledge. Nothing here knows what a job is."""
+"""Receive, send and delete SQS messages for the agent, without knowing what they contain."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -8,106 +8,106 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
-# A stopping agent waits for the polls under way, since a job may be in the answer. A shorter wait makes more requests:
-# an idle worker makes 1.3 million of them in a month, 0.52 USD.
+# A stopping agent waits for open polls, because a response may contain a job. Shorter polls cost more requests:
+# an idle worker makes 1.3 million a month, 0.52 USD.
 RECEIVE_WAIT_S: Final = 2
 MAX_BATCH_SIZE: Final = 10  # entries in one SQS call
-_NO_SUCH_QUEUE: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+_MISSING_QUEUE_CODES: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
 class QueueError(Exception):
-    """The queue service could not be reached or did not take the request. Trying again may help."""
+    """SQS could not be reached or rejected the request; a retry may succeed."""
 
 
 class NoSuchQueueError(QueueError):
-    """There is no queue of that URL: gone, or so new that not all of SQS knows it."""
+    """The queue does not exist: it was deleted, or it is so new that not all of SQS knows it."""
 
 
 class ReceivedMessage(Struct, frozen=True):
-    """A message in flight: ours until its visibility timeout ends."""
+    """A message in flight, invisible to other hosts until its visibility timeout ends."""
 
     body: str
     receipt: str
-    message_group_id: str | None = None  # whose turn it was
+    message_group_id: str | None = None
 
 
 class JobQueue(Protocol):
-    """What the agent needs of a queue; safe for many threads."""
+    """Describe the queue operations of the agent. Any thread may call them; each raises QueueError."""
 
     def receive(self) -> ReceivedMessage | None:
-        """Wait a while for a message. Raises QueueError."""
+        """Return the next message, or None if none arrives within RECEIVE_WAIT_S."""
 
     def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
-        """Send to the queue of that URL. Raises QueueError, NoSuchQueueError."""
+        """Send a message to any queue. Raises NoSuchQueueError if the queue does not exist."""
 
     def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
-        """Set when up to MAX_BATCH_SIZE messages become visible again. Return how many failed. Raises QueueError."""
+        """Keep up to MAX_BATCH_SIZE messages invisible for this long. Return how many failed."""
 
     def delete(self, message: ReceivedMessage) -> None:
-        """Acknowledge. Raises QueueError."""
+        """Delete a processed message."""
 
     def release(self, message: ReceivedMessage) -> None:
-        """Let another host have it, as soon as no poll of this one is under way. Raises QueueError."""
+        """Make a message visible to other hosts once the open polls of this host have ended."""
 
 
 class SqsJobQueue:
-    """A JobQueue on SQS, for up to `workers` threads. Region, endpoint and credentials come from the environment."""
+    """Implement JobQueue on SQS. Region, endpoint and credentials come from the environment."""
 
     def __init__(self, url: str, *, workers: int) -> None:
-        """`url` of the job queue."""
+        """Create a client for the job queue at `url` that up to `workers` threads use at once."""
         self._url = url
         # Both attempts of a call end within visibility.VISIBILITY_TIMEOUT_S; a later extension is useless.
         config = Config(
             connect_timeout=2,
             read_timeout=RECEIVE_WAIT_S + 3,
             max_pool_connections=2 * workers,
-            retries={"mode": "standard", "total_max_attempts": 2},  # max_attempts would not count the first one
+            retries={"mode": "standard", "total_max_attempts": 2},  # unlike max_attempts, it includes the first one
             tcp_keepalive=True,
         )
         self._sqs: Any = boto3.client("sqs", config=config)
 
     def receive(self) -> ReceivedMessage | None:
-        """As in JobQueue: at most one message, so that nothing waits here while another host is free."""
-        answer = self._call(
+        """Implement JobQueue.receive. One message at a time, so no job waits here while another host is idle."""
+        response = self._call(
             "receive_message",
             MaxNumberOfMessages=1,
             WaitTimeSeconds=RECEIVE_WAIT_S,
             MessageSystemAttributeNames=["MessageGroupId"],
         )
-        for message in answer.get("Messages", ()):
-            group = message.get("Attributes", {}).get("MessageGroupId")
-            return ReceivedMessage(message["Body"], message["ReceiptHandle"], group)
+        for message in response.get("Messages", ()):
+            group_id = message.get("Attributes", {}).get("MessageGroupId")
+            return ReceivedMessage(message["Body"], message["ReceiptHandle"], group_id)
         return None
 
     def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
-        """As in JobQueue."""
+        """Implement JobQueue.send."""
         group_argument = {} if message_group_id is None else {"MessageGroupId": message_group_id}
         self._call("send_message", QueueUrl=queue_url, MessageBody=body, **group_argument)
 
     def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
-        """As in JobQueue."""
+        """Implement JobQueue.extend_visibility."""
         entries = [
             {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": visibility_timeout_s}
             for number, message in enumerate(messages)
         ]
-        answer = self._call("change_message_visibility_batch", Entries=entries)
-        return len(answer.get("Failed", ()))
+        response = self._call("change_message_visibility_batch", Entries=entries)
+        return len(response.get("Failed", ()))
 
     def delete(self, message: ReceivedMessage) -> None:
-        """As in JobQueue."""
+        """Implement JobQueue.delete."""
         self._call("delete_message", ReceiptHandle=message.receipt)
 
     def release(self, message: ReceivedMessage) -> None:
-        """As in JobQueue."""
+        """Implement JobQueue.release."""
         self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
 
     def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = getattr(self._sqs, operation)(**{"QueueUrl": self._url, **arguments})
+            response: dict[str, Any] = getattr(self._sqs, operation)(**{"QueueUrl": self._url, **arguments})
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _NO_SUCH_QUEUE:
+            if error.response.get("Error", {}).get("Code") in _MISSING_QUEUE_CODES:
                 raise NoSuchQueueError(operation) from error
             raise QueueError(operation) from error
         except BotoCoreError as error:
             raise QueueError(operation) from error
-        return answer
+        return response

@@ -1,22 +1,22 @@
-"""One JSON object a line on stderr, for the processes of a host."""
+"""Write logs as one JSON object per line to stderr, for the processes of a host."""
 
 import logging
 from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
-# As chalicelib/telemetry/logs.py has them. The library leaves out what begins with _, hence the last one.
+# Same fields as chalicelib/telemetry/logs.py. The library drops names that start with _, so `_aws` is a rename.
 _FIELDS: Final = ("levelname", "name", "message")
 _RENAMED: Final = {"levelname": "level", "name": "logger", "message": "event", "exc_info": "traceback", "emf": "_aws"}
 
 
 def formatter() -> logging.Formatter:
-    """A record as one JSON object: the message is the event, `extra` are members."""
+    """Return a formatter: the message is the event, and each key of `extra` is a member."""
     return JsonFormatter(_FIELDS, rename_fields=_RENAMED, timestamp="time")
 
 
 def log_json_lines() -> None:
-    """What is ours from INFO, what is others' from WARNING."""
+    """Log this package from INFO, everything else from WARNING."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

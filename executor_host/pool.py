@@ -1,9 +1,10 @@
-"""Keeps sandboxes warm, so that no customer waits for a container to start. The agent takes them, one for each job."""
+"""Keep sandboxes warm, so that no job waits for a container to start."""
 
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from threading import Condition, Thread
 from typing import Final, Protocol
 
@@ -11,57 +12,61 @@ from executor_host import metrics
 from executor_host.channel import SandboxError
 from executor_host.sandbox import Outcome
 
-LIVENESS_CHECK_INTERVAL_S: Final = 0.5  # how long a sandbox that died while it waited can go unnoticed
+LIVENESS_CHECK_INTERVAL_S: Final = 0.5
 ORPHAN_SWEEP_INTERVAL_S: Final = 30.0
-ORPHAN_MIN_AGE_S: Final = 60.0  # above any start of a sandbox: an older container that nobody knows is a leftover
+ORPHAN_MIN_AGE_S: Final = 60.0  # longer than any start: a younger container may be a sandbox that is starting
 MIN_RETRY_DELAY_S: Final = 0.1
-MAX_RETRY_DELAY_S: Final = 2.0  # between attempts to start sandboxes while the engine is gone
+MAX_RETRY_DELAY_S: Final = 2.0
 
 logger = logging.getLogger(__name__)
 
 
+class NoSandboxError(Exception):
+    """No sandbox was ready in time."""
+
+
 class WarmSandbox(Protocol):
-    """What the pool and the agent need of sandbox.Sandbox."""
+    """Describe the members of sandbox.Sandbox that the pool and the agent use."""
 
     id: str
     runtime: str
 
     def is_ready(self) -> bool:
-        """Whether it is there and ready."""
+        """Return whether the sandbox is alive and unused."""
 
-    def run(self, code: str, text: str, *, timeout_s: float) -> Outcome:
-        """Run one program and destroy the sandbox."""
+    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
+        """Run one program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
 
     def destroy(self) -> None:
-        """Leave nothing of it."""
+        """Remove the container, unless that has been done."""
 
 
 class SandboxEngine(Protocol):
-    """What the pool needs of engine.Engine."""
+    """Describe the methods of docker_engine.DockerEngine that the pool uses."""
 
     def start_sandbox(self) -> WarmSandbox:
-        """A warm sandbox. Raises SandboxError."""
+        """Start a sandbox and wait until it is ready. Raises SandboxError."""
 
     def containers(self) -> Iterable[tuple[str, float]]:
-        """Id and creation time (epoch) of each container of agents of this name. Raises SandboxError."""
+        """Return id and creation time (epoch) of every container of this agent. Raises SandboxError."""
 
     def remove(self, container_id: str) -> None:
-        """Kill and remove a container, if that can be done."""
+        """Kill and remove a container; do nothing if Docker cannot."""
 
 
 class Pool:
-    """`size` warm sandboxes, replaced as they are taken or die; at most `builders` are being started at once."""
+    """Keep `size` sandboxes warm and replace those that are acquired or die."""
 
     def __init__(self, engine: SandboxEngine, *, size: int, start_threads: int) -> None:
-        """Starts nothing yet."""
+        """Prepare the threads; at most `start_threads` sandboxes start at once."""
         self._engine = engine
         self._size = size
         self._idle: deque[WarmSandbox] = deque()
         self._in_use: set[str] = set()
-        self._building = 0
-        self._engine_up: bool | None = None  # not asked yet
+        self._starting = 0
+        self._docker_is_up: bool | None = None  # unknown
         self._state_changed = Condition()
-        self._closing = False
+        self._stopping = False
         self._builders = [
             Thread(target=self._builder_loop, name=f"builder-{number}", daemon=True) for number in range(start_threads)
         ]
@@ -69,12 +74,22 @@ class Pool:
         metrics.WARM_SANDBOXES.set_function(lambda: len(self._idle))
 
     def start(self) -> None:
-        """Begin to remove what an earlier agent of this name left behind, and then to fill."""
+        """Remove the containers of an earlier agent of the same name, then start sandboxes."""
         self._maintenance_thread.start()
 
-    def acquire(self, timeout_s: float) -> WarmSandbox | None:
-        """A sandbox for one job, as soon as there is one; None when there is none in time. `finish` it afterwards."""
-        asked_at = time.monotonic()
+    @contextlib.contextmanager
+    def acquire(self, timeout_s: float) -> Iterator[WarmSandbox]:
+        """Lend a warm sandbox for one job and destroy it afterwards. Raises NoSandboxError if none is ready in time."""
+        sandbox = self._take(timeout_s)
+        try:
+            yield sandbox
+        finally:
+            sandbox.destroy()
+            with self._state_changed:
+                self._in_use.discard(sandbox.id)  # from now on, a container that was not removed is an orphan
+
+    def _take(self, timeout_s: float) -> WarmSandbox:
+        started_at = time.monotonic()
         with self._state_changed:
             while True:
                 while self._idle:
@@ -82,23 +97,18 @@ class Pool:
                     self._state_changed.notify_all()
                     if sandbox.is_ready():
                         self._in_use.add(sandbox.id)
-                        metrics.SANDBOX_ACQUIRE_SECONDS.observe(time.monotonic() - asked_at)
+                        metrics.SANDBOX_ACQUIRE_SECONDS.observe(time.monotonic() - started_at)
                         return sandbox
-                remaining_s = asked_at + timeout_s - time.monotonic()
-                if remaining_s <= 0 or self._closing:
-                    return None
+                remaining_s = started_at + timeout_s - time.monotonic()
+                if remaining_s <= 0 or self._stopping:
+                    raise NoSandboxError
                 self._state_changed.wait(remaining_s)
 
-    def release(self, sandbox: WarmSandbox) -> None:
-        """The taken sandbox has run its job or broke: from now on a container of it is a leftover."""
-        with self._state_changed:
-            self._in_use.discard(sandbox.id)
-
     def stop(self, timeout_s: float) -> None:
-        """Destroy every idle sandbox and remove whatever else has this agent's label, within the time given."""
+        """Destroy all idle sandboxes and remove every other container of this agent."""
         deadline = time.monotonic() + timeout_s
         with self._state_changed:
-            self._closing = True
+            self._stopping = True
             self._state_changed.notify_all()
             idle = list(self._idle)
             self._idle.clear()
@@ -111,7 +121,7 @@ class Pool:
             time.sleep(0.05)
 
     def _remove_all_containers(self) -> bool:
-        """Remove every container of an agent of this name; whether the engine then says that there is none."""
+        """Remove every container of this agent. Return whether Docker confirms that none is left."""
         try:
             for container_id, _ in self._engine.containers():
                 self._engine.remove(container_id)
@@ -124,70 +134,76 @@ class Pool:
         while self._wait_for_demand():
             sandbox = self._start_sandbox()
             with self._state_changed:
-                self._building -= 1
+                self._starting -= 1
                 self._state_changed.notify_all()
                 if sandbox is None:
-                    self._state_changed.wait_for(lambda: self._closing, retry_delay_s)
+                    self._state_changed.wait_for(lambda: self._stopping, retry_delay_s)
                     retry_delay_s = min(2 * retry_delay_s, MAX_RETRY_DELAY_S)
                     continue
                 retry_delay_s = MIN_RETRY_DELAY_S
-                if not self._closing:
+                if not self._stopping:
                     self._idle.append(sandbox)
                     continue
             sandbox.destroy()
 
     def _wait_for_demand(self) -> bool:
-        """Wait until one more sandbox is wanted; False when none ever will be."""
+        """Wait until another sandbox is needed. Return False when the pool stops."""
         with self._state_changed:
-            self._state_changed.wait_for(lambda: self._closing or len(self._idle) + self._building < self._size)
-            self._building += not self._closing
-            return not self._closing
+            self._state_changed.wait_for(lambda: self._stopping or len(self._idle) + self._starting < self._size)
+            if self._stopping:
+                return False
+            self._starting += 1
+            return True
 
     def _start_sandbox(self) -> WarmSandbox | None:
         try:
             with metrics.START_SECONDS.time():
                 sandbox = self._engine.start_sandbox()
         except SandboxError as error:
-            self._set_docker_status(up=False, cause=repr(error.__cause__ or error)[:500])
+            self._set_docker_status(is_up=False, cause=repr(error.__cause__ or error)[:500])
             return None
-        self._set_docker_status(up=True)
+        self._set_docker_status(is_up=True)
         return sandbox
 
-    def _set_docker_status(self, *, up: bool, **fields: str) -> None:
-        """Says once what changed."""
+    def _set_docker_status(self, *, is_up: bool, **fields: str) -> None:
+        """Update the metric, and log the status if it changed."""
         with self._state_changed:
-            changed, self._engine_up = up is not self._engine_up, up
-        metrics.DOCKER_UP.set(up)
-        if changed and up:
+            has_changed, self._docker_is_up = is_up is not self._docker_is_up, is_up
+        metrics.DOCKER_UP.set(is_up)
+        if has_changed and is_up:
             logger.info("docker_available")
-        elif changed:
+        elif has_changed:
             logger.error("docker_unavailable", extra=fields)
 
     def _maintenance_loop(self) -> None:
         while not self._remove_all_containers():
-            with self._state_changed:
-                if self._state_changed.wait_for(lambda: self._closing, MAX_RETRY_DELAY_S):
-                    return
+            if self._wait_for_stop(MAX_RETRY_DELAY_S):
+                return
         for builder in self._builders:
             builder.start()
         sweep_at = time.monotonic() + ORPHAN_SWEEP_INTERVAL_S
-        while True:
+        while not self._wait_for_stop(LIVENESS_CHECK_INTERVAL_S):
+            self._destroy_dead_sandboxes()
             if time.monotonic() >= sweep_at:
                 self._remove_orphans()
                 sweep_at += ORPHAN_SWEEP_INTERVAL_S
-            with self._state_changed:
-                if self._state_changed.wait_for(lambda: self._closing, LIVENESS_CHECK_INTERVAL_S):
-                    return
-                dead = [sandbox for sandbox in self._idle if not sandbox.is_ready()]
-                for sandbox in dead:
-                    self._idle.remove(sandbox)
-                self._state_changed.notify_all()
+
+    def _wait_for_stop(self, timeout_s: float) -> bool:
+        with self._state_changed:
+            return self._state_changed.wait_for(lambda: self._stopping, timeout_s)
+
+    def _destroy_dead_sandboxes(self) -> None:
+        with self._state_changed:
+            dead = [sandbox for sandbox in self._idle if not sandbox.is_ready()]
             for sandbox in dead:
-                logger.warning("idle_sandbox_exited")
-                sandbox.destroy()
+                self._idle.remove(sandbox)
+            self._state_changed.notify_all()
+        for sandbox in dead:
+            logger.warning("idle_sandbox_exited")
+            sandbox.destroy()
 
     def _remove_orphans(self) -> None:
-        """Remove containers of ours that nobody knows."""
+        """Remove containers of this agent that are neither idle, in use nor starting."""
         try:
             containers = list(self._engine.containers())
         except SandboxError:

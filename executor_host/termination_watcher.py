@@ -1,19 +1,17 @@
-"""Drains a host that EC2 takes away. A process of its own beside the agent, with the same image or installation.
+"""Drain this host when EC2 is about to terminate it: `python -m executor_host.termination_watcher`.
 
-`python -m executor_host.termination_watcher` stops the container `python-exec-agent`; with a command, runs that
-instead, as `systemctl stop python-exec-agent`. Where the notices come from:
+Runs next to the agent and stops its container. EC2 announces a termination through the instance metadata:
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
 """
 
 import logging
 import os
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -23,31 +21,33 @@ from docker.errors import NotFound
 
 from executor_host.logs import log_json_lines
 
-METADATA: Final = "http://169.254.169.254"
-AGENT_CONTAINER: Final = "python-exec-agent"
-DRAIN_HOOK_NAME: Final = "wait-for-drain"  # its name in infra/template.yaml
-STOP_WITHIN_S: Final = 20  # the agent takes up to 17
-POLL_EVERY_S: Final = 5.0  # AWS's advice; a spot instance has two minutes
+METADATA_ENDPOINT: Final = "http://169.254.169.254"
+METADATA_TIMEOUT_S: Final = 2.0
 TOKEN_TTL_S: Final = 300
-TIMEOUT_S: Final = 2.0
+AGENT_CONTAINER: Final = "python-exec-agent"
+DRAIN_HOOK_NAME: Final = "wait-for-drain"  # as in infra/template.yaml
+AGENT_STOP_TIMEOUT_S: Final = 20  # the agent takes up to 17
+POLL_INTERVAL_S: Final = 5.0  # as AWS recommends; a spot instance has two minutes
 
 logger = logging.getLogger("executor_host.termination_watcher")  # __name__ is __main__ here
 
 
 class AutoScaling(Protocol):
-    """What boto3's client of that name does for us."""
+    """Describe the method of boto3's client used here."""
 
-    def complete_lifecycle_action(self, **request: str) -> Any: ...  # noqa: ANN401 - untyped
+    def complete_lifecycle_action(self, **request: str) -> Any:  # noqa: ANN401 - boto3 has no types
+        """Let EC2 terminate an instance that waits in a lifecycle hook."""
 
 
 class InstanceMetadata:
-    """The instance metadata service, version 2: each read with a token of its own, as reads are rare."""
+    """Read the instance metadata service, version 2. Reads are rare, so each gets its own token."""
 
     def __init__(self, endpoint: str) -> None:
+        """Use the service at `endpoint`."""
         self._endpoint = endpoint
 
     def read(self, path: str) -> str | None:
-        """The text at `path` of /latest/meta-data/, None where there is none. Raises OSError."""
+        """Return the text at `path` below /latest/meta-data/, or None if it does not exist. Raises OSError."""
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_TTL_S)}
         token = self._request("PUT", "api/token", lifetime)
         try:
@@ -58,9 +58,10 @@ class InstanceMetadata:
             raise
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        request = urllib.request.Request(f"{self._endpoint}/latest/{path}", method=method, headers=dict(headers))  # noqa: S310 - the service speaks http
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - see above
-            text: str = answer.read().decode()
+        url = f"{self._endpoint}/latest/{path}"
+        request = urllib.request.Request(url, method=method, headers=dict(headers))  # noqa: S310 - the service is HTTP
+        with urllib.request.urlopen(request, timeout=METADATA_TIMEOUT_S) as response:  # noqa: S310 - as above
+            text: str = response.read().decode()
         return text
 
 
@@ -70,26 +71,26 @@ def watch_for_termination(
     stop_agent: Callable[[], None],
     autoscaling: AutoScaling,
     group: str,
-    poll_every_s: float = POLL_EVERY_S,
+    poll_interval_s: float = POLL_INTERVAL_S,
 ) -> None:
-    """Returns once the agent is stopped and the group has been told that this host may go.
+    """Wait for a termination notice, stop the agent, and complete the drain hook of the Auto Scaling group.
 
-    A spot notice stops the agent at once; the group's own state follows it, or the instance ends before.
+    A spot notice stops the agent at once. The group's notice follows, unless the instance ends first.
     """
-    stopped = False
+    is_stopped = False
     while True:
         try:
             is_terminating = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
-            if not stopped and (is_terminating or metadata.read("spot/instance-action") is not None):
+            if not is_stopped and (is_terminating or metadata.read("spot/instance-action") is not None):
                 logger.info("termination_notice", extra={"because": "lifecycle" if is_terminating else "spot"})
                 stop_agent()
-                stopped = True
+                is_stopped = True
             if is_terminating:
                 _complete_drain_hook(autoscaling, group=group, instance_id=metadata.read("instance-id") or "")
                 return
-        except OSError as error:  # of the metadata service too: HTTPError and time-outs are OSErrors
+        except OSError as error:  # includes HTTPError and timeouts
             logger.warning("metadata_unavailable", extra={"error": str(error)})
-        time.sleep(poll_every_s)
+        time.sleep(poll_interval_s)
 
 
 def _complete_drain_hook(autoscaling: AutoScaling, *, group: str, instance_id: str) -> None:
@@ -101,36 +102,32 @@ def _complete_drain_hook(autoscaling: AutoScaling, *, group: str, instance_id: s
             LifecycleActionResult="CONTINUE",
         )
     except Exception:
-        logger.exception("drain_hook_failed")  # the hook's own time-out lets the instance go
+        logger.exception("drain_hook_failed")  # EC2 terminates the instance when the hook times out
         return
     logger.info("host_drained")
 
 
 def stop_container(name: str = AGENT_CONTAINER) -> None:
-    """For good: Docker starts a container that was stopped again only when it is told to."""
-    client = docker.from_env(timeout=STOP_WITHIN_S + 10)
+    """Stop the agent's container. Docker does not restart a container that was stopped this way."""
+    client = docker.from_env(timeout=AGENT_STOP_TIMEOUT_S + 10)
     try:
-        client.containers.get(name).stop(timeout=STOP_WITHIN_S)
+        client.containers.get(name).stop(timeout=AGENT_STOP_TIMEOUT_S)
     except NotFound:
         logger.warning("agent_container_not_found")
     finally:
         client.close()
 
 
-def main(command: Sequence[str]) -> int:
-    """0 when the host may go."""
+def main() -> int:
+    """Return 0 once the host is drained, 2 if a setting is missing."""
     log_json_lines()
     group = os.environ.get("HOST_GROUP")
     if not group:
         sys.stderr.write("HOST_GROUP is missing\n")
         return 2
-
-    def run_command() -> None:
-        subprocess.run(command, check=False)
-
     watch_for_termination(
-        InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA)),
-        stop_agent=run_command if command else stop_container,
+        InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA_ENDPOINT)),
+        stop_agent=stop_container,
         autoscaling=boto3.client("autoscaling"),
         group=group,
     )
@@ -138,4 +135,4 @@ def main(command: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,6 +1,6 @@
-"""Keeps the jobs in hand from coming to another host while they run. For the agent.
+"""Keep the messages of running jobs invisible to other hosts.
 
-The queue's own visibility timeout is short, so that the jobs of a host that died come again soon.
+The queue's own visibility timeout is short, so the jobs of a lost host are redelivered soon.
 """
 
 import contextlib
@@ -12,18 +12,19 @@ from typing import Final
 from executor_host import metrics
 from executor_host.job_queue import MAX_BATCH_SIZE, JobQueue, QueueError, ReceivedMessage
 
-INTERVAL_S: Final = 5.0  # two beats may fail before a job comes again
-VISIBILITY_TIMEOUT_S: Final = 15  # as the queue's own visibility timeout
+INTERVAL_S: Final = 5.0  # two extensions in a row may fail before a message is redelivered
+VISIBILITY_TIMEOUT_S: Final = 15  # equals the queue's own visibility timeout
 
 logger = logging.getLogger(__name__)
 
 
 class VisibilityExtender:
-    """Prolongs the visibility timeout of every message in flight, in batches."""
+    """Extend the visibility timeout of all messages in flight, in batches."""
 
     def __init__(
         self, queue: JobQueue, *, interval_s: float = INTERVAL_S, visibility_timeout_s: int = VISIBILITY_TIMEOUT_S
     ) -> None:
+        """Prepare the thread."""
         self._queue = queue
         self._interval_s = interval_s
         self._visibility_timeout_s = visibility_timeout_s
@@ -33,16 +34,16 @@ class VisibilityExtender:
         self._thread = Thread(target=self._run, name="visibility", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start extending."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more: what is still in flight comes again by itself."""
+        """Stop extending; messages still in flight are redelivered."""
         self._stopping.set()
 
     @contextlib.contextmanager
     def extending(self, message: ReceivedMessage) -> Iterator[None]:
-        """Holds a message for as long as the context lasts."""
+        """Keep a message invisible while the context lasts."""
         with self._lock:
             self._in_flight.add(message)
         try:
@@ -56,10 +57,9 @@ class VisibilityExtender:
             with self._lock:
                 in_flight = list(self._in_flight)
             for start in range(0, len(in_flight), MAX_BATCH_SIZE):
-                # Each on its own and not waited for: a call without an answer delays no other, nor the next beat.
-                Thread(
-                    target=self._extend, args=(in_flight[start : start + MAX_BATCH_SIZE],), name="beat", daemon=True
-                ).start()
+                batch = in_flight[start : start + MAX_BATCH_SIZE]
+                # One thread per batch: a call that hangs delays neither other batches nor the next interval.
+                Thread(target=self._extend, args=(batch,), name="extend-visibility", daemon=True).start()
 
     def _extend(self, batch: Sequence[ReceivedMessage]) -> None:
         try:

@@ -12,7 +12,7 @@ from docker.utils.socket import frames_iter
 
 from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES, MAX_STREAM_BYTES
 from executor_host.hardening import container_config
-from executor_host.sandbox import _signal_name
+from executor_host.sandbox import signal_name
 
 PLAIN_PYTHON = """
 import base64, json, os, shutil, subprocess, sys
@@ -48,7 +48,7 @@ def plain_python(engine, image):
         code, *said = json.loads(answer)
         said = (base64.b64decode(stream).decode(errors="replace") for stream in said)
         streams = tuple(map(_without_addresses, said))
-        return (code, None, *streams) if code >= 0 else (128 - code, _signal_name(-code), *streams)
+        return (code, None, *streams) if code >= 0 else (128 - code, signal_name(-code), *streams)
 
     yield run_plainly
     client.remove_container(container_id, force=True)

@@ -92,7 +92,7 @@ def test_timeout_keeps_output(run, program):
     )
     assert verdict(outcome) == ("timeout", None, None)
     assert (outcome.stdout, outcome.stderr, outcome.truncated) == ("out\n", "err\n", Truncated())
-    assert 500 <= outcome.duration_ms < 1500
+    assert 500 <= outcome.usage.duration_ms < 1500
 
 
 @pytest.mark.parametrize(("fd", "cut"), [(1, Truncated(stdout=True)), (2, Truncated(stderr=True))])
@@ -109,7 +109,7 @@ def test_timeout_starts_with_program(engine):
     time.sleep(2)
     outcome = sandbox.run("import time; time.sleep(1)", "", timeout_s=1.7)
     assert outcome.status == "ok"
-    assert 1000 <= outcome.duration_ms < 1700
+    assert 1000 <= outcome.usage.duration_ms < 1700
 
 
 def test_is_ready_reflects_sandbox_state(engine):
@@ -134,9 +134,9 @@ def test_container_is_gone_after_its_run(engine):
 
 def test_short_program_usage_is_small(run):
     outcome = run("pass")
-    assert outcome.duration_ms < 500
-    assert outcome.cpu_ms < 200
-    assert 1 << 20 < outcome.memory_bytes < 60 << 20
+    assert outcome.usage.duration_ms < 500
+    assert outcome.usage.cpu_ms < 200
+    assert 1 << 20 < outcome.usage.memory_bytes < 60 << 20
 
 
 SPIN_300_MS = (
@@ -160,14 +160,14 @@ SPINNERS = {
 def test_cpu_of_the_whole_process_tree_is_counted(run, program):
     outcome = run(SPIN_300_MS + program)
     assert outcome.status == "ok"
-    assert 300 <= outcome.cpu_ms < 800
-    assert outcome.duration_ms >= 300
+    assert 300 <= outcome.usage.cpu_ms < 800
+    assert outcome.usage.duration_ms >= 300
 
 
 def test_sleep_uses_no_cpu_time(run):
     outcome = run("import time; time.sleep(.6)")
-    assert 600 <= outcome.duration_ms < 1500
-    assert outcome.cpu_ms < 200
+    assert 600 <= outcome.usage.duration_ms < 1500
+    assert outcome.usage.cpu_ms < 200
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_sleep_uses_no_cpu_time(run):
     ids=["kept", "freed", "child", "file"],
 )
 def test_peak_memory_covers_all_processes(run, program):
-    assert 100 << 20 <= run(program).memory_bytes < 150 << 20
+    assert 100 << 20 <= run(program).usage.memory_bytes < 150 << 20
 
 
 def error(type_, message, line):

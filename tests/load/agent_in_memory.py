@@ -22,7 +22,14 @@ def agent_in_memory(engine):
     queue = FakeJobQueue(wait_s=1)
     pool = Pool(engine, size=2 * CORES, start_threads=CORES)
     visibility = VisibilityExtender(queue)
-    agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url="results", workers=2 * CORES)
+    agent = Agent(
+        queue,
+        pool=pool,
+        visibility=visibility,
+        results_queue_url="results",
+        workers=2 * CORES,
+        metrics_namespace="PythonExec",
+    )
     pool.start()
     agent.start()
     try:

@@ -177,7 +177,7 @@ def test_daemons_are_killed_with_program(run, daemon):
     start = "import ctypes, os, signal, time\nif os.fork():\n    time.sleep(.1)\n    os.write(1, b'done')\n    os._exit(3)\n"
     outcome = run(start + daemon)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 3, "done")
-    assert outcome.duration_ms < 2000
+    assert outcome.usage.duration_ms < 2000
 
 
 def test_processes_are_limited(run):

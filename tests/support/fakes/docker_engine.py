@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 
-from chalicelib.contract import Status
+from chalicelib.contract import ResourceUsage, Status
 from executor_host.channel import SandboxError
 from executor_host.sandbox import Outcome
 
@@ -30,7 +30,8 @@ class FakeSandbox:
         self.destroy()
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=stdin, duration_ms=1)
+        usage = ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0)
+        return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=stdin, usage=usage)
 
     def destroy(self):
         self.alive = False

@@ -1,4 +1,4 @@
-"""The agent with a queue and an engine in memory."""
+"""Test the agent with an in-memory queue and engine."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
 REPLIES, RESULTS = "http://queue/reply", "http://queue/results"
-ONCE_S = 0.02
+INTERVAL_S = 0.02
 
 
 @pytest.fixture
@@ -33,13 +33,20 @@ def queue():
 
 @pytest.fixture
 def start(queue):
-    """A function that starts an agent and its pool on an engine."""
+    """Return a function that starts an agent and its pool on an engine."""
     with contextlib.ExitStack() as started:
 
         def start(engine, size=2, workers=2):
             pool = Pool(engine, size=size, start_threads=1)
-            visibility = VisibilityExtender(queue, interval_s=ONCE_S, visibility_timeout_s=7)
-            agent = Agent(queue, pool=pool, visibility=visibility, results_queue_url=RESULTS, workers=workers)
+            visibility = VisibilityExtender(queue, interval_s=INTERVAL_S, visibility_timeout_s=7)
+            agent = Agent(
+                queue,
+                pool=pool,
+                visibility=visibility,
+                results_queue_url=RESULTS,
+                workers=workers,
+                metrics_namespace="PythonExec",
+            )
             pool.start()
             agent.start()
             started.callback(pool.stop, 5)
@@ -56,7 +63,7 @@ def agent(engine, start):
 
 def job(**changes):
     now = time.time()
-    wanted = {
+    members = {
         "id": uuid.uuid4().hex,
         "code": "the code",
         "input": "the input",
@@ -66,17 +73,17 @@ def job(**changes):
         "reply_by": now + 20,
         "expires_at": now + 20,
     }
-    return Job(**(wanted | changes))
+    return Job(**(members | changes))
 
 
-def answer(queue, sent):
+def send_and_wait(queue, sent):
     queue.enqueue(encode(sent))
     return decode_reply(queue.wait_for_sent(sent.reply_to or RESULTS))
 
 
 def test_job_is_run_answered_and_deleted(agent, engine, queue):
     sent = job()
-    reply = answer(queue, sent)
+    reply = send_and_wait(queue, sent)
     assert (reply.id, reply.status, reply.stdout, reply.stderr) == (
         sent.id,
         Status.OK,
@@ -89,36 +96,36 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
 
 
 def test_result_includes_queue_time(agent, queue):
-    assert 2000 <= answer(queue, job()).usage.queued_ms < 20_000
+    assert 2000 <= send_and_wait(queue, job()).usage.queued_ms < 20_000
 
 
 def test_queue_time_is_never_negative(agent, queue):
-    assert answer(queue, job(submitted_at=time.time() + 100)).usage.queued_ms == 0
+    assert send_and_wait(queue, job(submitted_at=time.time() + 100)).usage.queued_ms == 0
 
 
 def test_each_job_gets_a_fresh_sandbox(agent, engine, queue):
     for _ in range(30):
-        answer(queue, job())
+        send_and_wait(queue, job())
     assert max(len(sandbox.ran) for sandbox in engine.started) == 1
 
 
 def test_expired_job_is_failed_without_running(agent, engine, queue):
     sent = job(expires_at=time.time() - 1)
-    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.START_TIMEOUT)
+    assert send_and_wait(queue, sent) == Failure(id=sent.id, reason=FailureReason.START_TIMEOUT)
     eventually(lambda: len(queue.deleted) == 1)
     assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
 
 
 def test_malformed_message_is_not_deleted(agent, queue):
     queue.enqueue("no job")
-    assert isinstance(answer(queue, job()), Result)
+    assert isinstance(send_and_wait(queue, job()), Result)
     eventually(lambda: len(queue.deleted) == 1)
     assert "no job" not in {message.body for message in queue.deleted}
 
 
 def test_sandbox_failure_retries_job_in_new_sandbox(agent, engine, queue):
     engine.outcomes += [SandboxError("died")] * (MAX_SANDBOX_ATTEMPTS - 1)
-    reply = answer(queue, job())
+    reply = send_and_wait(queue, job())
     assert reply.status is Status.OK
 
 
@@ -126,26 +133,52 @@ def test_repeated_sandbox_failure_returns_sandbox_error(engine, queue, start):
     engine.outcomes += [SandboxError("died")] * MAX_SANDBOX_ATTEMPTS
     start(engine, size=1, workers=1)
     sent = job()
-    assert answer(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX_ERROR)
+    assert send_and_wait(queue, sent) == Failure(id=sent.id, reason=FailureReason.SANDBOX_ERROR)
 
 
 def test_dead_sandbox_is_replaced_before_next_job(agent, engine, queue):
-    eventually(lambda: len(engine.started) == 4)  # two in hand, two in the pool
+    eventually(lambda: len(engine.started) == 4)  # two acquired, two idle
     for sandbox in engine.started[:2]:
         sandbox.alive = False
-    assert answer(queue, job()).status is Status.OK
+    assert send_and_wait(queue, job()).status is Status.OK
 
 
 def test_agent_recovers_after_queue_outage(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
     queue.failures["receive"] += [QueueError("gone")] * 5
-    assert answer(queue, job()).status is Status.OK
+    assert send_and_wait(queue, job()).status is Status.OK
+
+
+def test_queue_outage_does_not_use_up_sandboxes(agent, engine, queue, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    eventually(lambda: len(engine.started) == 4)
+    queue.failures["receive"] += [QueueError("gone")] * 20
+    eventually(lambda: not queue.failures["receive"])
+    assert len(engine.started) == 4
+
+
+def test_unused_sandbox_runs_the_next_job(engine, queue, start):
+    start(engine, size=1, workers=1)
+    eventually(lambda: len(engine.started) == 2)
+    queue.enqueue("malformed")
+    send_and_wait(queue, job(expires_at=time.time() - 1))
+    send_and_wait(queue, job())
+    assert [len(sandbox.ran) for sandbox in engine.started[:2]] == [1, 0]
+
+
+def test_completed_job_is_logged_with_its_metrics(agent, queue, caplog):
+    caplog.set_level("INFO", logger="executor_host")
+    sent = job()
+    result = send_and_wait(queue, sent)
+    eventually(lambda: "job_completed" in [record.message for record in caplog.records])
+    (line,) = [record for record in caplog.records if record.message == "job_completed"]
+    assert (line.job_id, line.status, line.Status, line.QueueWaitMs) == (sent.id, "ok", "ok", result.usage.queued_ms)
 
 
 def test_reply_to_newly_created_queue_is_retried(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.REPLY_RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [NoSuchQueueError("new")] * (REPLY_ATTEMPTS - 1)
-    assert answer(queue, job()).status is Status.OK
+    assert send_and_wait(queue, job()).status is Status.OK
 
 
 def test_reply_falls_back_to_results_queue_when_reply_queue_is_missing(agent, queue, monkeypatch):
@@ -173,39 +206,39 @@ def test_late_or_async_reply_goes_to_results_queue(agent, queue, changes):
 def test_result_is_retried_during_queue_outage(agent, engine, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")] * 5
-    assert answer(queue, job()).status is Status.OK
+    assert send_and_wait(queue, job()).status is Status.OK
     assert [len(sandbox.ran) for sandbox in engine.started if sandbox.ran] == [1]
 
 
 def test_job_is_not_deleted_when_result_cannot_be_sent(agent, queue, monkeypatch):
     monkeypatch.setattr("executor_host.agent.REPLY_SEND_TIMEOUT_S", 0.0)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]
-    unanswered, answered = job(), job()
-    queue.enqueue(encode(unanswered))
+    failed, completed = job(), job()
+    queue.enqueue(encode(failed))
     eventually(lambda: not queue.failures[f"send to {REPLIES}"])
-    answer(queue, answered)
+    send_and_wait(queue, completed)
     eventually(lambda: queue.deleted)
-    assert [message.body for message in queue.deleted] == [encode(answered)]
+    assert [message.body for message in queue.deleted] == [encode(completed)]
 
 
 def test_visibility_is_extended_only_while_job_runs(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 10 * ONCE_S)
-    queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # the job is in hand meanwhile
-    queue.failures["extend_visibility"] += [QueueError("unreachable")]  # is survived
+    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 10 * INTERVAL_S)
+    queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # keeps the job in flight
+    queue.failures["extend_visibility"] += [QueueError("unreachable")]  # has no effect on the job
     sent = encode(job())
     queue.enqueue(sent)
     queue.wait_for_sent(REPLIES)
     eventually(lambda: queue.deleted)
-    beats = len(queue.extended)
-    assert beats > 1
+    extensions = len(queue.extended)
+    assert extensions > 1
     assert set(queue.extended) == {(sent, 7)}
-    time.sleep(5 * ONCE_S)
-    assert len(queue.extended) == beats
+    time.sleep(5 * INTERVAL_S)
+    assert len(queue.extended) == extensions
 
 
 def test_agent_does_not_receive_without_sandbox(engine, queue, start):
     engine.failing = True
-    queue.failures["receive"] += [QueueError("must not be asked")]
+    queue.failures["receive"] += [QueueError("must not be called")]
     start(engine, size=1, workers=1)
     time.sleep(0.3)
     assert len(queue.failures["receive"]) == 1
@@ -219,7 +252,7 @@ def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, c
         sandbox.alive = False
     eventually(lambda: metrics.DOCKER_UP._value.get() == 0)
     engine.failing = False
-    assert answer(queue, job()).status is Status.OK
+    assert send_and_wait(queue, job()).status is Status.OK
     assert metrics.DOCKER_UP._value.get() == 1
     assert [record.message for record in caplog.records].count("docker_unavailable") == 1
     assert "docker_available" in [record.message for record in caplog.records]
@@ -248,7 +281,7 @@ def test_shutdown_releases_job_without_sandbox(engine, queue, start):
 
 @pytest.fixture
 def start_without_docker(engine, queue, start, monkeypatch):
-    """A function that starts an agent whose engine is lost once it has two sandboxes, both of which will break."""
+    """Return a function that starts an agent whose engine fails once it has two sandboxes, which both fail too."""
     monkeypatch.setattr("executor_host.agent.ACQUIRE_POLL_S", 0.01)
     monkeypatch.setattr("executor_host.agent.SANDBOX_ACQUIRE_TIMEOUT_S", 0.05)
 
@@ -278,10 +311,10 @@ def test_failed_release_stops_extending_visibility(engine, queue, start_without_
     start_without_docker()
     queue.enqueue(encode(job()))
     eventually(lambda: not queue.failures["release"])
-    time.sleep(5 * ONCE_S)
-    beats = len(queue.extended)
-    time.sleep(5 * ONCE_S)
-    assert len(queue.extended) == beats
+    time.sleep(5 * INTERVAL_S)
+    extensions = len(queue.extended)
+    time.sleep(5 * INTERVAL_S)
+    assert len(queue.extended) == extensions
     engine.failing = False
-    assert answer(queue, job()).status is Status.OK  # the worker goes on
+    assert send_and_wait(queue, job()).status is Status.OK  # the worker survived
     assert queue.released == []

@@ -1,4 +1,4 @@
-"""What an agent tells of itself, with a queue in memory."""
+"""Test host reports and the metrics in log lines, with an in-memory queue."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from chalicelib.contract import decode_from_host
 from chalicelib.telemetry import logs as api_logs
 from executor_host import cloudwatch, logs, metrics
-from executor_host.host_reporter import REPORTS_PER_LINE, HostReporter
+from executor_host.host_reporter import INTERVAL_S, REPORTS_PER_LOG_LINE, HostReporter
 from executor_host.job_queue import QueueError
 from tests.support.emf import metrics_of
 from tests.support.fakes.job_queue import FakeJobQueue
@@ -18,63 +18,52 @@ from tests.support.polling import eventually
 RESULTS = "http://queue/results"
 
 
-def formatted(fields):
-    """As it stands in the agent's log."""
-    record = logging.makeLogRecord({"msg": "metrics", "levelname": "INFO", "name": "n", **fields})
-    return logs.formatter().format(record)
-
-
-def reported_metrics(deltas, **how):
-    """Every metric of the minute: its value by name, and of Jobs by status."""
-    rows = [row for fields in deltas.log_fields(**how) for row in metrics_of(formatted(fields))]
+def emf_rows(fields):
+    """Return each metric of a log line with these fields: its value, by its name and dimension values."""
+    record = logging.makeLogRecord({"msg": "event", "levelname": "INFO", "name": "n", **fields})
+    rows = metrics_of(logs.formatter().format(record))
     return {(name, *dimensions.values()): value for name, dimensions, value in rows}
 
 
-def test_idle_minute_reports_host_up():
+@pytest.fixture
+def deltas():
+    return cloudwatch.MetricDeltas(namespace="PythonExec")
+
+
+def test_idle_minute_reports_host_up(deltas):
     metrics.DOCKER_UP.set(1)
-    rows = reported_metrics(cloudwatch.MetricDeltas(namespace="PythonExec"))
+    rows = emf_rows(deltas.log_fields())
     assert {name for name, *_ in rows} == {
         *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "DockerDown",
     }  # fmt: skip
     assert (rows["HostUp",], rows["DockerDown",], rows["SandboxErrors",]) == (1, 0, 0)
 
 
-def test_counter_increments_are_reported_once():
-    deltas = cloudwatch.MetricDeltas(namespace="PythonExec")
-    metrics.JOBS.labels("ok").inc(3)
-    metrics.JOBS.labels("timeout").inc()
+def test_counter_increments_are_reported_once(deltas):
     metrics.SANDBOX_ERRORS.inc(2)
-    rows = reported_metrics(deltas)
-    assert (rows["Jobs", "ok"], rows["Jobs", "timeout"], rows["SandboxErrors",]) == (3, 1, 2)
-    again = reported_metrics(deltas)
-    assert "Jobs" not in {name for name, *_ in again}
-    assert again["SandboxErrors",] == 0
+    assert emf_rows(deltas.log_fields())["SandboxErrors",] == 2
+    assert emf_rows(deltas.log_fields())["SandboxErrors",] == 0
 
 
 def test_counts_before_start_are_not_reported():
-    metrics.JOBS.labels("error").inc(5)
-    assert ("Jobs", "error") not in reported_metrics(cloudwatch.MetricDeltas(namespace="PythonExec"))
-
-
-def test_queue_wait_is_reported_in_milliseconds():
+    metrics.SANDBOX_ERRORS.inc(5)
     deltas = cloudwatch.MetricDeltas(namespace="PythonExec")
-    for seconds in (0.004, 0.004, 0.2, 700):
-        metrics.QUEUE_WAIT_SECONDS.observe(seconds)
-    waits = reported_metrics(deltas)["QueueWaitMs",]
-    assert [round(wait) for wait in waits[:3]] == [3, 4, 175]
-    assert 300_000 < waits[3] <= 900_000
+    assert emf_rows(deltas.log_fields())["SandboxErrors",] == 0
 
 
-def test_queue_waits_are_summarized_to_100_values():
-    values = cloudwatch.quantiles([(0.1, 900.0), (1.0, 90.0), (float("inf"), 10.0)])
-    assert len(values) == cloudwatch.MAX_VALUES
-    assert values == sorted(values)
-    assert (sum(value <= 0.1 for value in values), sum(value == 1.0 for value in values)) == (90, 1)
+def test_completed_job_reports_status_and_queue_wait():
+    fields = cloudwatch.job_fields("ok", 175, namespace="PythonExec")
+    assert emf_rows(fields) == {("Jobs", "ok"): 1, ("QueueWaitMs",): 175}
 
 
-def test_docker_outage_and_shutdown_are_reported():
+def test_failed_job_reports_no_queue_wait():
+    fields = cloudwatch.job_fields("host-lost", None, namespace="PythonExec")
+    assert emf_rows(fields) == {("Jobs", "host-lost"): 1}
+
+
+def test_docker_outage_and_shutdown_are_reported(deltas):
     metrics.DOCKER_UP.set(0)
-    rows = reported_metrics(cloudwatch.MetricDeltas(namespace="PythonExec"), is_up=False)
+    rows = emf_rows(deltas.log_fields(is_up=False))
     assert (rows["DockerDown",], rows["HostUp",]) == (1, 0)
 
 
@@ -85,17 +74,17 @@ def queue():
 
 @pytest.fixture
 def metric_records(monkeypatch):
-    """Metrics that were logged."""
-    found = []
+    """Return a function that returns the logged metric lines."""
+    records = []
 
     class Lines(logging.Handler):
         def emit(self, record):
-            found.append(record)
+            records.append(record)
 
     logger, handler = logging.getLogger("executor_host.host_reporter"), Lines()
     logger.addHandler(handler)
     monkeypatch.setattr(logger, "level", logging.INFO)
-    yield lambda: [record for record in found if record.getMessage() == "metrics"]
+    yield lambda: [record for record in records if record.getMessage() == "metrics"]
     logger.removeHandler(handler)
 
 
@@ -125,15 +114,17 @@ def test_shutdown_reports_final_counts(queue, metric_records):
     reporter = HostReporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", interval_s=60)
     reporter.start()
     queue.wait_for_sent(RESULTS)
-    metrics.JOBS.labels("ok").inc(7)
+    metrics.SANDBOX_ERRORS.inc(7)
     reporter.stop()
-    last = [getattr(record, "Jobs", None) for record in metric_records()]
-    assert 7 in last
-    assert REPORTS_PER_LINE * 20 == 60
+    assert [(record.SandboxErrors, record.HostUp) for record in metric_records()] == [(7, 0)]
+
+
+def test_metrics_are_logged_every_minute():
+    assert INTERVAL_S * REPORTS_PER_LOG_LINE == 60
 
 
 def test_api_and_agent_log_formats_match():
     record = logging.makeLogRecord({"msg": "e", "levelname": "INFO", "name": "n", "x": 1})
-    ours = logs.formatter().format(record)
+    agent_line = logs.formatter().format(record)
     api_logs.begin()
-    assert json.loads(api_logs.JsonFormatter().format(record)) == json.loads(ours)
+    assert json.loads(api_logs.JsonFormatter().format(record)) == json.loads(agent_line)

@@ -1,10 +1,11 @@
-"""The pool against an engine in memory."""
+"""Test the sandbox pool on an in-memory engine."""
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from executor_host.pool import Pool
+from executor_host.pool import NoSandboxError, Pool
 from tests.support.fakes.docker_engine import FakeDockerEngine
 from tests.support.polling import eventually
 
@@ -18,13 +19,13 @@ def engine():
 def start_pool(engine):
     pools = []
 
-    def opened(size=3, start_threads=2):
+    def start(size=3, start_threads=2):
         pool = Pool(engine, size=size, start_threads=start_threads)
         pools.append(pool)
         pool.start()
         return pool
 
-    yield opened
+    yield start
     for pool in pools:
         pool.stop(5)
 
@@ -36,32 +37,35 @@ def test_pool_fills_to_size(engine, start_pool):
     assert len(engine.started) == 3
 
 
-def test_taken_sandbox_is_replaced(engine, start_pool):
-    pool = start_pool(size=2)
-    assert pool.acquire(5).is_ready()
-    eventually(lambda: len(engine.started) == 3)
+def test_acquired_sandbox_is_replaced(engine, start_pool):
+    with start_pool(size=2).acquire(5) as sandbox:
+        assert sandbox.is_ready()
+        eventually(lambda: len(engine.started) == 3)
 
 
-def test_each_sandbox_is_taken_once(engine, start_pool):
+def test_each_sandbox_is_acquired_once(engine, start_pool):
     pool = start_pool(size=4)
-    taken = [pool.acquire(5) for _ in range(40)]
-    assert len({sandbox.id for sandbox in taken}) == 40
+    with ExitStack() as acquired:
+        sandboxes = [acquired.enter_context(pool.acquire(5)) for _ in range(40)]
+    assert len({sandbox.id for sandbox in sandboxes}) == 40
 
 
 def test_concurrent_starts_are_limited(engine, start_pool):
     engine.start_delay_s = 0.02
     pool = start_pool(size=8, start_threads=3)
     for _ in range(20):
-        pool.acquire(5)
+        with pool.acquire(5):
+            pass
     assert engine.max_concurrent_starts == 3
 
 
 def test_acquire_from_empty_pool_times_out(engine, start_pool):
     engine.failing = True
     pool = start_pool()
-    began = time.monotonic()
-    assert pool.acquire(0.1) is None
-    assert 0.1 <= time.monotonic() - began < 5
+    started_at = time.monotonic()
+    with pytest.raises(NoSandboxError), pool.acquire(0.1):
+        pass
+    assert 0.1 <= time.monotonic() - started_at < 5
 
 
 def test_dead_sandbox_is_not_acquired(engine, start_pool):
@@ -70,7 +74,8 @@ def test_dead_sandbox_is_not_acquired(engine, start_pool):
     dead = engine.started[:2]
     for sandbox in dead:
         sandbox.alive = False
-    assert pool.acquire(5) not in dead
+    with pool.acquire(5) as sandbox:
+        assert sandbox not in dead
 
 
 def test_dead_idle_sandbox_is_replaced(engine, start_pool):
@@ -84,30 +89,40 @@ def test_dead_idle_sandbox_is_replaced(engine, start_pool):
 def test_pool_refills_after_docker_outage(engine, start_pool):
     engine.failing = True
     pool = start_pool()
-    assert pool.acquire(0.05) is None
+    with pytest.raises(NoSandboxError), pool.acquire(0.05):
+        pass
     engine.failing = False
-    assert pool.acquire(10) is not None
+    with pool.acquire(10) as sandbox:
+        assert sandbox.is_ready()
 
 
 def test_orphan_from_previous_agent_is_removed_at_startup(engine, start_pool):
-    engine.created_at["left behind"] = time.time()
+    engine.created_at["orphan"] = time.time()
     start_pool()
-    eventually(lambda: "left behind" not in engine.created_at)
+    eventually(lambda: "orphan" not in engine.created_at)
 
 
 def test_sandbox_in_use_is_not_removed_as_orphan(engine, start_pool):
     pool = start_pool(size=1)
-    sandbox = pool.acquire(5)
-    engine.created_at[sandbox.id] = time.time() - 3600
-    pool._remove_orphans()
-    assert sandbox.id in engine.created_at
+    with pool.acquire(5) as sandbox:
+        engine.created_at[sandbox.id] = time.time() - 3600
+        pool._remove_orphans()
+        assert sandbox.id in engine.created_at
 
 
-def test_released_sandbox_is_removed_by_next_sweep(engine, start_pool):
+def test_released_sandbox_is_destroyed(engine, start_pool):
     pool = start_pool(size=1)
-    sandbox = pool.acquire(5)
-    engine.created_at[sandbox.id] = time.time() - 3600
-    pool.release(sandbox)
+    with pool.acquire(5) as sandbox:
+        pass
+    assert not sandbox.alive
+    assert sandbox.id not in engine.created_at
+
+
+def test_container_that_release_could_not_remove_is_removed_by_next_sweep(engine, start_pool):
+    pool = start_pool(size=1)
+    with pool.acquire(5) as sandbox:
+        pass
+    engine.created_at[sandbox.id] = time.time() - 3600  # as if Docker had failed to remove it
     pool._remove_orphans()
     assert sandbox.id not in engine.created_at
 
@@ -115,14 +130,15 @@ def test_released_sandbox_is_removed_by_next_sweep(engine, start_pool):
 def test_stop_removes_all_containers(engine, start_pool):
     engine.start_delay_s = 0.05
     pool = start_pool(size=4)
-    pool.acquire(5)
-    pool.stop(5)
-    assert engine.created_at == {}
+    with pool.acquire(5):
+        pool.stop(5)
+        assert engine.created_at == {}
 
 
-def test_acquire_from_stopped_pool_returns_none_immediately(engine, start_pool):
+def test_acquire_from_stopped_pool_fails_immediately(engine, start_pool):
     pool = start_pool()
     pool.stop(5)
-    began = time.monotonic()
-    assert pool.acquire(60) is None
-    assert time.monotonic() - began < 5
+    started_at = time.monotonic()
+    with pytest.raises(NoSandboxError), pool.acquire(60):
+        pass
+    assert time.monotonic() - started_at < 5

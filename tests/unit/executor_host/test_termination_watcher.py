@@ -1,4 +1,4 @@
-"""A host that is taken away, told by a metadata service that wants tokens, over HTTP."""
+"""Test the drain of a terminated host against a metadata service over HTTP that requires tokens."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ ID = "/latest/meta-data/instance-id"
 
 
 class FakeMetadata:
-    """What each read of the state finds, in turn; the last of it stays."""
+    """Serve one round of metadata per read of the lifecycle state; the last round stays."""
 
     def __init__(self, rounds):
         self.rounds = rounds
@@ -34,33 +34,32 @@ class FakeMetadata:
     def get(self, path, headers):
         if headers["X-aws-ec2-metadata-token"] not in self.tokens:
             return 401, "no token"
-        found = self.rounds[min(self.round, len(self.rounds) - 1)]
-        if path == STATE and not isinstance(found, int):
+        attributes = self.rounds[min(self.round, len(self.rounds) - 1)]
+        if path == STATE and not isinstance(attributes, int):
             self.round += 1
-        self.last = found if path == STATE else getattr(self, "last", {})
-        if isinstance(found, int):
+        self.last = attributes if path == STATE else getattr(self, "last", {})
+        if isinstance(attributes, int):
             self.round += 1
-            return found, "broken"
+            return attributes, "broken"
         answers = {ID: "i-0", **self.last}
         return (200, answers[path]) if path in answers else (404, "not found")
 
 
 @contextmanager
-def served(rounds):
+def metadata_service(rounds):
     fake = FakeMetadata(rounds)
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self, found):
-            status, text = found
+        def respond(self, status, text):
             self.send_response(status)
             self.end_headers()
             self.wfile.write(text.encode())
 
         def do_PUT(self):
-            self.answer(fake.put(self.path, self.headers))
+            self.respond(*fake.put(self.path, self.headers))
 
         def do_GET(self):
-            self.answer(fake.get(self.path, self.headers))
+            self.respond(*fake.get(self.path, self.headers))
 
         def log_message(self, *arguments):
             pass
@@ -95,15 +94,15 @@ COMPLETED = {
 }
 
 
-def events_of(rounds, **fake):
+def events_after(rounds, **fake):
     events = []
-    with served(rounds) as metadata:
+    with metadata_service(rounds) as metadata:
         watch_for_termination(
             metadata,
             stop_agent=lambda: events.append("stopped"),
             autoscaling=FakeAutoScaling(events, **fake),
             group="hosts",
-            poll_every_s=0.01,
+            poll_interval_s=0.01,
         )
     return events
 
@@ -118,16 +117,16 @@ def events_of(rounds, **fake):
     ],
 )
 def test_termination_notice_stops_agent_once_then_completes_lifecycle_hook(rounds):
-    assert events_of(rounds) == ["stopped", COMPLETED]
+    assert events_after(rounds) == ["stopped", COMPLETED]
 
 
 def test_lifecycle_hook_failure_is_logged(caplog):
     with caplog.at_level(logging.ERROR):
-        assert events_of([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
+        assert events_after([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
     assert [record.message for record in caplog.records] == ["drain_hook_failed"]
 
 
 def test_missing_metadata_returns_none():
-    with served([{}]) as metadata:
+    with metadata_service([{}]) as metadata:
         assert metadata.read("spot/instance-action") is None
         assert metadata.read("instance-id") == "i-0"

@@ -1,4 +1,4 @@
-"""Beats over a queue in memory, and how long one may take on SQS."""
+"""Test visibility extensions on an in-memory queue, and the timeouts of SQS calls."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ MESSAGES = [ReceivedMessage(f"job {number}", receipt=f"{number}") for number in 
 
 @pytest.fixture
 def start():
-    """A function that starts to hold all messages."""
+    """Return a function that starts to extend the visibility of MESSAGES."""
     with contextlib.ExitStack() as started:
 
         def start(queue, *, interval_s):
@@ -29,27 +29,27 @@ def start():
         yield start
 
 
-def missed_beats():
+def extension_failures():
     return metrics.VISIBILITY_EXTENSION_FAILURES._value.get()
 
 
 def test_failed_batch_does_not_affect_other_batches(start):
-    queue, before = FakeJobQueue(), missed_beats()
+    queue, before = FakeJobQueue(), extension_failures()
     queue.failures["extend_visibility"] += [QueueError("unreachable")]
     start(queue, interval_s=0.5)
     eventually(lambda: len(queue.extended) == len(MESSAGES))
     assert {body for body, _ in queue.extended} == {message.body for message in MESSAGES}
-    eventually(lambda: missed_beats() > before)
-    assert missed_beats() - before in {MAX_BATCH_SIZE, 5}  # whichever it was
+    eventually(lambda: extension_failures() > before)
+    assert extension_failures() - before in {MAX_BATCH_SIZE, 5}  # any of the batches may be the failed one
 
 
 class StuckQueue(FakeJobQueue):
-    """The first call of `hold` gets no answer until the test ends."""
+    """Hang in the first call of `extend_visibility` until the test ends."""
 
     def __init__(self):
         super().__init__()
-        self.answered = threading.Event()
-        self._calls = iter([self.answered.wait])
+        self.test_ended = threading.Event()
+        self._calls = iter([self.test_ended.wait])
 
     def extend_visibility(self, messages, *, visibility_timeout_s):
         next(self._calls, lambda _: None)(10)
@@ -60,7 +60,7 @@ def test_hanging_batch_does_not_block_other_batches_or_next_interval(start):
     queue = StuckQueue()
     start(queue, interval_s=0.05)
     eventually(lambda: {body for body, _ in queue.extended} == {message.body for message in MESSAGES}, timeout_s=5)
-    queue.answered.set()
+    queue.test_ended.set()
 
 
 def test_client_timeout_is_shorter_than_visibility_timeout(monkeypatch):

@@ -1,7 +1,6 @@
-"""What starts an agent on a host: the user data, the systemd units, the tags and the pins of the image."""
+"""What starts an agent on a host: the user data, the tags and the pins of the image."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from infra.aws import package
 from infra.images import agent_image, wheels
 
 ROOT = Path(__file__).parents[3]
-UNITS = sorted((ROOT / "executor_host").glob("*.service"))
 GIVEN = {
     "AWS::Region": "eu-central-1",
     "AWS::StackName": "python-exec-test",
@@ -136,7 +134,7 @@ def test_user_data_is_within_ec2_size_limit():
 def test_user_data_names_match_code():
     script = package.USER_DATA.read_text()
     assert f"--name {termination_watcher.AGENT_CONTAINER} " in script
-    assert f"--stop-timeout {termination_watcher.STOP_WITHIN_S} " in script
+    assert f"--stop-timeout {termination_watcher.AGENT_STOP_TIMEOUT_S} " in script
     assert "-m executor_host.termination_watcher" in script
     assert f"LifecycleHookName: {termination_watcher.DRAIN_HOOK_NAME}\n" in template.PATH.read_text()
     assert "LifecycleHookName: wait-for-ready\n" in template.PATH.read_text()
@@ -157,32 +155,6 @@ def test_agent_container_options_match_integration_test():
     ):
         assert flag in script
         assert argument in tested
-
-
-def test_systemd_units_exist():
-    started = {path.name: re.findall(r"^ExecStart=.* -m (.*)$", path.read_text(), re.MULTILINE) for path in UNITS}
-    assert started == {
-        "python-exec-agent.service": ["executor_host"],
-        "python-exec-notices.service": ["executor_host.termination_watcher systemctl stop python-exec-agent"],
-    }
-
-
-@pytest.mark.parametrize("path", UNITS, ids=[path.stem for path in UNITS])
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_units_are_valid(tmp_path, path):
-    text = path.read_text()
-    docker = tmp_path / "docker.service"
-    docker.write_text("[Service]\nExecStart=/bin/true\n")
-    unit = tmp_path / path.name
-    unit.write_text(text.replace("/opt/python-exec/bin/python3", sys.executable))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)],
-        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, [line for line in done.stderr.splitlines() if path.name in line]) == (0, [])
 
 
 def test_image_tag_includes_architecture():
