@@ -1,4 +1,4 @@
-"""What a deployment wants of the account around its stack: a bucket, a role for the gateway's logs. For deploy.py."""
+"""What a deployment needs in the AWS account besides its stack. Used by deploy.py."""
 
 import hashlib
 import json
@@ -6,27 +6,24 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from infra.progress import ProgressCallback
+
+Client = Any  # boto3 has no types
+ClientFactory = Callable[[str], Client]  # boto3.Session.client
+
 GATEWAY_ROLE: Final = "python-exec-gateway-logs"
 GATEWAY_POLICY: Final = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
-# A new role is not known everywhere at once, and UpdateAccount is allowed once in 20 s.
-GATEWAY_TAKES_ROLE_WITHIN_S: Final = 120.0
-
-Say = Callable[[str], object]
-
-
-class Clients(Protocol):
-    """boto3.Session.client."""
-
-    def __call__(self, service: str) -> Any:  # noqa: ANN401 - boto3 is untyped
-        """A client of that service."""
+ROLE_PROPAGATION_TIMEOUT_S: Final = (
+    120.0  # a new role is not visible at once, and UpdateAccount is limited to one per 20 s
+)
 
 
-def bucket(clients: Clients) -> str:
-    """The name of the bucket for artifacts; makes it, and keeps it encrypted and private."""
+def ensure_artifact_bucket(clients: ClientFactory) -> str:
+    """Create the private, encrypted bucket for artifacts unless it exists, and return its name."""
     s3 = clients("s3")
     region = s3.meta.region_name
     name = f"python-exec-artifacts-{clients('sts').get_caller_identity()['Account']}-{region}"
@@ -35,8 +32,8 @@ def bucket(clients: Clients) -> str:
     except ClientError as error:
         if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
             raise
-        elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
-        s3.create_bucket(Bucket=name, **elsewhere)
+        location = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
+        s3.create_bucket(Bucket=name, **location)
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
     blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -44,23 +41,23 @@ def bucket(clients: Clients) -> str:
     return name
 
 
-def upload(clients: Clients, bucket: str, content: bytes, *, suffix: str) -> str:
-    """Uploads under the content's hash unless it is there; the key."""
+def upload(clients: ClientFactory, bucket: str, content: bytes, *, suffix: str) -> str:
+    """Upload content under its hash unless the object exists, and return the key."""
     key = f"{hashlib.sha256(content).hexdigest()}/{suffix}"
-    if not _is_there(clients, bucket, key):
+    if not _object_exists(clients, bucket, key):
         clients("s3").put_object(Bucket=bucket, Key=key, Body=content)
     return key
 
 
-def upload_images(clients: Clients, bucket: str, images: Path) -> str:
-    """Uploads what agent_image.py wrote, whose name is after its content, unless it is there; the key."""
-    key = f"hosts/{images.name}"
-    if not _is_there(clients, bucket, key):
-        clients("s3").upload_file(str(images), bucket, key)
+def upload_host_bundle(clients: ClientFactory, bucket: str, bundle: Path) -> str:
+    """Upload the bundle of agent_image.py, whose name has its hash, unless the object exists, and return the key."""
+    key = f"hosts/{bundle.name}"
+    if not _object_exists(clients, bucket, key):
+        clients("s3").upload_file(str(bundle), bucket, key)
     return key
 
 
-def _is_there(clients: Clients, bucket: str, key: str) -> bool:
+def _object_exists(clients: ClientFactory, bucket: str, key: str) -> bool:
     try:
         clients("s3").head_object(Bucket=bucket, Key=key)
     except ClientError as error:
@@ -70,31 +67,31 @@ def _is_there(clients: Clients, bucket: str, key: str) -> bool:
     return True
 
 
-def let_gateway_log(clients: Clients, *, say: Say, poll_s: float) -> None:
-    """Gives API Gateway a role for logs, one for all APIs of account and region, unless it has one.
+def ensure_gateway_logging_role(clients: ClientFactory, *, on_progress: ProgressCallback, poll_s: float) -> None:
+    """Set the role with which API Gateway writes logs, one per account and region, unless one is set.
 
-    Without it no stage may have a log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
+    Without it no stage can have a log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
     """
     gateway = clients("apigateway")
     if gateway.get_account().get("cloudwatchRoleArn"):
         return
     role = _gateway_role(clients)
     change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": role}
-    deadline = time.monotonic() + GATEWAY_TAKES_ROLE_WITHIN_S
+    deadline = time.monotonic() + ROLE_PROPAGATION_TIMEOUT_S
     while True:
         try:
             gateway.update_account(patchOperations=[change])
         except ClientError as error:
-            known = error.response["Error"]["Code"] in {"BadRequestException", "TooManyRequestsException"}
-            if not known or time.monotonic() > deadline:
+            is_temporary = error.response["Error"]["Code"] in {"BadRequestException", "TooManyRequestsException"}
+            if not is_temporary or time.monotonic() > deadline:
                 raise
             time.sleep(poll_s)
         else:
-            say(f"API Gateway writes logs as {role} from now on.")
+            on_progress(f"Set the logging role of API Gateway to {role}.")
             return
 
 
-def _gateway_role(clients: Clients) -> str:
+def _gateway_role(clients: ClientFactory) -> str:
     iam = clients("iam")
     partition = clients("sts").get_caller_identity()["Arn"].split(":")[1]
     principal = {"Service": "apigateway.amazonaws.com"}
@@ -110,10 +107,11 @@ def _gateway_role(clients: Clients) -> str:
     return str(role["Arn"])
 
 
-def delete_reply_queues(clients: Clients, stack: str) -> None:
-    """Deletes those that the API's processes made (reply_queue.py), which CloudFormation does not know."""
+def delete_reply_queues(clients: ClientFactory, stack: str) -> None:
+    """Delete the reply queues that the API created (reply_queue.py), because they are not part of the stack."""
     sqs, prefix = clients("sqs"), f"{stack}-reply-"
     pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=prefix, PaginationConfig={"PageSize": 1000})
     for url in [url for page in pages for url in page.get("QueueUrls", ())]:
-        if re.fullmatch(f"{prefix}[0-9a-f]{{32}}", url.rsplit("/", 1)[-1]):  # no queue of a stage called …-reply-…
+        name = url.rsplit("/", 1)[-1]
+        if re.fullmatch(f"{prefix}[0-9a-f]{{32}}", name):  # a stage named x-reply-y has the prefix of stage x
             sqs.delete_queue(QueueUrl=url)

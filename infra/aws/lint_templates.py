@@ -1,4 +1,4 @@
-"""`make lint-infra`: cfn-lint on what `make package` made, as it is and as SAM's transform leaves it."""
+"""`make lint-infra`: run cfn-lint on the output of `make package`, before and after SAM's transform."""
 
 import json
 import sys
@@ -14,34 +14,32 @@ from samtranslator.translator.translator import Translator
 from infra.aws.package import OUTPUT
 
 REGION: Final = "us-east-1"
-# Each with its reason; whatever else cfn-lint finds fails.
-ACCEPTED: Final[dict[str, str]] = {}
 
 
-def findings(text: str) -> list[Match]:
-    """What cfn-lint says of a template."""
-    found: list[Match] = api.lint(text, config=ManualArgs(regions=[REGION], ignore_checks=sorted(ACCEPTED)))
-    return found
+def lint(text: str) -> list[Match]:
+    """Return what cfn-lint reports about a template."""
+    matches: list[Match] = api.lint(text, config=ManualArgs(regions=[REGION]))
+    return matches
 
 
-def expanded(text: str) -> str:
-    """A packaged template after SAM's transform."""
+def expand_sam(text: str) -> str:
+    """Return a packaged template after SAM's transform."""
     template = json.loads(text)
-    for each in template["Resources"].values():
-        if each["Type"] == "AWS::Serverless::Function":
-            each["Properties"]["CodeUri"] = {"Bucket": "artifacts", "Key": "api.zip"}
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = {"Bucket": "artifacts", "Key": "api.zip"}
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
     return json.dumps(translator.translate(template, parameter_values={}))
 
 
 def main() -> str | None:
-    """What is wrong, if something is."""
-    found = []
+    """Lint each packaged template and return the findings, None if there are none."""
+    findings = []
     for path in sorted(OUTPUT.glob("template-*.json")):
         text = path.read_text()
-        found += [f"{path.name}: {match}" for match in findings(text)]
-        found += [f"{path.name}, expanded: {match}" for match in findings(expanded(text))]
-    return "\n".join(found) or None
+        findings += [f"{path.name}: {match}" for match in lint(text)]
+        findings += [f"{path.name}, expanded: {match}" for match in lint(expand_sam(text))]
+    return "\n".join(findings) or None
 
 
 if __name__ == "__main__":

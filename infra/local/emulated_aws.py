@@ -60,7 +60,7 @@ def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:
 def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
     """Creates the queues and tables of infra/template.yaml; the settings that tell of them."""
     cloudformation, sqs = client("cloudformation", environment), client("sqs", environment)
-    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.platform()))
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.queues_and_tables()))
     resources = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
     made = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 

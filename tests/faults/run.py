@@ -234,7 +234,7 @@ def table(rows):
 
 
 def settings():
-    queues = template.platform()["Resources"]
+    queues = template.queues_and_tables()["Resources"]
     return {
         "clients": [kind.name for kind in KINDS],
         "job_s": JOB_S,

@@ -1,7 +1,7 @@
-"""`make deploy` and `make destroy` against an emulator, which knows no SAM: the stack is the queues and tables."""
+"""`make deploy` and `make destroy` against an emulator without SAM: the stack has the queues and tables only."""
 
-import itertools
 import json
+import shlex
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from moto.backends import get_backend
 
 from infra import template
 from infra.aws import account_setup, deploy
+from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
 from infra.operator.keys_cli import cli
 
@@ -22,9 +23,7 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 BUCKET = f"python-exec-artifacts-{ACCOUNT}-{REGION}"
 STACK = "python-exec-x"
 DEFAULTS = {"ArtifactBucket": "", "HostImageBundle": "", "MaxQueueDepth": "200", "InstanceType": "c7i.large"}
-
-
-SOMEBODY_ELSES = f"arn:aws:iam::{ACCOUNT}:role/somebody-elses"
+FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
 
 
 @pytest.fixture
@@ -35,10 +34,10 @@ def credentials(monkeypatch):
 
 @pytest.fixture
 def clients(credentials):
-    """An account in which others have set up API Gateway."""
+    """An account in which another application has set the logging role of API Gateway."""
     with mock_aws():
         clients = boto3.Session(region_name=REGION).client
-        change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": SOMEBODY_ELSES}
+        change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": FOREIGN_ROLE}
         clients("apigateway").update_account(patchOperations=[change])
         yield clients
 
@@ -50,16 +49,16 @@ def fresh_clients(credentials):
 
 
 class Operator:
-    """Packages and deploys."""
+    """Packages and deploys like `make deploy`."""
 
     def __init__(self, clients, directory):
-        self.clients, self.directory, self.said = clients, directory, []
-        self.images = directory / "host-0123-x86_64.tar.gz"
-        self.images.write_bytes(b"images")
+        self.clients, self.directory, self.messages = clients, directory, []
+        self.bundle = directory / "host-0123-x86_64.tar.gz"
+        self.bundle.write_bytes(b"images")
 
     def deploy(self, *, architecture="x86_64", outputs=("JobQueue",), defaults=DEFAULTS, **parameters):
         packaged = {
-            **template.platform(),
+            **template.queues_and_tables(),
             "Parameters": {name: {"Type": "String", "Default": value} for name, value in defaults.items()},
             "Outputs": {f"{name}Url": {"Value": {"Ref": name}} for name in outputs},
         }
@@ -70,18 +69,18 @@ class Operator:
             stage="x",
             parameters=parameters,
             package=self.directory,
-            host_images=self.images,
+            host_bundle=self.bundle,
             architecture=architecture,
-            say=self.said.append,
+            on_progress=self.messages.append,
             poll_s=0,
         )
 
     def destroy(self, stage="x"):
-        deploy.destroy(self.clients, stage=stage, say=self.said.append, poll_s=0)
+        deploy.destroy(self.clients, stage=stage, on_progress=self.messages.append, poll_s=0)
 
     def parameters(self):
         (stack,) = self.clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-        return {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
+        return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]}
 
 
 @pytest.fixture
@@ -104,16 +103,16 @@ def test_deploy_and_destroy_report_progress(operator, clients):
     s3 = clients("s3")
     assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
     assert s3.get_object(Bucket=BUCKET, Key="hosts/host-0123-x86_64.tar.gz")["Body"].read() == b"images"
-    assert any(STACK in line for line in operator.said)
+    assert any(STACK in line for line in operator.messages)
     operator.destroy()
     operator.destroy("gone")
-    assert operator.said[-1] == "There is no stack python-exec-gone."
+    assert operator.messages[-1] == "python-exec-gone does not exist."
 
 
 def test_redeploy_without_changes_is_a_no_op(operator):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy()
-    assert operator.said[-1] == f"{STACK} has no changes."
+    assert operator.messages[-1] == f"{STACK} has no changes."
 
 
 def test_unspecified_parameters_are_preserved(operator):
@@ -143,15 +142,15 @@ def test_custom_instance_type_is_preserved(operator):
 def test_output_only_change_is_applied(operator, clients):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy(outputs=("JobQueue", "ResultsQueue"))
-    made = clients("cloudformation").get_template(StackName=STACK)["TemplateBody"]
-    assert set(made["Outputs"]) == {"JobQueueUrl", "ResultsQueueUrl"}
+    template = clients("cloudformation").get_template(StackName=STACK)["TemplateBody"]
+    assert set(template["Outputs"]) == {"JobQueueUrl", "ResultsQueueUrl"}
 
 
 @pytest.mark.parametrize("status", ["REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"])
 def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
     operator.deploy(MaxQueueDepth="50")
     set_status(status)
-    for table in ("jobs", "keys"):  # CloudFormation did so when it rolled back
+    for table in ("jobs", "keys"):  # as CloudFormation does when it rolls a creation back
         clients("dynamodb").delete_table(TableName=f"{STACK}-{table}")
     operator.deploy()
     (stack,) = clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
@@ -163,27 +162,27 @@ def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
 def test_deploy_to_busy_or_stuck_stack_is_rejected(operator, status):
     operator.deploy()
     set_status(status)
-    with pytest.raises(deploy.DeployError, match=f"^{STACK} is {status}: "):
+    with pytest.raises(deploy.DeployError, match=f"^{STACK} is in {status}. "):
         operator.deploy(MaxQueueDepth="50")
 
 
 def test_failed_creation_retains_no_resources(operator, clients):
-    asked = []
+    calls = []
 
-    def listening(service):
+    def recording_clients(service):
         client = clients(service)
         client.meta.events.register(
-            f"provide-client-params.{service}.ExecuteChangeSet", lambda params, **_: asked.append(params)
+            f"provide-client-params.{service}.ExecuteChangeSet", lambda params, **_: calls.append(params)
         )
         return client
 
-    operator.clients = listening
+    operator.clients = recording_clients
     operator.deploy()
-    assert [each["RetainExceptOnCreate"] for each in asked] == [True]
+    assert [call["RetainExceptOnCreate"] for call in calls] == [True]
 
 
 class SlowCloudFormation:
-    """Whose stack shows the status of before for a while."""
+    """Reports the previous status of a stack until the update has started."""
 
     def __init__(self):
         self.rounds = iter(
@@ -195,13 +194,15 @@ class SlowCloudFormation:
         return {"Stacks": [{"StackStatus": status}]}
 
     def get_paginator(self, _):
-        return SimpleNamespace(paginate=lambda **_: [{"StackEvents": [{"EventId": each} for each in self.ids[::-1]]}])
+        events = [{"EventId": event_id} for event_id in self.ids[::-1]]
+        return SimpleNamespace(paginate=lambda **_: [{"StackEvents": events}])
 
 
 def test_update_waits_for_first_event():
-    cloudformation, said = SlowCloudFormation(), []
-    deploy._follow(cloudformation, STACK, seen=set(), say=said.append, poll_s=0)
-    assert len(said) == 2
+    messages = []
+    stack = Stack(SlowCloudFormation(), STACK, on_progress=messages.append, poll_s=0)
+    stack._wait(STACK, earlier_events=set())
+    assert len(messages) == 2
 
 
 def gateway_role(clients):
@@ -209,12 +210,12 @@ def gateway_role(clients):
 
 
 def roles(clients):
-    return [each["RoleName"] for each in clients("iam").list_roles()["Roles"]]
+    return [role["RoleName"] for role in clients("iam").list_roles()["Roles"]]
 
 
-@pytest.mark.parametrize("role_is_there", [False, True], ids=["fresh", "role-of-another-region"])
-def test_missing_gateway_log_role_is_created(fresh_clients, tmp_path, role_is_there):
-    if role_is_there:
+@pytest.mark.parametrize("role_exists", [False, True], ids=["fresh", "role-of-another-region"])
+def test_missing_gateway_log_role_is_created(fresh_clients, tmp_path, role_exists):
+    if role_exists:
         account_setup._gateway_role(fresh_clients)
     operator = Operator(fresh_clients, tmp_path)
     operator.deploy()
@@ -230,23 +231,23 @@ def test_missing_gateway_log_role_is_created(fresh_clients, tmp_path, role_is_th
 
 def test_existing_gateway_log_role_is_kept(operator, clients):
     operator.deploy()
-    assert (gateway_role(clients), roles(clients)) == (SOMEBODY_ELSES, [])
+    assert (gateway_role(clients), roles(clients)) == (FOREIGN_ROLE, [])
 
 
 class SlowGateway:
-    """Does not know a new role for its first calls."""
+    """Rejects the first calls, as API Gateway does while a new role propagates."""
 
-    def __init__(self, refusals, code):
-        self.refusals, self.code, self.set = refusals, code, []
+    def __init__(self, rejections, code):
+        self.rejections, self.code, self.changes = rejections, code, []
 
     def get_account(self):
         return {}
 
     def update_account(self, *, patchOperations):  # noqa: N803 - as boto3 has it
-        if self.refusals:
-            self.refusals -= 1
+        if self.rejections:
+            self.rejections -= 1
             raise ClientError({"Error": {"Code": self.code, "Message": "no"}}, "UpdateAccount")
-        self.set += patchOperations
+        self.changes += patchOperations
 
 
 def with_gateway(clients, gateway):
@@ -256,15 +257,17 @@ def with_gateway(clients, gateway):
 @pytest.mark.parametrize("code", ["BadRequestException", "TooManyRequestsException"])
 def test_gateway_role_propagation_is_retried(fresh_clients, code):
     gateway = SlowGateway(3, code)
-    account_setup.let_gateway_log(with_gateway(fresh_clients, gateway), say=[].append, poll_s=0)
-    assert [each["path"] for each in gateway.set] == ["/cloudwatchRoleArn"]
+    account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, gateway), on_progress=[].append, poll_s=0)
+    assert [change["path"] for change in gateway.changes] == ["/cloudwatchRoleArn"]
 
 
 def test_gateway_role_rejection_fails_deployment(fresh_clients, monkeypatch):
-    monkeypatch.setattr("infra.aws.account_setup.GATEWAY_TAKES_ROLE_WITHIN_S", -1.0)
+    monkeypatch.setattr("infra.aws.account_setup.ROLE_PROPAGATION_TIMEOUT_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
-            account_setup.let_gateway_log(with_gateway(fresh_clients, SlowGateway(1, code)), say=[].append, poll_s=0)
+            account_setup.ensure_gateway_logging_role(
+                with_gateway(fresh_clients, SlowGateway(1, code)), on_progress=[].append, poll_s=0
+            )
 
 
 def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
@@ -283,41 +286,41 @@ def test_invalid_stage_name_is_rejected(stage):
 
 
 @pytest.fixture
-def no_settings(monkeypatch):
+def no_aws_settings(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
 
 
-def test_missing_credentials_are_reported(no_settings, monkeypatch):
+def test_missing_credentials_are_reported(no_aws_settings, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert "credentials" in deploy.main(["destroy", "x"])
 
 
 @pytest.mark.parametrize("action", ["deploy", "destroy"])
-def test_missing_region_is_reported_first(no_settings, action):
-    assert deploy.main([action, "x"]) == "Error: No region is configured: set AWS_DEFAULT_REGION."
+def test_missing_region_is_reported_first(no_aws_settings, action):
+    assert deploy.main([action, "x"]) == "Error: No AWS region is configured. Set AWS_DEFAULT_REGION."
 
 
-def test_malformed_parameter_is_rejected(no_settings, monkeypatch):
+def test_malformed_parameter_is_rejected(no_aws_settings, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert "Name=value" in deploy.main(["deploy", "x", "VpcId"])
 
 
-@pytest.mark.parametrize(("engine", "wanted"), [("amd64", "arm64"), ("arm64", "x86_64")])
-def test_architecture_mismatch_is_rejected(engine, wanted):
-    client = SimpleNamespace(version=lambda: {"Arch": engine})
-    with pytest.raises(deploy.DeployError, match=f"hosts are to be {wanted}"):
-        deploy.built_host_images(client, architecture=wanted)
+@pytest.mark.parametrize(("docker", "hosts"), [("amd64", "arm64"), ("arm64", "x86_64")])
+def test_architecture_mismatch_is_rejected(docker, hosts):
+    client = SimpleNamespace(version=lambda: {"Arch": docker})
+    with pytest.raises(deploy.DeployError, match=f"the hosts are {hosts}"):
+        deploy.build_host_bundle(client, architecture=hosts)
 
 
-def test_command_for_a_key_runs_from_the_checkout():
-    setting, table, python, *rest = deploy.how_to_make_a_key({"KeysTableName": "keys"}).split()
+def test_create_key_command_runs_from_the_checkout():
+    setting, table, python, *rest = deploy.create_key_command({"KeysTableName": "keys"}).split()
     name, _, path = setting.partition("=")
     assert (name, table, rest[:2]) == ("PYTHONPATH", "KEYS_TABLE=keys", ["-m", "infra.operator.keys_cli"])
-    assert all((ROOT / each).is_dir() for each in path.split(":"))
+    assert all((ROOT / directory).is_dir() for directory in path.split(":"))
     assert f"{Path(python).parent.parent}" == ".venv"
     makefile = (ROOT / "Makefile").read_text()
     assert "VENV := .venv\n" in makefile
@@ -328,20 +331,16 @@ def test_command_for_a_key_runs_from_the_checkout():
 
 
 @pytest.mark.parametrize(
-    ("given", "architecture"),
+    ("arguments", "architecture"),
     [((), "x86_64"), (("ARCHITECTURE=arm64", "PARAMETERS=VpcId=vpc-0 SubnetIds=a,b"), "arm64")],
     ids=["default", "arm64"],
 )
-def test_makefile_arguments_match_cli(given, architecture):
+def test_makefile_arguments_match_cli(arguments, architecture):
     printed = subprocess.run(
-        ["make", "--dry-run", "deploy", "STAGE=prod", *given], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "deploy", "STAGE=prod", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    (line,) = [
-        each for each in printed.splitlines() if "infra.aws.deploy" in each
-    ]  # below make, it says more than that
-    words = line.replace('"', "").split()
-    options = deploy.arguments_parser().parse_args(
-        list(itertools.dropwhile(lambda each: each != "infra.aws.deploy", words))[1:]
-    )
+    (line,) = [line for line in printed.splitlines() if "infra.aws.deploy" in line]
+    _, _, command_line = line.partition("infra.aws.deploy ")
+    options = deploy.argument_parser().parse_args(shlex.split(command_line))
     assert (options.action, options.stage, options.architecture) == ("deploy", "prod", architecture)
-    assert options.parameters == (["VpcId=vpc-0", "SubnetIds=a,b"] if given else [])
+    assert options.parameters == (["VpcId=vpc-0", "SubnetIds=a,b"] if arguments else [])

@@ -15,7 +15,7 @@ def test_host_and_function_architectures_match(architecture):
         "HostTemplate": ours["Resources"]["HostTemplate"],
         "APIHandler": {"Type": "AWS::Serverless::Function", "Properties": {}},
     }
-    finished = package._finished({**ours, "Resources": resources}, "api.zip", architecture=architecture)
+    finished = package._finalize_template({**ours, "Resources": resources}, "api.zip", architecture=architecture)
     parameters = finished["Parameters"]
     assert finished["Resources"]["APIHandler"]["Properties"]["Architectures"] == [architecture]
     assert parameters["ImageId"]["Default"].endswith(f"-{architecture}")
@@ -32,4 +32,4 @@ def test_template_is_for_x86_64():
 
 def test_unknown_chalice_resource_is_rejected():
     with pytest.raises(package.PackageError, match="Renamed"):
-        package._finished({"Resources": {"Renamed": {"Properties": {}}}}, "api.zip", architecture="x86_64")
+        package._finalize_template({"Resources": {"Renamed": {"Properties": {}}}}, "api.zip", architecture="x86_64")

@@ -1,0 +1,142 @@
+"""One CloudFormation stack: change sets, deletion and progress. Used by deploy.py."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from infra.aws.account_setup import Client
+from infra.progress import ProgressCallback
+
+CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+NO_CHANGE_REASONS: Final = ("didn't contain changes", "No updates are to be performed")
+SUCCESS_STATUSES: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
+FAILED_CREATE_STATUSES: Final = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}  # can only be deleted
+STUCK_STATUSES: Final = {
+    "DELETE_FAILED": "Fix the cause in its events, then run `make destroy`.",
+    "UPDATE_ROLLBACK_FAILED": "Fix the cause in its events, then run `aws cloudformation continue-update-rollback`.",
+}
+
+
+class DeployError(Exception):
+    """The deployment failed; the message says why and what to do."""
+
+
+class Stack:
+    """A stack by name, which need not exist."""
+
+    def __init__(self, client: Client, name: str, *, on_progress: ProgressCallback, poll_s: float) -> None:
+        self._client = client
+        self._name = name
+        self._on_progress = on_progress
+        self._poll_s = poll_s
+
+    def status(self) -> str | None:
+        """Return CloudFormation's status of the stack, None if it does not exist."""
+        return self._status(self._name)
+
+    def prepare_for_update(self) -> bool:
+        """Return whether the stack exists, after deleting one that was never complete. Raises DeployError."""
+        status = self.status()
+        if status in FAILED_CREATE_STATUSES:
+            self._on_progress(f"{self._name} is in {status}: its creation failed. Deleting it first.")
+            self.delete()
+            return False
+        if status in STUCK_STATUSES:
+            raise DeployError(f"{self._name} is in {status}. {STUCK_STATUSES[status]}")
+        if status is not None and status.endswith("_IN_PROGRESS"):
+            raise DeployError(f"{self._name} is in {status}. Wait until that ends, then deploy.")
+        return status is not None
+
+    def parameters(self) -> dict[str, str]:
+        """Return the current parameters of an existing stack."""
+        parameters = self._describe(self._name).get("Parameters", [])
+        return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
+
+    def outputs(self) -> dict[str, str]:
+        """Return the outputs of an existing stack."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self._describe(self._name).get("Outputs", [])}
+
+    def apply(
+        self, template_url: str, *, is_update: bool, parameters: Mapping[str, str], unchanged: Sequence[str], stage: str
+    ) -> None:
+        """Create or update the stack from a template and wait until that is complete. Raises DeployError.
+
+        The parameters named in `unchanged` keep their current values.
+        """
+        change_set = {"StackName": self._name, "ChangeSetName": f"deploy-{time.time_ns()}"}
+        self._client.create_change_set(
+            **change_set,
+            ChangeSetType="UPDATE" if is_update else "CREATE",
+            TemplateURL=template_url,
+            Capabilities=CAPABILITIES,
+            Parameters=[
+                *({"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()),
+                *({"ParameterKey": key, "UsePreviousValue": True} for key in unchanged),
+            ],
+            Tags=[{"Key": "python-exec", "Value": stage}],
+        )
+        if not self._has_changes(change_set):
+            self._client.delete_change_set(**change_set)
+            self._on_progress(f"{self._name} has no changes.")
+            return
+        earlier_events = self._event_ids(self._name)
+        # A failed creation deletes its tables too: they are empty, and the next attempt needs their names.
+        self._client.execute_change_set(**change_set, RetainExceptOnCreate=True)
+        self._wait(self._name, earlier_events=earlier_events)
+
+    def delete(self) -> None:
+        """Delete an existing stack and wait until it is gone. Raises DeployError."""
+        stack_id = self._describe(self._name)["StackId"]  # a deleted stack has no name
+        earlier_events = self._event_ids(stack_id)
+        self._client.delete_stack(StackName=self._name)
+        self._wait(stack_id, earlier_events=earlier_events)
+
+    def _describe(self, stack: str) -> dict[str, Any]:
+        description: dict[str, Any] = self._client.describe_stacks(StackName=stack)["Stacks"][0]
+        return description
+
+    def _status(self, stack: str) -> str | None:
+        try:
+            return str(self._describe(stack)["StackStatus"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+
+    def _has_changes(self, change_set: Mapping[str, str]) -> bool:
+        # A change set without changes fails; one that only changes outputs succeeds and lists no resource.
+        while True:
+            description = self._client.describe_change_set(**change_set)
+            if description["Status"] == "FAILED":
+                reason = description.get("StatusReason", "")
+                if any(text in reason for text in NO_CHANGE_REASONS):
+                    return False
+                raise DeployError(f"CloudFormation rejected the change: {reason}")
+            if description["Status"] == "CREATE_COMPLETE":
+                return True
+            time.sleep(self._poll_s)
+
+    def _events(self, stack: str) -> list[dict[str, Any]]:
+        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=stack)
+        return [event for page in pages for event in page["StackEvents"]][::-1]
+
+    def _event_ids(self, stack: str) -> set[str]:
+        return {event["EventId"] for event in self._events(stack)}
+
+    def _wait(self, stack: str, *, earlier_events: set[str]) -> None:
+        reported = set(earlier_events)
+        while True:
+            status = self._status(stack)
+            for event in self._events(stack):
+                if event["EventId"] not in reported:
+                    reported.add(event["EventId"])
+                    details = (event.get("LogicalResourceId", ""), event.get("ResourceStatusReason", ""))
+                    self._on_progress(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
+            has_started = reported != earlier_events  # until the first event the status is the previous one
+            if status == "DELETE_COMPLETE" or (has_started and status and not status.endswith("_IN_PROGRESS")):
+                break
+            time.sleep(self._poll_s)
+        if status not in SUCCESS_STATUSES:
+            raise DeployError(f"{self._name} is in {status}; the events above name the cause.")
