@@ -27,6 +27,7 @@ README, API, CONFIGURATION, METRICS = (
     read(name) for name in ("README.md", "docs/api.md", "docs/configuration.md", "docs/metrics.md")
 )
 KIB, MIB = 1024, 1024 * 1024
+SETTINGS = (*msgspec.structs.fields(settings.Settings), *msgspec.structs.fields(agent_settings.Settings))
 
 
 def test_request_table_lists_every_field():
@@ -244,3 +245,24 @@ def test_documented_figures_have_a_command():
     figures = table(read("docs/benchmarks.md"), "Figure", "Measured", "Command")
     commands = column(table(read("docs/benchmarks.md"), "Command", "What it does"))
     assert {row[2] for row in figures} <= set(commands)
+
+
+def new_names(header):
+    """Return the names in the last column of a table of the changelog."""
+    rows = table(read("CHANGELOG.md"), header, "New name")
+    return {name for row in rows for name in re.findall(r"[\w:.-]+", row[1].replace("`", "")) if name != "parameter"}
+
+
+def test_renamed_names_exist():
+    assert new_names("Problem type (`urn:python-exec:problem:…`)") <= {slug for slug, _ in all_problems()}
+    assert new_names("Setting") <= {field.encode_name.upper() for field in SETTINGS}
+    metric_names = set(column(table(METRICS, "Metric", "Kind", "Meaning")))
+    assert {f"python_exec_{name}" for name in new_names("Prometheus metric (`python_exec_…`)")} <= metric_names
+    assert new_names("CloudWatch metric") <= set(
+        column(table(METRICS, "CloudWatch metric", "From", "Dimension", "Meaning"))
+    )
+    assert new_names("Log event") <= set(column(table(METRICS, "Event", "From", "Meaning")))
+    assert all(f"\n{target}:" in read("Makefile") for target in new_names("Make target"))
+    resources = re.findall(r"^  (\w+):|LifecycleHookName: ([\w-]+)", read("infra/template.yaml"), re.MULTILINE)
+    names = new_names("CloudFormation ID") - {"lifecycle", "hook"}
+    assert names <= {name for pair in resources for name in pair}

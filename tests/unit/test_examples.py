@@ -1,0 +1,165 @@
+"""The example scripts in docs/examples behave as they document."""
+
+import base64
+import hmac
+import importlib.util
+import io
+import json
+import urllib.error
+from email.message import Message
+
+import pytest
+
+from tests.support.markdown import ROOT
+
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+NOW_S = 1_800_000_000
+RESULT = {"id": "0" * 32, "status": "ok", "stdout": "42\n"}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/examples/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+client = load("client")
+receiver = load("webhook_receiver")
+
+
+class Response(io.BytesIO):
+    def __init__(self, status, body, headers):
+        super().__init__(json.dumps(body).encode())
+        self.status = status
+        self.headers = headers
+
+
+class Server:
+    """Returns the responses in turn and records the requests."""
+
+    def __init__(self, *responses):
+        self.responses = list(responses)
+        self.requests = []
+        self.pauses = []
+
+    def urlopen(self, request, timeout):  # noqa: ARG002 - the name is part of the interface
+        self.requests.append(request)
+        response = self.responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return Response(*response)
+
+    def run(self, **options):
+        return client.Client("http://api", "pk_x", urlopen=self.urlopen, sleep=self.pauses.append).run("1", **options)
+
+
+def problem(status, slug, **headers):
+    message = Message()
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    body = json.dumps({"type": f"urn:python-exec:problem:{slug}", "title": slug, "status": status}).encode()
+    return urllib.error.HTTPError("http://api/", status, slug, message, io.BytesIO(body))
+
+
+def test_client_returns_result():
+    server = Server((200, RESULT, {}))
+    assert server.run(text="in", timeout_s=1.5) == RESULT
+    (request,) = server.requests
+    assert json.loads(request.data) == {"code": "1", "input": "in", "timeout_s": 1.5}
+    assert request.get_header("X-api-key") == "pk_x"
+
+
+@pytest.mark.parametrize(
+    ("failure", "pause_s"),
+    [
+        (problem(429, "rate-limited", Retry_After="3"), 3.0),
+        (problem(503, "overloaded", Retry_After="5"), 5.0),
+        (problem(503, "job-queue-unavailable", Retry_After="2"), 2.0),
+        (problem(504, "result-timeout"), 1.0),
+        (urllib.error.URLError("connection reset"), 1.0),
+        (TimeoutError(), 1.0),
+    ],
+    ids=["rate", "overload", "queue", "timeout", "connection", "socket_timeout"],
+)
+def test_client_retries_with_same_idempotency_key(failure, pause_s):
+    server = Server(failure, (200, RESULT, {}))
+    assert server.run() == RESULT
+    keys = {request.get_header("Idempotency-key") for request in server.requests}
+    assert (len(server.requests), len(keys), server.pauses) == (2, 1, [pause_s])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        problem(400, "invalid-request"),
+        problem(401, "unauthorized"),
+        problem(502, "job-failed:sandbox-error"),
+        problem(504, "job-failed:start-timeout"),
+        problem(429, "quota-exceeded", Retry_After="600000"),
+        problem(429, "rate-limited", Retry_After="600"),
+    ],
+    ids=["invalid", "unauthorized", "sandbox_error", "start_timeout", "quota", "long_pause"],
+)
+def test_client_does_not_retry_permanent_errors(failure):
+    server = Server(failure)
+    with pytest.raises(client.ApiError):
+        server.run()
+    assert server.pauses == []
+
+
+def test_client_gives_up_after_all_attempts():
+    server = Server(*(problem(503, "overloaded", Retry_After="1") for _ in range(client.ATTEMPTS)))
+    with pytest.raises(client.ApiError):
+        server.run()
+    assert len(server.requests) == client.ATTEMPTS
+
+
+def test_client_polls_accepted_job():
+    pending = {"id": "0" * 32, "status": "pending"}
+    accepted = (202, pending, {"Location": "/api/jobs/0", "Retry-After": "1"})
+    server = Server(accepted, (202, pending, {"Retry-After": "1"}), (200, RESULT, {}))
+    assert server.run() == RESULT
+    assert [request.full_url for request in server.requests] == ["http://api/", *["http://api/api/jobs/0"] * 2]
+
+
+def test_client_reports_error_that_is_not_json():
+    gateway = urllib.error.HTTPError("http://api/", 403, "Forbidden", Message(), io.BytesIO(b"<html>"))
+    with pytest.raises(client.ApiError, match="Forbidden"):
+        Server(gateway).run()
+
+
+def signed(body, *, webhook_id="0" * 32, timestamp=NOW_S, secret=SECRET):
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, "sha256")
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": "v1," + base64.b64encode(digest).decode(),
+    }
+
+
+def test_receiver_accepts_genuine_webhook():
+    headers = signed(b"{}")
+    receiver.verify(SECRET, headers, b"{}", now_s=NOW_S + 299)
+    rotated = headers | {"webhook-signature": f"v1,old {headers['webhook-signature']}"}
+    receiver.verify(SECRET, rotated, b"{}", now_s=NOW_S)
+
+
+GENUINE = signed(b"{}")
+FORGERIES = {
+    "body": (GENUINE, b"{ }", NOW_S),
+    "id": (GENUINE | {"webhook-id": "1" * 32}, b"{}", NOW_S),
+    "timestamp": (GENUINE | {"webhook-timestamp": str(NOW_S + 1)}, b"{}", NOW_S),
+    "too_old": (GENUINE, b"{}", NOW_S + 301),
+    "from_the_future": (GENUINE, b"{}", NOW_S - 301),
+    "other_secret": (signed(b"{}", secret="whsec_" + base64.b64encode(b"x" * 32).decode()), b"{}", NOW_S),
+    "not_ascii": (GENUINE | {"webhook-signature": "v1,\u00fc"}, b"{}", NOW_S),
+    "no_headers": ({}, b"{}", NOW_S),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "now_s"), FORGERIES.values(), ids=FORGERIES)
+def test_receiver_rejects_forged_or_old_webhook(headers, body, now_s):
+    with pytest.raises(receiver.VerificationError):
+        receiver.verify(SECRET, headers, body, now_s=now_s)
