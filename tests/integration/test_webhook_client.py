@@ -39,7 +39,7 @@ def to_loopback(_name, _port):
 
 def post(receiver, *, scheme="http", body=b"{}", name=NAME, **options):
     options = {"local": True, "resolve": to_loopback} | options
-    return Callback(**options).post(f"{scheme}://{name}:{receiver.port}/x?y=z", body, headers={"X-Job-Id": "1"})
+    return Callback(**options).post(f"{scheme}://{name}:{receiver.port}/x?y=z", body, headers={"webhook-id": "1"})
 
 
 def reason_of(receiver, **options):
@@ -52,7 +52,7 @@ def test_body_and_headers_arrive_over_tls(secure, authority):
     assert post(secure, scheme="https", body=b"x" * 100_000, tls=authority.client_context()) == 200
     ((line, headers, body),) = secure.requests
     assert (line, body) == ("POST /x?y=z HTTP/1.1", b"x" * 100_000)
-    assert (headers["Host"], headers["X-Job-Id"], headers["Connection"]) == (f"{NAME}:{secure.port}", "1", "close")
+    assert (headers["Host"], headers["webhook-id"], headers["Connection"]) == (f"{NAME}:{secure.port}", "1", "close")
 
 
 def test_certificate_must_be_trusted_and_of_the_name(secure, authority):

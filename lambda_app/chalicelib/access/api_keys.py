@@ -5,6 +5,7 @@ the SHA-256 is kept. With 160 random bits a slow hash would protect nothing more
 nothing; it proves to the key's customer that a webhook is ours.
 """
 
+import base64
 import hashlib
 import hmac
 import re
@@ -17,10 +18,12 @@ from msgspec import Struct
 ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, without the look-alikes l, o, 0 and 1
 ID_CHARS: Final = 12
 SECRET_CHARS: Final = 32  # 160 bits
+SIGNING_KEY_BYTES: Final = 32  # Standard Webhooks: 24 to 64
+SIGNING_PREFIX: Final = "whsec_"
 NO_SHA256: Final = "0" * 64  # of no secret that anybody will find
 
 _KEY: Final = re.compile(rf"pk_([{ALPHABET}]{{{ID_CHARS}}})_([{ALPHABET}]{{{SECRET_CHARS}}})")
-_SIGNING_SECRET: Final = re.compile(rf"whsec_[{ALPHABET}]{{{SECRET_CHARS}}}")
+_SIGNING_SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/]{43}=")
 
 
 class KeyStatus(StrEnum):
@@ -86,11 +89,12 @@ def new_key(key_id: str | None = None) -> ApiKey:
 
 
 def new_signing_secret() -> str:
-    """For the signatures of one key's webhooks."""
-    return f"whsec_{_random(SECRET_CHARS)}"
+    """Return a random secret for signing webhooks, in the form of Standard Webhooks: `whsec_<base64>`."""
+    return SIGNING_PREFIX + base64.b64encode(secrets.token_bytes(SIGNING_KEY_BYTES)).decode("ascii")
 
 
 def is_signing_secret(text: str) -> bool:
+    """Return whether `text` has the form of a signing secret."""
     return _SIGNING_SECRET.fullmatch(text) is not None
 
 

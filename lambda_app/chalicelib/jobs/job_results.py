@@ -115,7 +115,7 @@ class Results:
             return None
         if record.counted:
             self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
-        if record.reply and record.webhook_url and record.webhook_state is WebhookState.WAITING:
+        if record.reply and record.webhook_url and record.webhook_state is WebhookState.PENDING:
             self._webhooks.enqueue(record)
         return record
 

@@ -24,12 +24,12 @@ class JobTableError(Exception):
 
 
 class WebhookState(StrEnum):
-    """How far the delivery of a result to its customer is."""
+    """How far the delivery of a webhook has come."""
 
-    WAITING = "waiting"  # for the result
-    SENDING = "sending"  # the first or another attempt is due
-    DELIVERED = "delivered"  # the receiver said so
-    GIVEN_UP = "given_up"  # after the last attempt
+    PENDING = "pending"  # the job has no result yet
+    RETRYING = "retrying"  # the first or another attempt is due
+    DELIVERED = "delivered"
+    FAILED = "failed"  # no further attempt follows
 
 
 class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,7 +52,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reply: str | None = None
     forgotten: int | None = None  # its customer has deleted it
     webhook_url: str | None = None
-    webhook_state: WebhookState = WebhookState.WAITING
+    webhook_state: WebhookState = WebhookState.PENDING
     webhook_attempts: int = 0
     webhook_error: str | None = None  # of the last attempt
 

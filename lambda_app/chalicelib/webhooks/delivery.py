@@ -4,7 +4,7 @@ An attempt is a message on the webhook queue, {"job_id": ..., "attempt": n}. Its
 item, so a message that comes twice is sent once, unless both are under way at the same moment.
 """
 
-import hashlib
+import base64
 import hmac
 import json
 import logging
@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Meta, Struct
 
 from chalicelib import problems
-from chalicelib.access.api_keys import KeyRecord, KeyStatus
+from chalicelib.access.api_keys import SIGNING_PREFIX, KeyRecord, KeyStatus
 from chalicelib.api.run_request import RunRequest
 from chalicelib.jobs.job_table import JobRecord, WebhookState
 from chalicelib.problems import ProblemError
@@ -106,10 +106,10 @@ class Webhooks:
 
     def enqueue(self, record: JobRecord) -> None:
         """Has the reply of a job sent, if its customer wants that and it is not under way. Harmless when repeated."""
-        if record.webhook_url is None or record.webhook_state is not WebhookState.WAITING or record.reply is None:
+        if record.webhook_url is None or record.webhook_state is not WebhookState.PENDING or record.reply is None:
             return
         self._send(record, attempt=1, delay_s=0)
-        self._jobs.note_webhook(record, WebhookState.SENDING, attempts=0)
+        self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=0)
 
     def deliver(self, message_body: str) -> None:
         """Makes the attempt of a message of the webhook queue. Raises WebhookMessageError too."""
@@ -118,9 +118,9 @@ class Webhooks:
         except msgspec.DecodeError as error:
             raise WebhookMessageError("no attempt of a webhook") from error
         record = self._jobs.read(wanted.job_id)
-        if record is not None and self._is_due(record) and record.webhook_state is WebhookState.WAITING:
+        if record is not None and self._is_due(record) and record.webhook_state is WebhookState.PENDING:
             # The message was faster than the note of `enqueue`, which must not come between ours later.
-            record = self._jobs.note_webhook(record, WebhookState.SENDING, attempts=0)
+            record = self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=0)
         if record is None or not self._is_due(record) or wanted.attempt <= record.webhook_attempts:
             return
         if wanted.attempt > record.webhook_attempts + 1:
@@ -138,7 +138,7 @@ class Webhooks:
             record.webhook_url is not None
             and record.reply is not None
             and record.forgotten is None
-            and record.webhook_state in {WebhookState.WAITING, WebhookState.SENDING}
+            and record.webhook_state in {WebhookState.PENDING, WebhookState.RETRYING}
             and self._clock() < record.kept_until
         )
 
@@ -153,7 +153,7 @@ class Webhooks:
         else:
             # Sent before it is noted: who dies in between repeats an attempt instead of losing the next.
             self._send(record, attempt=attempt + 1, delay_s=self._backoff_s[attempt - 1])
-            self._jobs.note_webhook(record, WebhookState.SENDING, attempts=attempt, error=error)
+            self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=attempt, error=error)
             log.info("webhook_failed", extra={**fields, "error": error})
 
     def _post(self, record: JobRecord, secret: str) -> str | None:
@@ -163,9 +163,9 @@ class Webhooks:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
-            "X-Job-Id": record.job_id,
-            "X-Timestamp": str(timestamp),
-            "X-Signature": signature(secret, timestamp, body),
+            "webhook-id": record.job_id,  # the same for each attempt, so that receivers can deduplicate
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(secret, record.job_id, timestamp, body),
         }
         try:
             status = self._receiver.post(record.webhook_url or "", body, headers=headers)
@@ -174,7 +174,7 @@ class Webhooks:
         return None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"http_{status}"
 
     def _give_up(self, record: JobRecord, attempt: int, error: str) -> None:
-        self._jobs.note_webhook(record, WebhookState.GIVEN_UP, attempts=attempt, error=error)
+        self._jobs.note_webhook(record, WebhookState.FAILED, attempts=attempt, error=error)
         fields = {"job_id": record.job_id, "key_id": record.key_id, "attempt": attempt, "error": error}
         log.warning("webhook_abandoned", extra=fields)
 
@@ -190,10 +190,11 @@ class Webhooks:
             raise WebhookQueueError(self._queue_url) from error
 
 
-def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """X-Signature: the HMAC-SHA-256 of `<X-Timestamp>.<body>`, so that neither can be changed or replayed later."""
-    signed = str(timestamp).encode("ascii") + b"." + body
-    return f"v1={hmac.new(secret.encode('ascii'), signed, hashlib.sha256).hexdigest()}"
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the `webhook-signature` of a message, as https://www.standardwebhooks.com/ defines it."""
+    key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX))
+    digest = hmac.digest(key, f"{message_id}.{timestamp}.".encode("ascii") + body, "sha256")
+    return f"v1,{base64.b64encode(digest).decode('ascii')}"
 
 
 def require_signing_secret(wanted: RunRequest, record: KeyRecord) -> None:

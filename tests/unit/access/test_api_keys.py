@@ -1,3 +1,4 @@
+import base64
 import hashlib
 
 import pytest
@@ -55,9 +56,21 @@ def test_new_signing_secrets_are_well_formed_and_differ():
     made = {api_keys.new_signing_secret() for _ in range(100)}
     assert len(made) == 100
     assert all(map(api_keys.is_signing_secret, made))
+    assert {len(base64.b64decode(secret.removeprefix("whsec_"))) for secret in made} == {32}
 
 
-@pytest.mark.parametrize("text", ["", "whsec_", f"whsec_{SECRET}b", f"whsec_{SECRET}\n", f"pk_{ID}_{SECRET}"])
+MALFORMED_SIGNING_SECRETS = {
+    "empty": "",
+    "prefix": "whsec_",
+    "24_bytes": f"whsec_{'a' * 32}",
+    "no_padding": f"whsec_{'a' * 43}",
+    "url_safe": f"whsec_{'-' * 43}=",
+    "newline": f"whsec_{'a' * 43}=\n",
+    "api_key": f"pk_{ID}_{SECRET}",
+}
+
+
+@pytest.mark.parametrize("text", MALFORMED_SIGNING_SECRETS.values(), ids=MALFORMED_SIGNING_SECRETS)
 def test_malformed_signing_secret_is_rejected(text):
     assert not api_keys.is_signing_secret(text)
 

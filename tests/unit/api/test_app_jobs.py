@@ -196,7 +196,7 @@ def test_get_failed_job_returns_200_with_problem(job_table, reason):
 def test_get_job_includes_webhook_state(job_table):
     record = answered(job_table, webhook_url="https://receiver.example/secret-path")
     _, _, body = job(record.job_id)
-    assert body["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
+    assert body["webhook"] == {"state": "pending", "attempts": 0, "error": None}
     assert "secret-path" not in json.dumps(body)
 
 

@@ -16,7 +16,7 @@ def environment(tmp_path, monkeypatch):
     return tmp_path / "env"
 
 
-SIGNING_SECRET = "whsec_" + "a" * 32
+SIGNING_SECRET = "whsec_" + "a" * 42 + "A="
 
 
 def write(api_key=KEY):
@@ -37,7 +37,9 @@ def test_demo_key_is_reused_on_restart(environment):
     assert stack._kept_key() == KEY
 
 
-@pytest.mark.parametrize("text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", "URL=x\n"])
+@pytest.mark.parametrize(
+    "text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", f"SIGNING_SECRET=whsec_{'a' * 32}\n", "URL=x\n"]
+)
 def test_malformed_saved_key_is_ignored(environment, text):
     environment.write_text(text)
     assert (stack._kept_key(), stack._kept_signing_secret()) == (None, None)

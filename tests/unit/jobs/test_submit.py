@@ -629,7 +629,7 @@ def record_of_job(**changes):
 def test_job_body_shows_pending_and_webhook_state():
     assert of_record(record_of_job()) == {"id": "0" * 32, "status": "pending"}
     shown = of_record(record_of_job(webhook_url="https://x", reply=encode(make_result("0" * 32))))
-    assert shown["webhook"] == {"state": "waiting", "attempts": 0, "error": None}
+    assert shown["webhook"] == {"state": "pending", "attempts": 0, "error": None}
     assert "version" not in shown
 
 

@@ -1,14 +1,14 @@
 """Attempts, their order and their signatures, with a receiver that answers what it is told to."""
 
-import hashlib
-import hmac
 import json
 import logging
 import re
+import time
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api.run_request import RunRequest
@@ -21,7 +21,7 @@ from chalicelib.webhooks.delivery import (
     WebhookQueueError,
     Webhooks,
     require_signing_secret,
-    signature,
+    sign,
 )
 from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
@@ -29,7 +29,8 @@ from tests.support.records import KEY, make_key_record
 
 API = (Path(__file__).parents[3] / "docs/api.md").read_text()
 NOW_S = 1_800_000_000
-SECRET = "whsec_" + "k" * 32
+SECRET = "whsec_" + "k" * 42 + "g="
+OTHER_SECRET = "whsec_" + "a" * 42 + "A="
 URL = "https://receiver.example/results"
 RECORD = JobRecord(
     job_id="1" * 32,
@@ -110,7 +111,7 @@ def deliver_all(webhooks, queue):
 
 def test_result_is_delivered_signed_and_recorded(webhooks, queue, jobs, receiver):
     webhooks.enqueue(RECORD)
-    assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("sending", 0, ""))
+    assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("retrying", 0, ""))
     deliver_all(webhooks, queue)
     body = b'{"id": "' + b"1" * 32 + b'"}'
     ((url, posted, headers),) = receiver.requests
@@ -118,45 +119,72 @@ def test_result_is_delivered_signed_and_recorded(webhooks, queue, jobs, receiver
     assert headers == {
         "Content-Type": "application/json",
         "User-Agent": "python-exec-webhooks/1",
-        "X-Job-Id": "1" * 32,
-        "X-Timestamp": str(NOW_S),
-        "X-Signature": signature(SECRET, NOW_S, body),
+        "webhook-id": "1" * 32,
+        "webhook-timestamp": str(NOW_S),
+        "webhook-signature": sign(SECRET, "1" * 32, NOW_S, body),
     }
     assert jobs.state() == ("delivered", 1, "")
 
 
-VECTORS = {
-    "empty": ("whsec_" + "a" * 32, 0, b""),
-    "json": (SECRET, NOW_S, b'{"id":"1"}'),
-    "not_ascii": (SECRET, 1, "\u00fc".encode()),
-}
-
-
-@pytest.mark.parametrize(("secret", "timestamp", "body"), VECTORS.values(), ids=VECTORS)
-def test_signature_is_hmac_of_timestamp_and_body(secret, timestamp, body):
-    expected = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    assert signature(secret, timestamp, body) == f"v1={expected}"
-
-
 def test_signature_matches_openssl():
-    assert (
-        signature("whsec_test", 1_800_000_000, b'{"id":"1"}')
-        == "v1=15d2177989c694fad512568783fd1e0c20e1c480f7ab63182bf13486b475c540"
-    )
+    # printf 'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}' | openssl dgst -sha256 -binary
+    #   -mac HMAC -macopt hexkey:31f290f6bf06298aab4f08d43c3f082cf648a362da2da4b0 | base64
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - from the tests of the standard's libraries
+    signature = sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def signed_headers(timestamp, body, *, secret=SECRET):
+    return {
+        "webhook-id": "1",
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(secret, "1", timestamp, body),
+    }
+
+
+BODIES = {"empty": b"", "json": b'{"id":"1"}', "not_ascii": "\u00fc".encode()}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_standard_webhooks_library_verifies_signature(body):
+    now_s = int(time.time())
+    headers = signed_headers(now_s, body)
+    Webhook(SECRET).verify(body, headers, json_parse=False)
+    for changes in ({"webhook-id": "2"}, {"webhook-timestamp": str(now_s + 1)}, {"webhook-signature": "v1,AAAA"}):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET).verify(body, headers | changes)
+
+
+def documented_snippet(start):
+    """Return the Python snippet of the API reference that begins with `start`."""
+    snippets = re.findall(r"^```python\n(.*?)^```$", API, re.MULTILINE | re.DOTALL)
+    (snippet,) = [snippet for snippet in snippets if snippet.startswith(start)]
+    return snippet
+
+
+def test_documented_library_snippet_verifies_signature():
+    body = b'{"id":"1"}'
+    variables = {"signing_secret": SECRET, "body": body, "headers": signed_headers(int(time.time()), body)}
+    snippet = documented_snippet("from standardwebhooks")
+    exec(snippet, variables)  # noqa: S102 - our own
+    assert variables["result"] == {"id": "1"}
+    with pytest.raises(WebhookVerificationError):
+        exec(snippet, variables | {"body": b"{}"})  # noqa: S102
 
 
 def test_documented_snippet_verifies_signature(monkeypatch):
-    (snippet,) = re.findall(r"^```python\n(.*?)^```$", API, re.MULTILINE | re.DOTALL)
-    shown = {}
-    exec(snippet, shown)  # noqa: S102 - our own
-    monkeypatch.setattr(shown["time"], "time", lambda: NOW_S + 299.0)
-    is_ours, genuine = shown["is_genuine"], signature(SECRET, NOW_S, b"body")
-    assert is_ours(SECRET, str(NOW_S), genuine, b"body")
-    assert not is_ours(SECRET, str(NOW_S), genuine, b"other")
-    assert not is_ours(SECRET, str(NOW_S + 1), genuine, b"body")
-    assert not is_ours("whsec_other", str(NOW_S), genuine, b"body")
-    assert not is_ours(SECRET, str(NOW_S), "v1=\u00fc", b"body")
-    assert not is_ours(SECRET, str(NOW_S - 2), signature(SECRET, NOW_S - 2, b"body"), b"body")
+    variables = {}
+    exec(documented_snippet("import base64"), variables)  # noqa: S102 - our own
+    monkeypatch.setattr(variables["time"], "time", lambda: NOW_S + 299.0)
+    is_genuine, signature = variables["is_genuine"], sign(SECRET, "1", NOW_S, b"body")
+    assert is_genuine(SECRET, "1", str(NOW_S), signature, b"body")
+    assert is_genuine(SECRET, "1", str(NOW_S), f"v1,AAAA {signature}", b"body")
+    assert not is_genuine(SECRET, "1", str(NOW_S), signature, b"other")
+    assert not is_genuine(SECRET, "2", str(NOW_S), signature, b"body")
+    assert not is_genuine(SECRET, "1", str(NOW_S + 1), signature, b"body")
+    assert not is_genuine(OTHER_SECRET, "1", str(NOW_S), signature, b"body")
+    assert not is_genuine(SECRET, "1", str(NOW_S), "v1,\u00fc", b"body")
+    assert not is_genuine(SECRET, "1", str(NOW_S - 2), sign(SECRET, "1", NOW_S - 2, b"body"), b"body")
 
 
 FAILURES = {
@@ -174,12 +202,12 @@ def test_failed_delivery_records_error_code_and_schedules_retry(webhooks, queue,
     receiver.answers = [answer]
     webhooks.enqueue(RECORD)
     webhooks.deliver(queue.messages.pop(0).body)
-    assert (jobs.state(), sent(queue)) == (("sending", 1, error), [(2, 5)])
+    assert (jobs.state(), sent(queue)) == (("retrying", 1, error), [(2, 5)])
     deliver_all(webhooks, queue)
     assert (jobs.state(), len(receiver.requests)) == (("delivered", 2, ""), 2)
 
 
-def test_final_failed_attempt_is_recorded_as_given_up(webhooks, queue, jobs, receiver, log_records):
+def test_final_failed_attempt_is_recorded_as_failed(webhooks, queue, jobs, receiver, log_records):
     receiver.answers = [503] * 100
     webhooks.enqueue(RECORD)
     delays_s = []
@@ -187,7 +215,7 @@ def test_final_failed_attempt_is_recorded_as_given_up(webhooks, queue, jobs, rec
         delays_s.append(queue.messages[0].delay_s)
         webhooks.deliver(queue.messages.pop(0).body)
     assert delays_s == [0, *BACKOFF_S]
-    assert (jobs.state(), len(receiver.requests)) == (("given_up", 6, "http_503"), 6)
+    assert (jobs.state(), len(receiver.requests)) == (("failed", 6, "http_503"), 6)
     (warning,) = [record for record in log_records if record.levelno == logging.WARNING]
     assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_abandoned", "1" * 32, "http_503")
 
@@ -219,9 +247,9 @@ def test_double_enqueue_is_delivered_once(webhooks, queue, jobs, receiver):
 
 def test_message_received_before_state_update_is_delivered(webhooks, queue, jobs, receiver):
     receiver.answers = [500]
-    receiver.before_answer = lambda: jobs.note_webhook(RECORD, WebhookState.SENDING, attempts=0)
+    receiver.before_answer = lambda: jobs.note_webhook(RECORD, WebhookState.RETRYING, attempts=0)
     webhooks.deliver(message(1))
-    assert (jobs.state(), sent(queue)) == (("sending", 1, "http_500"), [(2, 5)])
+    assert (jobs.state(), sent(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
 
 
 def test_out_of_order_attempt_is_retried(webhooks, jobs, receiver):
@@ -235,7 +263,7 @@ NOT_DUE = {
     "url_removed": {"webhook_url": None},
     "no_reply": {"reply": None},
     "delivered": {"webhook_state": WebhookState.DELIVERED},
-    "given_up": {"webhook_state": WebhookState.GIVEN_UP},
+    "failed": {"webhook_state": WebhookState.FAILED},
     "no_longer_kept": {"kept_until": NOW_S},
 }
 
@@ -253,7 +281,7 @@ def test_deleted_job_is_skipped(webhooks, receiver):
     assert receiver.requests == []
 
 
-@pytest.mark.parametrize("changes", [{"webhook_url": None}, {"reply": None}, {"webhook_state": WebhookState.SENDING}])
+@pytest.mark.parametrize("changes", [{"webhook_url": None}, {"reply": None}, {"webhook_state": WebhookState.RETRYING}])
 def test_job_without_pending_webhook_is_not_enqueued(webhooks, queue, changes):
     webhooks.enqueue(replace(RECORD, **changes))
     assert queue.messages == []
@@ -274,7 +302,7 @@ def test_revoked_key_or_missing_secret_stops_delivery(webhooks, jobs, key_table,
     else:
         key_table.change(KEY.key_id, **changes)
     webhooks.deliver(message(1))
-    assert (receiver.requests, jobs.state()) == ([], ("given_up", 1, error))
+    assert (receiver.requests, jobs.state()) == ([], ("failed", 1, error))
 
 
 def test_expired_key_still_receives_webhook(webhooks, queue, key_table, receiver):
@@ -296,7 +324,7 @@ def test_failure_to_schedule_retry_leaves_message_for_redelivery(webhooks, sqs, 
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
     with pytest.raises(WebhookQueueError):
         webhooks.deliver(queue.messages[0].body)
-    assert jobs.state() == ("sending", 0, "")
+    assert jobs.state() == ("retrying", 0, "")
     deliver_all(webhooks, queue)
     assert jobs.state() == ("delivered", 1, "")
 
