@@ -1,4 +1,4 @@
-"""Many customers at once: nobody's answer is lost or somebody else's."""
+"""Many clients at once: every client receives its own result."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,8 @@ def test_concurrent_clients_receive_their_own_results(stack):
     def one_client(number):
         client = Client(stack.url, stack.api_key)
         answers = {
-            token: client.result(code=CODE.format(token=token), input=token[::-1]) for token in tokens[number::CLIENTS]
+            token: client.run_until_done(code=CODE.format(token=token), input=token[::-1])
+            for token in tokens[number::CLIENTS]
         }
         client.close()
         return answers

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.api.run_request import MAX_BODY_BYTES, RequestErrorCode
 from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
-from tests.support.http_client import JSON, PATIENCE_S, Answer
+from tests.support.http_client import JSON, TIMEOUT_S, Answer
 
 GOOD = json.dumps({"code": "print(input())", "input": "good"})
 BAD = {
@@ -102,7 +102,7 @@ def test_chunked_body_returns_411(stack):
     lines = ["POST / HTTP/1.1", "Host: x", f"X-Api-Key: {stack.api_key}", "Content-Type: application/json"]
     chunks = f"{len(GOOD):x}\r\n{GOOD}\r\n0\r\n\r\n"
     where = urlsplit(stack.url)
-    with socket.create_connection((where.hostname, where.port), timeout=PATIENCE_S) as connection:
+    with socket.create_connection((where.hostname, where.port), timeout=TIMEOUT_S) as connection:
         connection.sendall("\r\n".join([*lines, "Transfer-Encoding: chunked", "", chunks]).encode())
         response = http.client.HTTPResponse(connection)
         response.begin()

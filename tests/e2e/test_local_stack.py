@@ -20,7 +20,7 @@ import pytest
 from executor_host.hardening import AGENT_LABEL
 from infra.local.emulated_aws import client as aws_client
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
-from tests.support.http_client import Client, metric
+from tests.support.http_client import Client, read_metric
 from tests.support.polling import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -164,7 +164,7 @@ def test_reload_works_and_ctrl_c_cleans_up(local):
     api_key, metrics_url = bash(". .local/env; echo $API_KEY $METRICS_URL", local.root).split()
     customer = threading.Thread(target=ask_in_vain, args=(url, api_key))
     customer.start()
-    eventually(lambda: metric(metrics_url, "python_exec_jobs_running") == 1)
+    eventually(lambda: read_metric(metrics_url, "python_exec_jobs_running") == 1)
     local.popen.send_signal(signal.SIGINT)
     assert local.popen.wait(STOP_S) == 0
     assert (local.processes(), local.containers()) == ([], [])

@@ -1,7 +1,7 @@
-"""The clients of the fault suite: each sends one job after the other, and wants one result of each.
+"""Send jobs to the stack under test, as customers do, and check what they are answered.
 
-A job is accepted when its client was answered 200 or 202; without an answer the client sends its request again, as a
-customer would. Each program prints its number and a word that another run of it would not print.
+A client sends one job at a time and retries a request until it is answered. A job is accepted once its request is
+answered with 200 or 202. Each program prints its number and a random word, which another run of it would not print.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-PATIENCE_S = 90.0  # of a client, from its first request to the result
-JOB_S = 0.3  # of sleep in each program, so that many are under way when something dies
-ASK_EVERY_S = 0.2
-AGAIN = {429, 502, 503, 504}
+CLIENT_TIMEOUT_S = 90.0  # from the first request of a job to its result
+JOB_S = 0.3  # how long each program sleeps, so that many jobs run when a fault happens
+POLL_INTERVAL_S = 0.2
+RETRYABLE_STATUSES = {429, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a client asks. One without a key that gets no answer asks for another job the next time."""
+    """How a client sends its jobs. Without a key, a retry of an unanswered request creates another job."""
 
     name: str
     has_key: bool = False
@@ -31,9 +31,9 @@ class Kind:
     has_callback: bool = False
 
 
-KEYED = Kind("Idempotency-Key", has_key=True)
+IDEMPOTENT = Kind("Idempotency-Key", has_key=True)
 KINDS = (
-    KEYED,
+    IDEMPOTENT,
     Kind("plain"),
     Kind("asynchronous", has_key=True, is_async=True),
     Kind("webhook", is_async=True, has_callback=True),
@@ -42,6 +42,8 @@ KINDS = (
 
 @dataclass
 class Job:
+    """A job as its client sees it."""
+
     number: str
     kind: Kind
     sent_at: float
@@ -50,77 +52,87 @@ class Job:
     id: str | None = None
     is_late: bool = False
     status: str = "lost"
-    answer: dict | None = None  # the first one
+    result: dict | None = None  # the first one
     answered_at: float = float("inf")
     is_wrong: bool = False
-    why: str = ""  # lost or wrong
+    error: str = ""  # why the job is lost or wrong
 
     @property
     def is_good(self):
+        """Whether the program ran and its result is right."""
         return self.status == "ok" and not self.is_wrong
 
-    def end(self, answer):
-        self.answered_at = time.monotonic()  # before the status, which others wait for
-        self.answer = _without_webhook(answer)
-        if answer["status"] == "failed":
-            self.status = answer["problem"]["type"].rpartition(":")[2]
-            return
-        if not re.fullmatch(rf"{self.number} [0-9a-f]{{16}}\n", answer["stdout"]):
-            self.is_wrong, self.why = True, f"not its result: {answer}"
-        self.status = answer["status"]
+    def mark_wrong(self, error):
+        """Record a wrong result."""
+        self.is_wrong, self.error = True, error
 
-    def hear(self, answer):
-        if _without_webhook(answer) != self.answer:
-            self.is_wrong, self.why = True, f"first {self.answer}, then {answer}"
+    def complete(self, result):
+        """Record the first result."""
+        self.answered_at = time.monotonic()  # before the status, which other threads wait for
+        self.result = _without_webhook(result)
+        if result["status"] == "failed":
+            self.status = result["problem"]["type"].rpartition(":")[2]
+            return
+        if not re.fullmatch(rf"{self.number} [0-9a-f]{{16}}\n", result["stdout"]):
+            self.mark_wrong(f"the result of another job: {result}")
+        self.status = result["status"]
+
+    def check_result_unchanged(self, result):
+        """Compare a later result with the first one."""
+        if _without_webhook(result) != self.result:
+            self.mark_wrong(f"first {self.result}, then {result}")
 
 
 class UnexpectedAnswerError(Exception):
-    """One that a customer must never see, whatever dies."""
+    """The API gave an answer that no fault excuses."""
 
 
-class Customer:
-    def __init__(self, world):
-        self._world = world
+class Client:
+    """Sends jobs and waits for their results."""
+
+    def __init__(self, stack):
+        self._stack = stack
 
     def run(self, job):
-        """Sends a job and wants its result, whatever happens on the way."""
-        with self._judging(job):
+        """Send a job and record its result, through any failure on the way."""
+        with self._recording_failures(job):
             status, answer = self._send(job)
             job.id, job.is_late = answer["id"], status == 202
             while status == 202:
-                time.sleep(ASK_EVERY_S)
+                time.sleep(POLL_INTERVAL_S)
                 status, answer = self._get(job, {200, 202}, job.sent_at)
-            job.end(answer)
+            job.complete(answer)
 
-    def ask_again(self, job, delivered):
-        """All that is to be heard of a job is what was answered first. `delivered` are webhooks by job."""
-        with self._judging(job):
-            # Of a job that nobody was told to ask for, no word is right, too.
-            status, answer = self._get(job, {200} if job.is_late or job.kind.has_key else {200, 404}, time.monotonic())
+    def verify_replay(self, job, webhook_deliveries):
+        """Check that replays, GET /jobs and webhooks repeat the first result. `webhook_deliveries` are by job id."""
+        with self._recording_failures(job):
+            # A job that was answered at once, without a key, need not be stored.
+            expected = {200} if job.is_late or job.kind.has_key else {200, 404}
+            status, answer = self._get(job, expected, time.monotonic())
             if status == 200:
-                job.hear(answer)
+                job.check_result_unchanged(answer)
             if job.kind.has_key:
                 status, answer = self._send(job, time.monotonic())
                 if status == 200:
-                    job.hear(answer)
+                    job.check_result_unchanged(answer)
                 elif (answer["id"], job.kind.is_async) != (job.id, True):
                     raise UnexpectedAnswerError(f"{status}: {answer}")
             if job.kind.has_callback:
-                for body in delivered.get(job.id, ()):
-                    job.hear(body)
-                if job.id not in delivered:
-                    raise TimeoutError("never delivered")
+                for body in webhook_deliveries.get(job.id, ()):
+                    job.check_result_unchanged(body)
+                if job.id not in webhook_deliveries:
+                    raise TimeoutError("webhook not delivered")
 
     @contextlib.contextmanager
-    def _judging(self, job):
+    def _recording_failures(self, job):
         try:
             yield
         except TimeoutError as error:
-            job.status, job.why = "lost", str(error)
+            job.status, job.error = "lost", str(error)
         except UnexpectedAnswerError as error:
-            job.is_wrong, job.why = True, str(error)
+            job.mark_wrong(str(error))
 
-    def _send(self, job, since=None):
+    def _send(self, job, started_at=None):
         code = f"import os, time; time.sleep({job.sleep_s}); print({job.number!r}, os.urandom(8).hex())"
         body = {"code": code, "timeout_s": job.sleep_s + 3}
         headers = {"Content-Type": "application/json"}
@@ -131,40 +143,41 @@ class Customer:
         if job.kind.has_key:
             headers["Idempotency-Key"] = job.number
         if job.kind.has_callback:
-            body["callback_url"] = self._world.callback_url
-        return self._until_answered(("POST", "/", json.dumps(body), headers), {200, 202}, since or job.sent_at)
+            body["callback_url"] = self._stack.callback_url
+        request = ("POST", "/", json.dumps(body), headers)
+        return self._retry_until_answered(request, {200, 202}, started_at or job.sent_at)
 
-    def _get(self, job, good, since):
-        return self._until_answered(("GET", f"/jobs/{job.id}", None, {}), good, since)
+    def _get(self, job, expected, started_at):
+        return self._retry_until_answered(("GET", f"/jobs/{job.id}", None, {}), expected, started_at)
 
-    def _until_answered(self, request, good, since):
-        last = "no end of it"
-        while time.monotonic() < since + PATIENCE_S:
+    def _retry_until_answered(self, request, expected, started_at):
+        last_answer = "no answer"
+        while time.monotonic() < started_at + CLIENT_TIMEOUT_S:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                status, answer = self._once(*request)
+                status, answer = self._exchange(*request)
                 if str(answer.get("type")).rpartition(":")[0].endswith("job-failed"):
                     return 200, {"id": answer["job_id"], "status": "failed", "problem": answer}
-                if status in good:
+                if status in expected:
                     return status, answer
-                last = f"{status}: {answer}"
-                if status not in AGAIN:
-                    raise UnexpectedAnswerError(f"{request[:2]} {last}")
-            time.sleep(ASK_EVERY_S)
-        raise TimeoutError(last)
+                last_answer = f"{status}: {answer}"
+                if status not in RETRYABLE_STATUSES:
+                    raise UnexpectedAnswerError(f"{request[:2]} {last_answer}")
+            time.sleep(POLL_INTERVAL_S)
+        raise TimeoutError(last_answer)
 
-    def _once(self, method, path, body, headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self._world.port, timeout=40)
+    def _exchange(self, method, path, body, headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self._stack.port, timeout=40)
         with contextlib.closing(connection):
-            connection.request(method, path, body=body, headers={"X-Api-Key": self._world.api_key, **headers})
+            connection.request(method, path, body=body, headers={"X-Api-Key": self._stack.api_key, **headers})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
 
-class Stream:
-    """A client of each kind, for as long as the context lasts. Puts what they send into `jobs`."""
+class LoadGenerator:
+    """Runs a client of each kind until the context ends, and appends what they send to `jobs`."""
 
-    def __init__(self, world, jobs, *, wait_s=None):
-        self._world, self._jobs, self._wait_s = world, jobs, wait_s
+    def __init__(self, stack, jobs, *, wait_s=None):
+        self._stack, self._jobs, self._wait_s = stack, jobs, wait_s
         self._stop = threading.Event()
         self._numbers = itertools.count()
         self._name = uuid.uuid4().hex[:8]
@@ -181,21 +194,25 @@ class Stream:
             client.result()
 
     def _send(self, kind):
-        customer = Customer(self._world)
+        client = Client(self._stack)
         while not self._stop.is_set():
             job = Job(f"{self._name}-{next(self._numbers)}", kind, time.monotonic(), self._wait_s)
             self._jobs.append(job)
-            customer.run(job)
+            client.run(job)
 
-    def recovery_s(self, since, within_s):
-        """How long until each job that was under way then is answered, and a new one of each client; else inf."""
-        under_way = [job for job in list(self._jobs) if job.sent_at <= since < job.answered_at]
-        while time.monotonic() < since + within_s:
-            answered = [job.answered_at for job in under_way]
-            anew = [job for job in list(self._jobs) if job.sent_at > since and job.is_good]
-            if {job.kind for job in anew} == set(KINDS) and max(answered, default=since) < float("inf"):
-                firsts = [min(job.answered_at for job in anew if job.kind == kind) for kind in KINDS]
-                return max(answered + firsts) - since
+    def measure_recovery_s(self, fault_at, timeout_s):
+        """Return the time from the fault until service is normal again, or infinity.
+
+        Service is normal once every job that was running at the time of the fault is answered, and each kind of
+        client has had a good result of a job that it sent later.
+        """
+        running = [job for job in list(self._jobs) if job.sent_at <= fault_at < job.answered_at]
+        while time.monotonic() < fault_at + timeout_s:
+            answered_at = [job.answered_at for job in running]
+            new_jobs = [job for job in list(self._jobs) if job.sent_at > fault_at and job.is_good]
+            if {job.kind for job in new_jobs} == set(KINDS) and max(answered_at, default=fault_at) < float("inf"):
+                firsts = [min(job.answered_at for job in new_jobs if job.kind == kind) for kind in KINDS]
+                return max(answered_at + firsts) - fault_at
             time.sleep(0.05)
         return float("inf")
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy before the emulated AWS that can be out of order in the ways that AWS and networks are."""
+"""Stand between the stack and the emulated AWS, and fail in the ways that AWS and networks fail."""
 
 import contextlib
 import hashlib
@@ -11,26 +11,27 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-SQS, DYNAMODB = "AmazonSQS", "DynamoDB_20120810"  # how their X-Amz-Target begins
+SQS, DYNAMODB = "AmazonSQS", "DynamoDB_20120810"  # prefixes of X-Amz-Target
 REPLY_QUEUE = "python-exec-reply-"
-DELAY_S = 4.0  # of replies: above the wait of the suite's clients and the API's grace
+DELAY_S = 4.0  # of replies: longer than the suite's clients and the API wait for one
 
 
 class FaultProxy:
-    """`down` is a service that it refuses, `twice` sends each message twice, `late` holds replies back.
+    """Forwards requests, and fails as its attributes demand.
 
-    `struck` counts the requests that met one of these, and polls of a reply queue that is gone.
+    `unavailable_service` names a service that is cut off, `duplicate_messages` sends each message twice, and
+    `delay_replies` delays replies. `hits` counts the requests that were affected, and failed polls of reply queues.
     """
 
     def __init__(self, upstream):
         self.upstream = urlsplit(upstream)
-        self.down = None
-        self.twice = self.late = False
-        self.struck = 0
-        self.on_received = lambda _queue, _body: None  # told each message that somebody received
-        self.on_sent = lambda _queue, _body: None  # told each message that a queue took
-        self.reply_polls = set()  # under way
-        self.services = {}  # of connections
+        self.unavailable_service = None
+        self.duplicate_messages = self.delay_replies = False
+        self.hits = 0
+        self.on_received = lambda _queue, _body: None  # called with each message that was received
+        self.on_sent = lambda _queue, _body: None  # called with each message that was sent
+        self.reply_polls = set()  # handlers that wait for one now
+        self.services = {}  # by connection
         self._lock = threading.Lock()
         proxy = self
 
@@ -43,6 +44,7 @@ class FaultProxy:
 
     @contextlib.contextmanager
     def running(self):
+        """Serve until the context ends."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
@@ -52,18 +54,20 @@ class FaultProxy:
             thread.join()
             self._server.server_close()
 
-    def strike(self, count=1):
+    def record_hit(self, count=1):
+        """Count requests, jobs or messages that a fault affected."""
         with self._lock:
-            self.struck += count
+            self.hits += count
 
     def outage(self, service, seconds):
-        self.down = service
-        for connection, its in list(self.services.items()):
-            if its == service:
+        """Close all connections to a service, and refuse new ones for some seconds."""
+        self.unavailable_service = service
+        for connection, service_name in list(self.services.items()):
+            if service_name == service:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         time.sleep(seconds)
-        self.down = None
+        self.unavailable_service = None
 
 
 class _Server(ThreadingHTTPServer):
@@ -71,7 +75,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """Clients that are killed are what this is about."""
+        """Ignore connections that killed clients left."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         service, _, operation = self.headers.get("X-Amz-Target", "").partition(".")
         self.proxy.services[self.connection] = service
-        if service == self.proxy.down:
-            self.proxy.strike()
+        if service == self.proxy.unavailable_service:
+            self.proxy.record_hit()
             self.close_connection = True
         elif operation == "SendMessage":
             self._send(body, json.loads(body))
@@ -104,18 +108,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*self._forward(body))
 
     def _send(self, body, request):
-        if self.proxy.late and REPLY_QUEUE in request["QueueUrl"]:
-            self.proxy.strike()
-            alone = ("POST", self.path, body, dict(self.headers.items()))  # the connection goes on meanwhile
-            threading.Timer(DELAY_S, _send_alone, (self.proxy.upstream.netloc, alone)).start()
+        if self.proxy.delay_replies and REPLY_QUEUE in request["QueueUrl"]:
+            self.proxy.record_hit()
+            delayed = ("POST", self.path, body, dict(self.headers.items()))
+            threading.Timer(DELAY_S, _forward_later, (self.proxy.upstream.netloc, delayed)).start()
             queued = json.dumps({"MessageId": "0" * 36, "MD5OfMessageBody": _md5(request["MessageBody"])})
             self._answer(200, [("Content-Type", "application/x-amz-json-1.0")], queued.encode())
             return
         answer = self._forward(body)
         if answer[0] == 200:
             self.proxy.on_sent(request["QueueUrl"], request["MessageBody"])
-            if self.proxy.twice and self._forward(body)[0] == 200:
-                self.proxy.strike()
+            if self.proxy.duplicate_messages and self._forward(body)[0] == 200:
+                self.proxy.record_hit()
         self._answer(*answer)
 
     def _receive(self, body, queue):
@@ -130,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             for message in json.loads(answer).get("Messages", ()):
                 self.proxy.on_received(queue, message["Body"])
         elif is_reply:
-            self.proxy.strike()
+            self.proxy.record_hit()
         self._answer(status, headers, answer)
 
     def _forward(self, body):
@@ -140,7 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
         return response.status, response.getheaders(), response.read()
 
     def _wait_for_either(self, answer):
-        """Raises ConnectionAbortedError if the client goes first: the emulator must not hand a message to nobody."""
+        """Wait for the answer. Raise ConnectionAbortedError if the client disconnects first.
+
+        Closing the connection to the emulator keeps it from handing a message to a client that is gone.
+        """
         readable, _, _ = select.select([answer, self.connection], [], [])
         if answer not in readable and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionAbortedError
@@ -155,10 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Says nothing."""
+        """Log nothing."""
 
 
-def _send_alone(netloc, request):
+def _forward_later(netloc, request):
     with contextlib.closing(http.client.HTTPConnection(netloc, timeout=60)) as upstream:
         upstream.request(*request)
         upstream.getresponse().read()

@@ -1,6 +1,6 @@
-"""The parts that the fault suite breaks: an engine of its own, queues behind a proxy, agents, API, triggers.
+"""Run the stack that the fault suite breaks: its own Docker daemon, queues behind a proxy, agents, API, event sources.
 
-What restarts a process in production, systemd or Docker on a host and Lambda itself, is played by `restart`.
+`RestartableProcess.restart` does what Docker on a host and Lambda do in production.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from infra.local.emulated_aws import client, create_queues_and_tables, emulated_
 from infra.local.processes import child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from tests.faults.proxy import REPLY_QUEUE, FaultProxy
-from tests.support.docker_daemons import client_of, daemon_in
-from tests.support.http_client import metric
+from tests.support.docker_daemons import client_with_image, isolated_daemon
+from tests.support.http_client import read_metric
 from tests.support.polling import eventually
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 WORKERS = 4
-POOL = 2
-SETTINGS = {"WORKERS": str(WORKERS), "WARM_SANDBOXES": str(POOL), "DEFAULT_WAIT_S": "5"}
-START_S = 30
-NOTHING_LEFT_S = 75.0  # until nothing is left over: above the visibility timeout of each queue
+WARM_SANDBOXES = 2
+SETTINGS = {"WORKERS": str(WORKERS), "WARM_SANDBOXES": str(WARM_SANDBOXES), "DEFAULT_WAIT_S": "5"}
+START_TIMEOUT_S = 30
+QUIESCE_TIMEOUT_S = 75.0  # until all queues are empty: longer than the visibility timeout of each
 COUNTS = ("", "NotVisible", "Delayed")
 JOBS, DEAD_JOBS = "python-exec-jobs", "python-exec-jobs-dead"
 
 
-class Part:
+class RestartableProcess:
     """A process that can be killed and started again under the same name."""
 
     def __init__(self, start):
@@ -46,67 +46,80 @@ class Part:
         self.restart()
 
     def restart(self):
+        """Start the process again, after ending it if it still runs."""
         self._running.close()
         self.process, self.ready = self._start(self._running)
 
-    def end(self, number):
+    def terminate(self, number):
+        """Send a signal and wait until the process has ended."""
         self.process.popen.send_signal(number)
         self.process.popen.wait(30)
 
-    def wait(self):
-        self.process.wait_until(self.ready, timeout_s=START_S)
+    def wait_until_ready(self):
+        """Wait until the process does its work."""
+        self.process.wait_until(self.ready, timeout_s=START_TIMEOUT_S)
 
     def close(self):
+        """End the process."""
         self._running.close()
 
 
-class World:
-    """Everything, as clients and faults see it."""
+class FaultStack:
+    """The whole stack, with the operations that clients and faults need."""
 
     def __init__(self, resources, logs):
+        """Start everything. `resources` is an ExitStack that ends it."""
         self._logs, self._resources = Path(logs), resources
-        self._starts = itertools.count()  # a log for each process that is started
-        self._start_engine()
-        image = self._load_image()
-        aws = resources.enter_context(emulated_aws(logs=self._logs))
-        self.proxy = resources.enter_context(FaultProxy(aws.environment["AWS_ENDPOINT_URL"]).running())
-        self.environment = {**aws.environment, "AWS_ENDPOINT_URL": self.proxy.url}
-        self.sqs, self._dynamodb = (client(name, aws.environment) for name in ("sqs", "dynamodb"))  # beside the proxy
+        self._log_numbers = itertools.count()
+        self._start_docker()
+        self._image = self._load_image()
+        self._start_aws()
+        self._create_key()
+        self.receiver = resources.enter_context(WebhookReceiver())
+        self.callback_url = f"http://127.0.0.1:{self.receiver.port}/"
+        self.agents, self._metrics = {}, {}
+        self.port = free_port()
+        self.api = self._restartable(self._start_api)
+        self._event_sources = self._restartable(self._start_event_sources)
+        self.start_agent("one")
+        for process in (self.api, self._event_sources, self.agents["one"]):
+            process.wait_until_ready()
+
+    def _start_aws(self):
+        aws = self._resources.enter_context(emulated_aws(logs=self._logs))
+        self.proxy = self._resources.enter_context(FaultProxy(aws.environment["AWS_ENDPOINT_URL"]).running())
+        self._sent, self._received = set(), []
+        self.proxy.on_sent, self.proxy.on_received = self._on_sent, self._on_received
+        # Our own clients bypass the proxy.
+        self.sqs, self._dynamodb = (client(name, aws.environment) for name in ("sqs", "dynamodb"))
+        through_proxy = {**aws.environment, "AWS_ENDPOINT_URL": self.proxy.url}
         self.settings = {
-            **self.environment,
-            **create_queues_and_tables(self.environment),
+            **through_proxy,
+            **create_queues_and_tables(through_proxy),
             **SETTINGS,
             "ALLOW_LOCAL_WEBHOOKS": "true",
         }
-        self._sent, self._received = set(), []
-        self.proxy.on_sent, self.proxy.on_received = self._see_sent, self._see_received
-        self.receiver = resources.enter_context(Receiver())
-        self.callback_url = f"http://127.0.0.1:{self.receiver.port}/"
+
+    def _create_key(self):
         self._key = new_key()
-        KeyAdmin(self._dynamodb, table=self.settings["KEYS_TABLE"]).create(
-            self._key, plan="internal", owner="faults", now_s=int(time.time())
-        )
-        self.api_key, self.port = str(self._key), free_port()
-        self._image = image
-        self.agents, self._metrics = {}, {}
-        self.api = self._part(self._start_api)
-        self.triggers = self._part(self._start_triggers)
-        self.start_agent("one")
-        for part in (self.api, self.triggers, self.agents["one"]):
-            part.wait()
+        keys = KeyAdmin(self._dynamodb, table=self.settings["KEYS_TABLE"])
+        keys.create(self._key, plan="internal", owner="faults", now_s=int(time.time()))
+        self.api_key = str(self._key)
 
     def start_agent(self, name):
+        """Start another agent, and do not wait for it."""
         full = f"faults-{name}-{uuid.uuid4().hex[:6]}"
-        self.agents[name] = self._part(lambda stack: self._start_agent(stack, name, full))
+        self.agents[name] = self._restartable(lambda stack: self._start_agent(stack, name, full))
 
-    def end_agent(self, name, number=signal.SIGTERM):
-        self.agents[name].end(number)
+    def remove_agent(self, name, number):
+        """Send a signal to an agent, and do not start it again."""
+        self.agents[name].terminate(number)
         self.agents.pop(name).close()
 
-    def _part(self, start):
-        part = Part(start)
-        self._resources.callback(part.close)
-        return part
+    def _restartable(self, start):
+        process = RestartableProcess(start)
+        self._resources.callback(process.close)
+        return process
 
     def _start_agent(self, stack, name, full_name):
         port = free_port()
@@ -125,113 +138,119 @@ class World:
         process = self._process(stack, "api", "infra.local.chalice_server", "--host=127.0.0.1", f"--port={self.port}")
         return process, lambda: is_listening("127.0.0.1", self.port)
 
-    def _start_triggers(self, stack):
-        return self._process(stack, "triggers", "infra.local.event_sources"), lambda: True
+    def _start_event_sources(self, stack):
+        return self._process(stack, "event-sources", "infra.local.event_sources"), lambda: True
 
     def _process(self, stack, name, module, *options, settings=None, grace_s=2):
         command = [sys.executable, "-m", module, *options]
-        log, settings = f"{name}-{next(self._starts)}", settings or self.settings
+        log, settings = f"{name}-{next(self._log_numbers)}", settings or self.settings
         return stack.enter_context(child_process(log, command, grace_s=grace_s, settings=settings, logs=self._logs))
 
     def metric(self, agent, name):
-        """What an agent says now, 0 if it says nothing."""
+        """Return a metric of an agent, or 0 if the agent does not answer."""
         with contextlib.suppress(OSError, StopIteration):
-            return metric(self._metrics[agent], name)
+            return read_metric(self._metrics[agent], name)
         return 0
 
-    def jobs_in_hand(self, agent):
-        """How many an agent has, once it has any."""
-        return eventually(lambda: int(self.metric(agent, "python_exec_jobs_running")), timeout_s=START_S)
+    def wait_for_running_jobs(self, agent):
+        """Return how many jobs an agent runs, once it runs any."""
+        return eventually(lambda: int(self.metric(agent, "python_exec_jobs_running")), timeout_s=START_TIMEOUT_S)
 
-    def requests_waiting(self):
-        """How many processes of the API poll for replies, once any does: then requests wait in it."""
-        return eventually(lambda: len(self.proxy.reply_polls), timeout_s=START_S)
+    def wait_for_pending_requests(self):
+        """Return how many polls for replies are open, once there is one: then requests wait in the API."""
+        return eventually(lambda: len(self.proxy.reply_polls), timeout_s=START_TIMEOUT_S)
 
-    def broken_sandboxes(self):
+    def sandbox_errors(self):
+        """Return how many sandboxes of the first agent have failed."""
         return int(self.metric("one", "python_exec_sandbox_errors_total"))
 
-    def _start_engine(self):
+    def _start_docker(self):
         directory = self._logs / "engine"
         directory.mkdir()
-        self.daemon = self._resources.enter_context(daemon_in(directory))
+        self.daemon = self._resources.enter_context(isolated_daemon(directory))
         self.daemon.run.mkdir()
-        self._engine = contextlib.ExitStack()
-        self._resources.callback(self._end_engine)
-        self._engine.enter_context(running_daemon(self.daemon, logs=self._logs))
+        self._docker_process = contextlib.ExitStack()
+        self._resources.callback(self._stop_docker)
+        self._docker_process.enter_context(running_daemon(self.daemon, logs=self._logs))
 
     def _load_image(self):
         image = ensure_image(docker.from_env())
-        self.docker = client_of(self.daemon, image=image)
+        self.docker = client_with_image(self.daemon, image=image)
         return image
 
-    def kill_engine(self):
+    def kill_docker(self):
+        """Kill the Docker daemon."""
         os.kill(int(self.daemon.pidfile.read_text()), signal.SIGKILL)
 
-    def _end_engine(self):
-        self._engine.close()
+    def _stop_docker(self):
+        self._docker_process.close()
 
-    def restart_engine(self):
-        self._engine.close()
-        self._engine = contextlib.ExitStack()
-        self._engine.enter_context(running_daemon(self.daemon, logs=self._logs))
+    def restart_docker(self):
+        """Start the Docker daemon again."""
+        self._docker_process.close()
+        self._docker_process = contextlib.ExitStack()
+        self._docker_process.enter_context(running_daemon(self.daemon, logs=self._logs))
 
     def containers(self):
+        """Return all containers of the agents."""
         return self.docker.api.containers(all=True, filters={"label": AGENT_LABEL})
 
     def remove_containers(self):
-        for container in reversed(self.containers()):  # the oldest first: they have the jobs
+        """Remove all containers of the agents."""
+        for container in reversed(self.containers()):  # oldest first: they run the jobs
             with contextlib.suppress(docker.errors.APIError):
                 self.docker.api.remove_container(container["Id"], force=True)
 
     def reply_queues(self):
+        """Return the URLs of the reply queues."""
         return self.sqs.list_queues(QueueNamePrefix=REPLY_QUEUE).get("QueueUrls", [])
 
-    def received(self, queue, text=""):
-        """How often somebody received a job with this text in it."""
+    def deliveries(self, queue, text=""):
+        """Return how often a queue delivered a job that contains this text."""
         return sum(name == queue and text in body for name, body in list(self._received))
 
-    def delivered(self):
-        """The bodies that the receiver of webhooks got, by job."""
+    def webhook_deliveries(self):
+        """Return the bodies that the webhook receiver got, by job id."""
         bodies = {}
         for _, _, body in self.receiver.requests:
             answer = json.loads(body)
             bodies.setdefault(answer["id"], []).append(answer)
         return bodies
 
-    def hide_messages_for(self, seconds, *settings):
-        """Changes the visibility timeout of queues."""
+    def set_visibility_timeout(self, seconds, *settings):
+        """Change the visibility timeout of the queues that these settings name."""
         for setting in settings:
-            shorter = {"VisibilityTimeout": str(seconds)}
-            self.sqs.set_queue_attributes(QueueUrl=self.settings[setting], Attributes=shorter)
+            attributes = {"VisibilityTimeout": str(seconds)}
+            self.sqs.set_queue_attributes(QueueUrl=self.settings[setting], Attributes=attributes)
 
-    def left_over(self):
-        """What there is too much, or too little, of when all jobs have ended and redeliveries had their time."""
-        deadline = time.monotonic() + NOTHING_LEFT_S
-        while (left := self._left_over()) and time.monotonic() < deadline:
+    def leftovers(self):
+        """Return what is left, or missing, after all jobs have ended and redeliveries had their time."""
+        deadline = time.monotonic() + QUIESCE_TIMEOUT_S
+        while (leftovers := self._current_leftovers()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return left
+        return leftovers
 
-    def _left_over(self):
-        left = {}
+    def _current_leftovers(self):
+        leftovers = {}
         queues = self.sqs.list_queues(QueueNamePrefix="python-exec-")["QueueUrls"]
-        for url in sorted(url for url in queues if REPLY_QUEUE not in url):  # and so in the way that messages take
+        for url in sorted(url for url in queues if REPLY_QUEUE not in url):  # jobs, then results: as messages move
             counts = [f"ApproximateNumberOfMessages{count}" for count in COUNTS]
-            found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
-            left[url.rpartition("/")[2]] = sum(map(int, found.values()))
+            attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+            leftovers[url.rpartition("/")[2]] = sum(map(int, attributes.values()))
         key = {"job_id": {"S": f"waiting:{self._key.key_id}"}}
-        found = self._dynamodb.get_item(TableName=self.settings["JOBS_TABLE"], Key=key, ConsistentRead=True)
-        entries = found.get("Item", {}).get("waiting", {}).get("SS", ())
+        response = self._dynamodb.get_item(TableName=self.settings["JOBS_TABLE"], Key=key, ConsistentRead=True)
+        entries = response.get("Item", {}).get("waiting", {}).get("SS", ())
         waiting = {entry.rpartition(":")[2] for entry in entries}
-        left["counted as waiting"] = len(waiting & self._sent)  # one that no queue took ends by itself
-        # One that was created but not yet started when its agent was killed stays for the next agent of that name.
-        running = self.docker.api.containers(filters={"label": AGENT_LABEL})
-        left["sandboxes"] = len(running) - len(self.agents) * (WORKERS + POOL)
-        return {name: count for name, count in left.items() if count}
+        leftovers["pending-job slots"] = len(waiting & self._sent)  # a slot of a job that was not sent expires
+        # Only running ones: the next agent of that name removes what a killed agent had created but not started.
+        containers = self.docker.api.containers(filters={"label": AGENT_LABEL})
+        leftovers["sandboxes"] = len(containers) - len(self.agents) * (WORKERS + WARM_SANDBOXES)
+        return {name: count for name, count in leftovers.items() if count}
 
-    def _see_sent(self, queue, body):
+    def _on_sent(self, queue, body):
         if queue.endswith(f"/{JOBS}"):
             self._sent.add(json.loads(body)["id"])
 
-    def _see_received(self, queue, body):
+    def _on_received(self, queue, body):
         if (name := queue.rpartition("/")[2]) in {JOBS, DEAD_JOBS}:
             self._received.append((name, body))

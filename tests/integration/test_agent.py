@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.contract import Status
 from infra.local.docker_daemon import running_daemon
-from tests.support.docker_daemons import client_of, daemon_in
+from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.polling import eventually
 
 
@@ -134,14 +134,14 @@ def test_all_missing_settings_are_reported(start_agent):
 @pytest.fixture
 def own_daemon(tmp_path_factory):
     """A Docker Engine that a test may end."""
-    with daemon_in(tmp_path_factory.mktemp("d")) as daemon:
+    with isolated_daemon(tmp_path_factory.mktemp("d")) as daemon:
         yield daemon
 
 
 def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with running_daemon(own_daemon):
-        client = client_of(own_daemon, image=image)
+        client = client_with_image(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         job_id = customer.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
@@ -156,7 +156,7 @@ def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_
 def test_agent_survives_docker_restart(start_agent, customer, own_daemon, image):
     own_daemon.run.mkdir()
     with running_daemon(own_daemon):
-        client = client_of(own_daemon, image=image)
+        client = client_with_image(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
         assert customer.run("print(1)").stdout == "1\n"

@@ -12,7 +12,7 @@ import pytest
 from infra.local import docker_daemon
 from infra.local.docker_daemon import DockerDaemon
 from infra.local.processes import ProcessError
-from tests.support.docker_daemons import daemon_in
+from tests.support.docker_daemons import isolated_daemon
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="starting dockerd takes root on Linux"
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def daemon(tmp_path_factory):
-    with daemon_in(tmp_path_factory.mktemp("d")) as daemon:
+    with isolated_daemon(tmp_path_factory.mktemp("d")) as daemon:
         yield daemon
 
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from chalicelib.webhooks.client import Callback, CallbackError, Reason
-from tests.support.certificates import Authority
-from tests.support.webhook_receiver import Receiver
+from tests.support.certificates import CertificateAuthority
+from tests.support.webhook_receiver import WebhookReceiver
 
 NAME = "receiver.example"
 DEADLINE_S = 0.4
@@ -18,18 +18,18 @@ DEADLINE_S = 0.4
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("certificates"))
+    return CertificateAuthority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def receiver():
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         yield receiver
 
 
 @pytest.fixture
 def secure(authority):
-    with Receiver(authority.server_context(NAME)) as receiver:
+    with WebhookReceiver(authority.server_context(NAME)) as receiver:
         yield receiver
 
 
@@ -62,7 +62,7 @@ def test_certificate_must_be_trusted_and_of_the_name(secure, authority):
 
 
 def test_http_server_on_https_port_is_reported(receiver, authority):
-    receiver.behave = lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    receiver.respond = lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     receiver.reads = False
     assert reason_of(receiver, scheme="https", tls=authority.client_context(), deadline_s=DEADLINE_S) == Reason.TIMEOUT
 
@@ -156,7 +156,7 @@ def test_unresolvable_name_is_reported(receiver, error):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(receiver, status):
     location = f"Location: http://{NAME}:{receiver.port}/inside"
-    receiver.behave = lambda connection: connection.sendall(f"HTTP/1.1 {status} Go\r\n{location}\r\n\r\n".encode())
+    receiver.respond = lambda connection: connection.sendall(f"HTTP/1.1 {status} Go\r\n{location}\r\n\r\n".encode())
     assert (post(receiver), receiver.connections) == (status, 1)
 
 
@@ -171,10 +171,10 @@ def in_time(begun):
 
 
 def test_slow_receiver_times_out(receiver):
-    for behave in (receiver.drip, receiver.say_nothing):
-        receiver.behave = behave
+    for behave in (receiver.send_slowly, receiver.hang):
+        receiver.respond = behave
         begun = time.monotonic()
-        if behave == receiver.say_nothing:
+        if behave == receiver.hang:
             receiver.reads = False
         assert (reason_of(receiver, deadline_s=DEADLINE_S), in_time(begun)) == (Reason.TIMEOUT, True)
 
@@ -197,7 +197,7 @@ def test_slow_dns_times_out(receiver):
 
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["headers", "body"])
 def test_response_header_size_is_limited(receiver, end):
-    receiver.behave = receiver.never_end(b"HTTP/1.1 200 OK\r\n" + end)
+    receiver.respond = receiver.send_endless_headers(b"HTTP/1.1 200 OK\r\n" + end)
     begun = time.monotonic()
     if end:
         assert post(receiver) == 200
@@ -217,5 +217,5 @@ NO_HTTP = {
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
 def test_non_http_response_is_reported(receiver, answer):
-    receiver.behave = lambda connection: connection.sendall(answer)
+    receiver.respond = lambda connection: connection.sendall(answer)
     assert reason_of(receiver) == Reason.PROTOCOL

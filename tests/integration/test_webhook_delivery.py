@@ -15,7 +15,7 @@ from chalicelib.webhooks.delivery import Webhooks
 from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable
 from tests.support.records import KEY, make_key_record
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 SECRET = new_signing_secret()
 
@@ -44,7 +44,7 @@ def key_table(dynamodb, platform):
 
 @pytest.fixture
 def receiver():
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         yield receiver
 
 
@@ -81,11 +81,11 @@ def test_webhook_is_retried_and_delivered_signed(sqs, job_table, key_table, rece
         webhooks.deliver(message["Body"])
         return job_table.read(job.job_id)
 
-    answer, receiver.behave = receiver.behave, lambda connection: connection.sendall(b"HTTP/1.1 500 No\r\n\r\n")
+    answer, receiver.respond = receiver.respond, lambda connection: connection.sendall(b"HTTP/1.1 500 No\r\n\r\n")
     webhooks.enqueue(job)
     noted = deliver()
     assert (noted.webhook_state, noted.webhook_attempts, noted.webhook_error) == ("retrying", 1, "http_500")
-    receiver.behave = answer
+    receiver.respond = answer
     noted = deliver()
     assert (noted.webhook_state, noted.webhook_attempts, noted.webhook_error) == ("delivered", 2, "")
     _, headers, body = receiver.requests[-1]

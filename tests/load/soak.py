@@ -23,7 +23,7 @@ from infra.images.sandbox_image import ensure_image
 from infra.local.stack import local_stack
 from infra.paths import LOCAL
 from tests.load.agent_in_memory import agent_in_memory, run_job
-from tests.support.http_client import Client, metric
+from tests.support.http_client import Client, read_metric
 
 PROGRAMS = int(os.environ.get("SOAK_PROGRAMS", "2000"))
 SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
@@ -157,12 +157,12 @@ def flood_growth(stack, stream, megabytes):
     client = Client(stack.url, stack.api_key)
     for _ in range(4):
         client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES})")  # a full answer is no flood
-    before = highest = metric(stack.metrics_url, "process_resident_memory_bytes")
+    before = highest = read_metric(stack.metrics_url, "process_resident_memory_bytes")
     with ThreadPoolExecutor(1) as sender:
         answer = sender.submit(client.run, flood)
         while not answer.done():
-            highest = max(highest, metric(stack.metrics_url, "process_resident_memory_bytes"))
-    highest = max(highest, metric(stack.metrics_url, "process_resident_memory_bytes"))
+            highest = max(highest, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
+    highest = max(highest, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
     client.close()
     assert answer.result()["status"] == Status.OUTPUT_LIMIT
     return int(highest - before)

@@ -1,4 +1,4 @@
-"""A certificate authority for receivers on this machine."""
+"""Issue certificates for TLS servers on this machine."""
 
 import datetime as dt
 import ssl
@@ -8,25 +8,28 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-LIFE = dt.timedelta(days=1)
+LIFETIME = dt.timedelta(days=1)
 
 
-class Authority:
+class CertificateAuthority:
+    """A certificate authority that only its own clients trust."""
+
     def __init__(self, folder):
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
         basic = x509.BasicConstraints(ca=True, path_length=0)
-        self._certificate = self._signed("tests", self._key.public_key(), (basic, True))
+        self._certificate = self._sign("tests", self._key.public_key(), (basic, True))
 
     def client_context(self):
-        """Trusts this authority and no other."""
+        """Return a TLS context that trusts this authority and no other."""
         return ssl.create_default_context(cadata=self._certificate.public_bytes(serialization.Encoding.PEM).decode())
 
     def server_context(self, name):
+        """Return a TLS context with a new certificate for a host name."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        pem = self._signed(name, key.public_key(), (names, False)).public_bytes(serialization.Encoding.PEM)
+        pem = self._sign(name, key.public_key(), (names, False)).public_bytes(serialization.Encoding.PEM)
         pem += key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -36,7 +39,7 @@ class Authority:
         context.load_cert_chain(path)
         return context
 
-    def _signed(self, name, public_key, extension):
+    def _sign(self, name, public_key, extension):
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -44,8 +47,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - LIFE)
-            .not_valid_after(now + LIFE)
+            .not_valid_before(now - LIFETIME)
+            .not_valid_after(now + LIFETIME)
             .add_extension(extension[0], critical=extension[1])
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)

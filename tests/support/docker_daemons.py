@@ -1,4 +1,4 @@
-"""Docker Engines of tests' own."""
+"""Run Docker daemons that tests may break."""
 
 import contextlib
 import subprocess
@@ -9,8 +9,11 @@ from infra.local.docker_daemon import DockerDaemon
 
 
 @contextlib.contextmanager
-def daemon_in(directory):
-    """Where one may live that a test kills: its data stays mounted on itself, once for each time."""
+def isolated_daemon(directory):
+    """Yield a daemon that keeps everything in `directory`, and unmount what it left there.
+
+    A killed daemon leaves its data directory mounted on itself, once for each time that it was started.
+    """
     daemon = DockerDaemon(run=directory / "run", data=directory / "data")
     yield daemon
     unmount = ["umount", "--recursive", "--lazy", daemon.data]
@@ -18,8 +21,8 @@ def daemon_in(directory):
         pass
 
 
-def client_of(daemon, *, image):
-    """A client of one that runs, which then has an image of the usual engine."""
+def client_with_image(daemon, *, image):
+    """Return a client of a running daemon, after copying an image of the default daemon to it."""
     client = docker.DockerClient(daemon.address)
     client.images.load(b"".join(docker.from_env().images.get(image).save(named=image)))
     return client

@@ -1,19 +1,19 @@
-"""Reads log lines as CloudWatch does: the metrics that they hold."""
+"""Extract metrics from log lines as CloudWatch does."""
 
 import json
 import time
 
-MAX_VALUES = 100
+MAX_VALUES = 100  # of a metric in a line
 
 
-def metrics_of(line):
-    """Name, dimensions and value of each metric in a log line, after what the specification demands of it.
+def parse_emf_line(line):
+    """Return name, dimensions and value of each metric in a log line that follows the specification.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
     root = json.loads(line)
     assert abs(root["_aws"]["Timestamp"] / 1000 - time.time()) < 60
-    found = []
+    metrics = []
     for directive in root["_aws"]["CloudWatchMetrics"]:
         assert set(directive) == {"Namespace", "Dimensions", "Metrics"}
         assert directive["Namespace"] == "PythonExec"
@@ -25,6 +25,6 @@ def metrics_of(line):
             assert 0 < len(numbers) <= MAX_VALUES
             assert all(isinstance(number, int | float) for number in numbers)
             for names in directive["Dimensions"]:
-                found.append((metric["Name"], {name: root[name] for name in names}, value))
+                metrics.append((metric["Name"], {name: root[name] for name in names}, value))
                 assert all(isinstance(root[name], str) for name in names)
-    return found
+    return metrics

@@ -1,4 +1,4 @@
-"""A customer: one HTTP connection, kept alive."""
+"""Call the API as a customer does, over one persistent connection."""
 
 import http.client
 import json
@@ -9,53 +9,61 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 JSON = {"Content-Type": "application/json"}
-PATIENCE_S = 60.0  # above what the API takes to say that no result came
+TIMEOUT_S = 60.0  # longer than the API waits for a result
 
 
 class Answer(NamedTuple):
+    """A response with a JSON body."""
+
     status: int
     headers: http.client.HTTPMessage
     body: dict
 
 
 class Client:
+    """One connection with one API key."""
+
     def __init__(self, url, api_key):
         self._key = {"X-Api-Key": api_key}
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
 
     @property
     def local_port(self):
+        """Return the port of our side, which identifies the connection."""
         return self._connection.sock.getsockname()[1]
 
     def send(self, body=None, *, method="POST", path="/", headers=JSON):
+        """Send one request and return the answer."""
         self._connection.request(method, path, body=body, headers=self._key | headers)
         response = self._connection.getresponse()
         return Answer(response.status, response.headers, json.loads(response.read()))
 
     def post(self, **fields):
+        """Send a request to run a program, with these fields."""
         return self.send(json.dumps(fields))
 
-    def result(self, **fields):
-        """The answer that has the result, however late it is."""
+    def run_until_done(self, **fields):
+        """Run a program and return the answer with the result, even if the first answer is 202."""
         answer = self.post(**fields)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while answer.status == HTTPStatus.ACCEPTED and time.monotonic() < deadline:
             time.sleep(int(answer.headers["Retry-After"]))
             answer = self.send(method="GET", path=f"/jobs/{answer.body['id']}", headers={})
         return answer
 
     def run(self, code, text="", timeout_s=10):
-        """The result of a program that must have run."""
+        """Run a program and return its result. Fail if it was not answered at once."""
         answer = self.post(code=code, input=text, timeout_s=timeout_s)
         assert answer.status == 200, answer
         return answer.body
 
     def close(self):
+        """Close the connection."""
         self._connection.close()
 
 
-def metric(url, name):
-    """What an agent's metrics say now."""
-    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+def read_metric(url, name):
+    """Return a metric from the Prometheus endpoint of an agent. Raise StopIteration if it has no such metric."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         lines = answer.read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))

@@ -1,12 +1,12 @@
-"""Waits of the tests: a poll with a deadline, never a bare sleep."""
+"""Wait for conditions: tests poll with a deadline and never just sleep."""
 
 import time
 
 
 def eventually(condition, timeout_s=10, every_s=0.01):
-    """Returns what `condition` gives once it is true. Fails the test when it is not in time."""
+    """Call `condition` until it returns a true value, and return that value. Fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s"
         time.sleep(every_s)
-    return found
+    return value

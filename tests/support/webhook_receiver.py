@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine, which behaves as it is told to."""
+"""Receive webhooks on this machine, and misbehave on request."""
 
 import contextlib
 import socket
@@ -8,8 +8,11 @@ import time
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
-class Receiver:
-    """Handles one connection at a time: reads the request, then does what `behave` does with the connection."""
+class WebhookReceiver:
+    """An HTTP server that handles one connection at a time and answers with `respond`.
+
+    With `reads` off it accepts connections and never reads from them.
+    """
 
     def __init__(self, tls=None):
         self._tls = tls
@@ -17,10 +20,10 @@ class Receiver:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self.port = self._listening.getsockname()[1]
-        self.requests = []  # head and body
+        self.requests = []  # request line, headers and body of each
         self.connections = 0
         self.reads = True
-        self.behave = lambda connection: connection.sendall(OK)
+        self.respond = lambda connection: connection.sendall(OK)
 
     def __enter__(self):
         self._thread.start()
@@ -33,21 +36,25 @@ class Receiver:
         self._thread.join()
         self._listening.close()
 
-    def say_nothing(self, _connection=None):
+    def hang(self, _connection=None):
+        """Send nothing and keep the connection open."""
         self._ended.wait(10)
 
-    def drip(self, connection):
+    def send_slowly(self, connection):
+        """Send a response byte by byte."""
         for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
             connection.sendall(bytes([byte]))
             time.sleep(0.02)
 
-    def never_end(self, start):
-        def behave(connection):
+    def send_endless_headers(self, start):
+        """Return a function that sends `start` and then headers without end."""
+
+        def respond(connection):
             connection.sendall(start)
             while not self._ended.is_set():
                 connection.sendall(b"X: x\r\n")
 
-        return behave
+        return respond
 
     def _serve(self):
         while not self._ended.is_set():
@@ -62,15 +69,15 @@ class Receiver:
 
     def _handle(self, connection):
         if not self.reads:
-            self.say_nothing()
+            self.hang()
             return
         if self._tls:
             connection = self._tls.wrap_socket(connection, server_side=True)
         with connection:
-            self.requests.append(self._request(connection))
-            self.behave(connection)
+            self.requests.append(self._read_request(connection))
+            self.respond(connection)
 
-    def _request(self, connection):
+    def _read_request(self, connection):
         head, body = b"", b""
         while b"\r\n\r\n" not in head:
             if not (received := connection.recv(4096)):

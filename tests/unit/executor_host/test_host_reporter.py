@@ -11,7 +11,7 @@ from chalicelib.telemetry import logs as api_logs
 from executor_host import cloudwatch, logs, metrics
 from executor_host.host_reporter import INTERVAL_S, REPORTS_PER_LOG_LINE, HostReporter
 from executor_host.job_queue import QueueError
-from tests.support.emf import metrics_of
+from tests.support.emf import parse_emf_line
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
@@ -21,7 +21,7 @@ RESULTS = "http://queue/results"
 def emf_rows(fields):
     """Return each metric of a log line with these fields: its value, by its name and dimension values."""
     record = logging.makeLogRecord({"msg": "event", "levelname": "INFO", "name": "n", **fields})
-    rows = metrics_of(logs.formatter().format(record))
+    rows = parse_emf_line(logs.formatter().format(record))
     return {(name, *dimensions.values()): value for name, dimensions, value in rows}
 
 

@@ -11,7 +11,7 @@ from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import queue_events
 from chalicelib.contract import HostReport, encode
 from chalicelib.telemetry import metrics
-from tests.support.emf import metrics_of
+from tests.support.emf import parse_emf_line
 from tests.support.fakes.sqs import client_error
 from tests.support.records import KEY
 
@@ -89,13 +89,13 @@ def test_host_report_is_stored_and_malformed_message_is_retried(hosts):
 @pytest.mark.usefixtures("jobs")
 def test_request_log_line_includes_metrics(log_lines):
     get("/usage", key=str(KEY))
-    assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
+    assert parse_emf_line(log_lines[0]) == [("Requests", {}, 1)]
 
 
 @pytest.mark.usefixtures("jobs")
 def test_rejection_is_counted_by_reason_and_in_total(log_lines):
     get("/usage", key="pk_x")
-    assert metrics_of(log_lines[0]) == [
+    assert parse_emf_line(log_lines[0]) == [
         ("Requests", {}, 1),
         ("RejectedRequests", {}, 1),
         ("RejectedRequests", {"Reason": "unauthorized"}, 1),
@@ -105,7 +105,7 @@ def test_rejection_is_counted_by_reason_and_in_total(log_lines):
 @pytest.mark.usefixtures("jobs")
 def test_validation_error_is_not_counted_as_rejection(log_lines):
     assert get("/", key=str(KEY), method="POST", body=b"{}")[0] in {400, 415}
-    assert metrics_of(log_lines[0]) == [("Requests", {}, 1)]
+    assert parse_emf_line(log_lines[0]) == [("Requests", {}, 1)]
 
 
 def test_metrics_do_not_leak_between_requests():
@@ -129,4 +129,4 @@ def test_cold_start_is_counted(monkeypatch, log_lines):
     api._service.cache_clear()
     assert first is second
     (line,) = log_lines
-    assert metrics_of(line) == [("ColdStarts", {}, 1)]
+    assert parse_emf_line(line) == [("ColdStarts", {}, 1)]

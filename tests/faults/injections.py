@@ -1,0 +1,110 @@
+"""Define the faults. Each function causes one, counts its hits, and returns when it began."""
+
+import signal
+import time
+from functools import partial
+
+from tests.faults.proxy import DELAY_S, DYNAMODB, SQS
+
+OUTAGE_S = 5.0
+DUPLICATES_S = 3.0
+DOCKER_DOWN_S = 2.0
+
+
+def terminate_agent(stack, number):
+    """Send a signal to the agent while it runs jobs, and start it again."""
+    stack.proxy.record_hit(stack.wait_for_running_jobs("one"))
+    began_at = time.monotonic()
+    stack.agents["one"].terminate(number)
+    stack.agents["one"].restart()
+    return began_at
+
+
+def kill_one_of_two_agents(stack):
+    """Kill a second agent for good while it runs jobs."""
+    stack.start_agent("two")
+    stack.agents["two"].wait_until_ready()
+    stack.proxy.record_hit(stack.wait_for_running_jobs("two"))
+    began_at = time.monotonic()
+    stack.remove_agent("two", signal.SIGKILL)
+    return began_at
+
+
+def kill_docker(stack):
+    """Kill the Docker daemon while jobs run, and start it again."""
+    errors_before = stack.sandbox_errors()
+    stack.wait_for_running_jobs("one")
+    began_at = time.monotonic()
+    stack.kill_docker()
+    time.sleep(DOCKER_DOWN_S)
+    stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
+    stack.restart_docker()
+    return began_at
+
+
+def remove_containers(stack):
+    """Remove all containers of the agent while jobs run in some."""
+    errors_before = stack.sandbox_errors()
+    stack.wait_for_running_jobs("one")
+    began_at = time.monotonic()
+    stack.remove_containers()
+    stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
+    return began_at
+
+
+def kill_api(stack):
+    """Kill the API while requests wait in it, and start it again."""
+    stack.proxy.record_hit(stack.wait_for_pending_requests())
+    began_at = time.monotonic()
+    stack.api.terminate(signal.SIGKILL)
+    stack.api.restart()
+    stack.api.wait_until_ready()
+    return began_at
+
+
+def make_unreachable(stack, service):
+    """Cut every connection to an AWS service for a while."""
+    began_at = time.monotonic()
+    stack.proxy.outage(service, OUTAGE_S)
+    return began_at
+
+
+def duplicate_deliveries(stack):
+    """Send every message twice for a while."""
+    began_at, stack.proxy.duplicate_messages = time.monotonic(), True
+    time.sleep(DUPLICATES_S)
+    stack.proxy.duplicate_messages = False
+    return began_at
+
+
+def delay_replies(stack):
+    """Delay replies until their clients have stopped waiting."""
+    began_at, stack.proxy.delay_replies = time.monotonic(), True
+    time.sleep(DELAY_S)
+    stack.proxy.delay_replies = False
+    return began_at
+
+
+def delete_reply_queues(stack):
+    """Delete the reply queues while requests wait for replies."""
+    stack.wait_for_pending_requests()
+    began_at = time.monotonic()
+    for url in stack.reply_queues():
+        stack.sqs.delete_queue(QueueUrl=url)
+    return began_at
+
+
+FAULTS = {
+    "SIGKILL of the agent": partial(terminate_agent, number=signal.SIGKILL),
+    "SIGTERM of the agent": partial(terminate_agent, number=signal.SIGTERM),
+    "one of two agents killed": kill_one_of_two_agents,
+    "dockerd killed, restarted": kill_docker,
+    "containers removed mid-run": remove_containers,
+    "API killed": kill_api,
+    "queues unreachable for 5 s": partial(make_unreachable, service=SQS),
+    "DynamoDB unreachable for 5 s": partial(make_unreachable, service=DYNAMODB),
+    "every message twice": duplicate_deliveries,
+    "replies delayed": delay_replies,
+    "reply queue deleted": delete_reply_queues,
+}
+CLIENT_WAIT_S = {"replies delayed": 1}  # seconds that clients wait for a result, where it matters
