@@ -15,7 +15,7 @@ from chalice.app import Chalice, CloudWatchEvent, CORSConfig, Request, Response,
 from msgspec.structs import replace
 
 from chalicelib import components, problems, settings
-from chalicelib.access.admission import Caller, credentials, require_usable
+from chalicelib.access.admission import Caller, collect_presented_keys, require_active_key
 from chalicelib.api import prefer_header, queue_events
 from chalicelib.api.run_request import RunRequest, check_plan_limits, parse_run_request, require_async
 from chalicelib.components import Service
@@ -85,9 +85,9 @@ def answer(request: Request, get_response: Callable[[Request], Response]) -> Res
 def run() -> Response:
     """Runs a program. 200 says that it ran, whatever came of it; 202 that its result comes later."""
     request = cast("Request", app.current_request)
-    caller = service().admission.identify(_credentials(request))
+    caller = service().admission.authenticate(_credentials(request))
     _see(caller)
-    is_filling = service().overload.check()
+    is_filling = service().load_shedder.check_capacity()
     preference = prefer_header.parse(_values(request, "prefer"))
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
     try:
@@ -123,9 +123,9 @@ def run() -> Response:
 def job(job_id: str) -> Response:
     """A job that was promised: its result, or 202 until there is one. DELETE forgets it."""
     request = cast("Request", app.current_request)
-    caller = service().admission.identify(_credentials(request))
+    caller = service().admission.authenticate(_credentials(request))
     _see(caller)
-    require_usable(caller)
+    require_active_key(caller)
     if not _JOB_ID.fullmatch(job_id):
         raise problems.ProblemError(problems.JOB_NOT_FOUND)
     logs.add(job_id=job_id)
@@ -145,7 +145,7 @@ def job(job_id: str) -> Response:
 def usage() -> Response:
     """What the key may do and has left. Costs it nothing."""
     admission = service().admission
-    caller = admission.identify(_credentials(cast("Request", app.current_request)), fresh=True)
+    caller = admission.authenticate(_credentials(cast("Request", app.current_request)), bypass_cache=True)
     _see(caller)
     return _json(admission.usage(caller))
 
@@ -155,11 +155,11 @@ def is_up() -> Response:
     """That the API is up, without asking anybody; with an operator's key, how queue and hosts do."""
     given = _credentials(cast("Request", app.current_request))
     if not given:
-        return _json(health.UP)
-    caller = service().admission.identify(given)
+        return _json(health.OK_RESPONSE)
+    caller = service().admission.authenticate(given)
     _see(caller)
-    require_usable(caller)
-    return _json(service().health.report() if caller.plan.name == health.OPERATOR_PLAN else health.UP)
+    require_active_key(caller)
+    return _json(service().health.report() if caller.plan.name == health.OPERATOR_PLAN else health.OK_RESPONSE)
 
 
 @app.on_sqs_message(queue="python-exec-results", batch_size=10)
@@ -204,7 +204,7 @@ def _service() -> Service:
 
 def _admit(caller: Caller, *, runs: int = 1) -> None:
     """Whether the caller may have a program run now."""
-    _see(service().admission.admit(caller, runs=runs))
+    _see(service().admission.charge(caller, runs=runs))
 
 
 def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) -> RunRequest:
@@ -228,11 +228,11 @@ def _idempotency_key(request: Request) -> str | None:
 def _see(caller: Caller) -> None:
     """From now on each log line names the key, and the answer tells what it has left."""
     logs.add(key_id=caller.record.key_id, plan=caller.plan.name)
-    _rate_limit.set(caller.standing.headers())
+    _rate_limit.set(caller.quota_status.headers())
 
 
 def _credentials(request: Request) -> list[str]:
-    return credentials(_values(request, "x-api-key"), _values(request, "authorization"))
+    return collect_presented_keys(_values(request, "x-api-key"), _values(request, "authorization"))
 
 
 def _values(request: Request, name: str) -> list[str]:

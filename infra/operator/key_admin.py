@@ -40,7 +40,7 @@ class KeyAdmin:
         """Stores a new key, with a new signing secret unless one is given. Raises KeyAdminError."""
         record = KeyRecord(
             key_id=key.key_id,
-            secret_sha256=key.sha256,
+            secret_sha256=key.secret_sha256,
             signing_secret=signing_secret or new_signing_secret(),
             status=KeyStatus.ACTIVE,
             plan=plan,
@@ -83,10 +83,10 @@ class KeyAdmin:
         key, held = new_key(key_id), self.get(key_id)
         if held.status is not KeyStatus.ACTIVE:
             raise KeyAdminError(f"The key {key_id} is revoked.")
-        hashes = {":new": {"S": key.sha256}, ":old": {"S": held.secret_sha256}}
+        hashes = {":new": {"S": key.secret_sha256}, ":old": {"S": held.secret_sha256}}
         record = self._update(
             key_id,
-            "SET secret_sha256 = :new, old_secret_sha256 = :old, old_secret_until = :until",
+            "SET secret_sha256 = :new, previous_secret_sha256 = :old, previous_secret_expires_at = :until",
             {"#status": "status"},
             {**hashes, **ACTIVE, ":until": {"N": str(now_s + grace_s)}},
             condition="#status = :active AND secret_sha256 = :old",

@@ -133,19 +133,19 @@ def set_plan(store: KeyAdmin, *, key_id: str, plan: str, as_json: bool) -> None:
 
 def _shown(record: KeyRecord) -> dict[str, str | int | None]:
     now_us = int(time.time() * rate_limits.SECOND_US)
-    standing = rate_limits.standing(record, PLANS[record.plan], now_us=now_us)
-    in_grace = record.old_secret_until * rate_limits.SECOND_US > now_us
+    quota_status = rate_limits.quota_status(record, PLANS[record.plan], now_us=now_us)
+    in_grace = record.previous_secret_expires_at * rate_limits.SECOND_US > now_us
     return {
         "key_id": record.key_id,
         "owner": record.owner,
         "plan": record.plan,
         "status": record.status.value,
-        "used": standing.runs,
-        "left": standing.month_left,
-        "resets": _time(standing.month_ends_at),
+        "used": quota_status.runs,
+        "left": quota_status.runs_left,
+        "resets": _time(quota_status.month_ends_at),
         "created": _time(record.created_at),
         "expires": None if record.expires_at is None else _time(record.expires_at),
-        "old_secret_until": _time(record.old_secret_until) if in_grace else None,
+        "previous_secret_expires_at": _time(record.previous_secret_expires_at) if in_grace else None,
     }
 
 

@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
-from chalicelib.access.load_shedding import Overload
+from chalicelib.access.load_shedding import LoadShedder
 from chalicelib.fleet.health import Health
-from chalicelib.fleet.host_registry import Hosts
+from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.dispatcher import Dispatcher
 from chalicelib.jobs.job_results import Results
 from chalicelib.jobs.job_table import JobTable
@@ -37,13 +37,13 @@ class Service(Struct, frozen=True, kw_only=True):
     """One of each in a process."""
 
     admission: Admission
-    overload: Overload
+    load_shedder: LoadShedder
     jobs: Jobs
     results: Results
     replies: ReplyQueue
     webhooks: Webhooks
     housekeeping: Housekeeping
-    hosts: Hosts
+    hosts: HostRegistry
     health: Health
     default_wait_s: float
     allow_local_webhooks: bool
@@ -66,10 +66,10 @@ def service(told: Settings) -> Service:
     results = Results(table, waiting=waiting, webhooks=webhooks)
     replies = ReplyQueue(sqs, polls=polls, prefix=told.reply_queue_prefix, settle_late=results.settle)
     dispatcher = Dispatcher(sqs, job_queue_url=told.job_queue_url, replies=replies)
-    hosts = Hosts(dynamodb, table=told.jobs_table)
+    hosts = HostRegistry(dynamodb, table=told.jobs_table)
     return Service(
         admission=Admission(keys),
-        overload=Overload(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
+        load_shedder=LoadShedder(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
         jobs=Jobs(
             table, hosts=dispatcher, waiting=waiting, results=results, result_retention_s=told.result_retention_s
         ),

@@ -81,10 +81,10 @@ def test_cached_key_makes_one_call(dynamodb, table, store):
     key = new_key()
     store.create(key, plan="internal", owner="somebody", now_s=START_S)
     admission = Admission(KeyTable(dynamodb, name=table))
-    admission.admit(admission.identify([str(key)]))
+    admission.charge(admission.authenticate([str(key)]))
     calls.clear()
     for _ in range(50):
-        admission.admit(admission.identify([str(key)]))
+        admission.charge(admission.authenticate([str(key)]))
     assert calls == ["UpdateItem"] * 50
 
 
@@ -92,7 +92,7 @@ def test_401_latencies_are_indistinguishable(dynamodb, table, store):
     key = new_key()
     store.create(key, plan="internal", owner="somebody", now_s=START_S)
     admission = Admission(KeyTable(dynamodb, name=table))
-    admission.admit(admission.identify([str(key)]))
+    admission.charge(admission.authenticate([str(key)]))
     kinds = {
         "missing": [],
         "malformed": ["x"],
@@ -104,7 +104,7 @@ def test_401_latencies_are_indistinguishable(dynamodb, table, store):
         for name, presented in kinds.items():
             began = time.perf_counter()
             with raises_problem(problems.UNAUTHORIZED):
-                admission.identify(presented)
+                admission.authenticate(presented)
             took[name].append(time.perf_counter() - began)
     assert min(min(times) for times in took.values()) >= UNAUTHORIZED_AFTER_S
     medians = {name: statistics.median(times) for name, times in took.items()}
@@ -119,11 +119,11 @@ def test_key_table_outage_rejects_all_requests(tmp_path):
         key = new_key()
         KeyAdmin(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
         admission = Admission(KeyTable(dynamodb, name=table))
-        admission.admit(admission.identify([str(key)]))
+        admission.charge(admission.authenticate([str(key)]))
         dynamodb.delete_table(TableName=table)
         with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # known
-            admission.admit(admission.identify([str(key)]))
+            admission.charge(admission.authenticate([str(key)]))
         with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):
-            admission.identify([str(new_key())])
+            admission.authenticate([str(new_key())])
     with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # not even a server
-        admission.admit(admission.identify([str(key)]))
+        admission.charge(admission.authenticate([str(key)]))

@@ -16,7 +16,7 @@ from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
 from tests.support.problems import raises_problem
 
 NOW_S = 1_794_000_000
-PLAN = replace(PLANS["free"], waiting_jobs=3)
+PLAN = replace(PLANS["free"], max_pending_jobs=3)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def key_id():
 
 
 def full(waiting, key_id, **changes):
-    for n in range(PLAN.waiting_jobs):
+    for n in range(PLAN.max_pending_jobs):
         add(waiting, f"{n}", key_id=key_id, **changes)
 
 
@@ -262,7 +262,7 @@ def test_removing_pending_job_is_idempotent(waiting, key_id):
 
 def test_expired_entry_frees_slot(waiting, key_id):
     add(waiting, "over", key_id=key_id, until=NOW_S + 10)
-    for n in range(PLAN.waiting_jobs - 1):
+    for n in range(PLAN.max_pending_jobs - 1):
         add(waiting, f"{n}", key_id=key_id)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         add(waiting, "early", key_id=key_id, now_s=NOW_S + 9)
@@ -286,4 +286,4 @@ def test_concurrent_adds_respect_plan_limit(waiting, key_id):
         return True
 
     with ThreadPoolExecutor(16) as threads:
-        assert sum(threads.map(try_, range(16))) == PLAN.waiting_jobs
+        assert sum(threads.map(try_, range(16))) == PLAN.max_pending_jobs

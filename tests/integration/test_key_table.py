@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.access.api_keys import KeyStatus, new_key
-from chalicelib.access.key_table import ChangedError, KeyTable, KeyTableError, from_item, to_item
+from chalicelib.access.key_table import KeyTable, KeyTableError, StaleRecordError, from_item, to_item
 from chalicelib.access.plans import PLANS
 from infra.local.emulated_aws import client, create_queues_and_tables
 from tests.support.fakes.tables import FakeKeyTable
@@ -16,8 +16,8 @@ PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 NOW_S = 1_794_000_000  # 2026-11-06
 NOW_US = NOW_S * 1_000_000
 KEY, OLD = new_key(), new_key()
-HELD = make_key_record(KEY, old_secret_sha256=OLD.sha256, old_secret_until=NOW_S + 1)
-USED = replace(HELD, tat_us=NOW_US + 1_800_000, month=202611, runs=59)
+CURRENT = make_key_record(KEY, previous_secret_sha256=OLD.secret_sha256, previous_secret_expires_at=NOW_S + 1)
+USED = replace(CURRENT, tat_us=NOW_US + 1_800_000, month=202611, runs=59)
 
 
 class RealTable:
@@ -27,7 +27,7 @@ class RealTable:
         self._dynamodb = client("dynamodb", environment)
         self._name = create_queues_and_tables(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
         table = KeyTable(self._dynamodb, name=self._name)
-        self.read, self.spend = table.read, table.spend
+        self.read, self.charge = table.read, table.charge
 
     def put(self, record):
         self._dynamodb.put_item(TableName=self._name, Item=to_item(record))
@@ -43,13 +43,13 @@ def table(request, aws):
     return RealTable(aws.environment) if request.param == "dynamodb" else FakeTable()
 
 
-def spend(table, seen, **changes):
-    arguments = {"plan": PLAN, "opened_by": "secret_sha256", "now_us": NOW_US, "runs": 1} | changes
-    return replace(table.spend(seen, arguments.pop("plan"), **arguments), spent_by="")
+def charge(table, expected, **changes):
+    arguments = {"plan": PLAN, "matched_attribute": "secret_sha256", "now_us": NOW_US, "runs": 1} | changes
+    return replace(table.charge(expected, arguments.pop("plan"), **arguments), last_charge_id="")
 
 
 def test_record_round_trips(table):
-    for record in (HELD, USED, replace(HELD, expires_at=NOW_S, status=KeyStatus.REVOKED, owner="1")):
+    for record in (CURRENT, USED, replace(CURRENT, expires_at=NOW_S, status=KeyStatus.REVOKED, owner="1")):
         table.put(record)
         assert table.read(KEY.key_id) == record
 
@@ -59,7 +59,7 @@ def test_unknown_key_returns_none(table):
 
 
 WRITES = {
-    "never_used": (HELD, {"tat_us": NOW_US + 200_000, "month": 202611, "runs": 1}),
+    "never_used": (CURRENT, {"tat_us": NOW_US + 200_000, "month": 202611, "runs": 1}),
     "idle": (replace(USED, tat_us=NOW_US), {"tat_us": NOW_US + 200_000, "runs": 60}),
     "busy": (USED, {"tat_us": NOW_US + 2_000_000, "runs": 60}),
     "new_month": (replace(USED, month=202610, runs=60), {"tat_us": NOW_US + 2_000_000, "month": 202611, "runs": 1}),
@@ -67,18 +67,18 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize(("held", "written"), WRITES.values(), ids=WRITES)
-def test_update_with_matching_state_succeeds(table, held, written):
-    table.put(held)
-    expected = replace(held, **written)
-    assert spend(table, held) == expected
-    assert replace(table.read(KEY.key_id), spent_by="") == expected
+@pytest.mark.parametrize(("current", "written"), WRITES.values(), ids=WRITES)
+def test_update_with_matching_state_succeeds(table, current, written):
+    table.put(current)
+    updated = replace(current, **written)
+    assert charge(table, current) == updated
+    assert replace(table.read(KEY.key_id), last_charge_id="") == updated
 
 
 def test_zero_run_request_succeeds_with_exhausted_quota(table):
     table.put(replace(USED, runs=61))
-    expected = replace(USED, tat_us=NOW_US + 2_000_000, runs=61)
-    assert spend(table, USED, runs=0) == replace(table.read(KEY.key_id), spent_by="") == expected
+    updated = replace(USED, tat_us=NOW_US + 2_000_000, runs=61)
+    assert charge(table, USED, runs=0) == replace(table.read(KEY.key_id), last_charge_id="") == updated
 
 
 def test_retried_write_consumes_once(aws):
@@ -86,31 +86,31 @@ def test_retried_write_consumes_once(aws):
     real.put(USED)
     once = real._dynamodb.update_item
 
-    class Deaf:
+    class DropsFirstResponse:
         def update_item(self, **arguments):
             once(**arguments)
             return once(**arguments)
 
-    real._dynamodb = Deaf()
-    assert spend(real, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
+    real._dynamodb = DropsFirstResponse()
+    assert charge(real, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
 
 
 def test_update_tolerates_changed_counters(table):
     table.put(USED)
-    spent = spend(table, replace(USED, tat_us=NOW_US + 1, runs=3))
-    assert (spent.tat_us, spent.runs) == (NOW_US + 2_000_000, 60)
+    charged = charge(table, replace(USED, tat_us=NOW_US + 1, runs=3))
+    assert (charged.tat_us, charged.runs) == (NOW_US + 2_000_000, 60)
 
 
-GOOD_OLD = {"opened_by": "old_secret_sha256"}
+GOOD_OLD = {"matched_attribute": "previous_secret_sha256"}
 REFUSED = {
-    "gone": (None, HELD, {}),
-    "revoked": (replace(HELD, status=KeyStatus.REVOKED), HELD, {}),
-    "revoked_as_seen": (replace(HELD, status=KeyStatus.REVOKED), replace(HELD, status=KeyStatus.REVOKED), {}),
-    "expired": (replace(HELD, expires_at=NOW_S), HELD, {}),
-    "other_plan": (replace(HELD, plan="free"), HELD, {}),
-    "other_secret": (replace(HELD, secret_sha256=OLD.sha256), HELD, {}),
-    "other_old_secret": (replace(HELD, old_secret_sha256=KEY.sha256), HELD, GOOD_OLD),
-    "old_secret_over": (replace(HELD, old_secret_until=NOW_S), HELD, GOOD_OLD),
+    "gone": (None, CURRENT, {}),
+    "revoked": (replace(CURRENT, status=KeyStatus.REVOKED), CURRENT, {}),
+    "revoked_as_expected": (replace(CURRENT, status=KeyStatus.REVOKED), replace(CURRENT, status=KeyStatus.REVOKED), {}),
+    "expired": (replace(CURRENT, expires_at=NOW_S), CURRENT, {}),
+    "other_plan": (replace(CURRENT, plan="free"), CURRENT, {}),
+    "other_secret": (replace(CURRENT, secret_sha256=OLD.secret_sha256), CURRENT, {}),
+    "other_old_secret": (replace(CURRENT, previous_secret_sha256=KEY.secret_sha256), CURRENT, GOOD_OLD),
+    "old_secret_over": (replace(CURRENT, previous_secret_expires_at=NOW_S), CURRENT, GOOD_OLD),
     "rate_used_up": (replace(USED, tat_us=NOW_US + 1_800_001), USED, {}),
     "quota_used_up": (replace(USED, runs=60), USED, {}),
     "busy_not_idle": (USED, replace(USED, tat_us=NOW_US), {}),
@@ -120,29 +120,29 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("held", "seen", "changes"), REFUSED.values(), ids=REFUSED)
-def test_conflicting_update_writes_nothing_and_returns_current_record(table, held, seen, changes):
-    if held:
-        table.put(held)
-    with pytest.raises(ChangedError) as caught:
-        spend(table, seen, **changes)
-    assert caught.value.record == held
-    assert table.read(KEY.key_id) == held
+@pytest.mark.parametrize(("current", "expected", "changes"), REFUSED.values(), ids=REFUSED)
+def test_conflicting_update_writes_nothing_and_returns_current_record(table, current, expected, changes):
+    if current:
+        table.put(current)
+    with pytest.raises(StaleRecordError) as caught:
+        charge(table, expected, **changes)
+    assert caught.value.record == current
+    assert table.read(KEY.key_id) == current
 
 
 def test_key_and_old_secret_are_valid_until_expiry(table):
-    table.put(replace(HELD, expires_at=NOW_S + 1))
-    assert spend(table, HELD, now_us=NOW_US + 999_999, **GOOD_OLD).runs == 1
+    table.put(replace(CURRENT, expires_at=NOW_S + 1))
+    assert charge(table, CURRENT, now_us=NOW_US + 999_999, **GOOD_OLD).runs == 1
 
 
 def test_item_does_not_grow_over_months(table):
-    table.put(HELD)
+    table.put(CURRENT)
     for months in range(24):
-        held = table.read(KEY.key_id)
-        spend(table, held, now_us=NOW_US + months * 31 * 86_400_000_000)
-    spent = to_item(table.read(KEY.key_id))
-    assert spent.keys() == to_item(HELD).keys()
-    assert sum(map(len, spent)) + sum(len(v) for value in spent.values() for v in value.values()) < 512
+        current = table.read(KEY.key_id)
+        charge(table, current, now_us=NOW_US + months * 31 * 86_400_000_000)
+    charged = to_item(table.read(KEY.key_id))
+    assert charged.keys() == to_item(CURRENT).keys()
+    assert sum(map(len, charged)) + sum(len(v) for value in charged.values() for v in value.values()) < 512
 
 
 def test_missing_table_raises(aws):
@@ -150,7 +150,7 @@ def test_missing_table_raises(aws):
     with pytest.raises(KeyTableError):
         table.read(KEY.key_id)
     with pytest.raises(KeyTableError):
-        spend(table, HELD)
+        charge(table, CURRENT)
 
 
 def test_malformed_item_raises():

@@ -68,7 +68,7 @@ def created(told):
 @pytest.fixture
 def admit(dynamodb, table):
     admission = Admission(KeyTable(dynamodb, name=table))
-    return lambda text: admission.admit(admission.identify([text]))
+    return lambda text: admission.charge(admission.authenticate([text]))
 
 
 def test_created_key_is_admitted_and_usage_is_shown(created, told, admit):
@@ -94,7 +94,7 @@ def test_rotate_signing_secret_changes_only_signing_secret(created, call, told, 
     held = KeyTable(dynamodb, name=table).read(created["key_id"])
     assert api_keys.is_signing_secret(created["signing_secret"])
     assert held.signing_secret == rotated["signing_secret"] != created["signing_secret"]
-    assert held.secret_sha256 == api_keys.parse(created["api_key"]).sha256
+    assert held.secret_sha256 == api_keys.parse(created["api_key"]).secret_sha256
     assert "api_key" not in rotated
     assert "signing_secret" not in told("rotate", created["key_id"], "--grace", "0s")
     for command in (["list"], ["show", created["key_id"]]):
@@ -111,7 +111,7 @@ def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
 def test_rotated_key_has_grace_period(created, told, admit):
     rotated = told("rotate", created["key_id"], "--grace", "1h")
     assert rotated["key_id"] == created["key_id"]
-    assert rotated["old_secret_until"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    assert rotated["previous_secret_expires_at"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     admit(created["api_key"])
     admit(rotated["api_key"])
 

@@ -124,11 +124,11 @@ def admission_latencies(environment):
 
     def refuse(_):
         with contextlib.suppress(ProblemError):
-            admission.admit(admission.identify([str(key)]))
+            admission.charge(admission.authenticate([str(key)]))
 
     def admit(_):
         now_s[0] += 1
-        admission.admit(admission.identify([str(key)]))
+        admission.charge(admission.authenticate([str(key)]))
 
     for name, call, calls_before in (("a known key", admit, 1), ("over its rate", refuse, 5)):
         for number in range(calls_before):

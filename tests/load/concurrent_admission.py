@@ -39,7 +39,7 @@ def main(table):
         count = 0
         for _ in range(tries):
             try:
-                admission.admit(admission.identify([key]))
+                admission.charge(admission.authenticate([key]))
             except ProblemError:
                 continue
             count += 1

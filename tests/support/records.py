@@ -10,7 +10,7 @@ def make_key_record(key, **changes):
     """What the table holds of a key that was just created."""
     members = {
         "key_id": key.key_id,
-        "secret_sha256": key.sha256,
+        "secret_sha256": key.secret_sha256,
         "status": KeyStatus.ACTIVE,
         "plan": "pro",
         "owner": "somebody",

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import settings
 
 from chalicelib.access.admission import Admission
-from chalicelib.access.load_shedding import Overload
+from chalicelib.access.load_shedding import LoadShedder
 from chalicelib.fleet.health import Health
 from chalicelib.jobs.job_results import Results
 from chalicelib.jobs.reply_queue import ReplyQueue
 from chalicelib.telemetry.logs import JsonFormatter
 from tests.support.fakes.job_service import FakeJobs
 from tests.support.fakes.sqs import FakeSqs
-from tests.support.fakes.tables import FakeHosts, FakeJobTable, FakeKeyTable, FakeWaitingJobs
+from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakeWaitingJobs
 from tests.support.records import KEY, make_key_record
 
 # The same examples in every run, on every machine: a failure is reproducible, and no run is unlucky.
@@ -65,7 +65,7 @@ def job_table():
 
 @pytest.fixture
 def hosts():
-    return FakeHosts()
+    return FakeHostRegistry()
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def service(table, sqs, job_queue_url, job_table, hosts):
     results = Results(job_table, waiting=FakeWaitingJobs(), webhooks=None)
     return api.Service(
         admission=Admission(table, sleep=lambda _: None),
-        overload=Overload(sqs, job_queue_url=job_queue_url, max_depth=2),
+        load_shedder=LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2),
         jobs=FakeJobs(),
         results=results,
         replies=ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=results.settle),

@@ -123,7 +123,7 @@ def test_documented_plans_match_code():
             f"{plan.runs_per_month:,}",
             f"{plan.max_timeout_s:g} s",
             f"{plan.max_input_bytes // KIB} KiB",
-            f"{plan.waiting_jobs:,}",
+            f"{plan.max_pending_jobs:,}",
         ]
         for plan in PLANS.values()
     ]
@@ -132,10 +132,11 @@ def test_documented_plans_match_code():
 def test_documented_rate_limit_headers_match_code():
     (documented,) = [block for block in code_blocks(API, "") if block.startswith("RateLimit-Policy")]
     now_us = (
-        rate_limits.standing(make_key_record(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at - 621_571
+        rate_limits.quota_status(make_key_record(KEY), PLANS["pro"], now_us=1_794_000_000_000_000).month_ends_at
+        - 621_571
     ) * 10**6
     record = make_key_record(KEY, tat_us=now_us + 100_000, month=202611, runs=1)
-    headers = rate_limits.standing(record, PLANS["pro"], now_us=now_us).headers()
+    headers = rate_limits.quota_status(record, PLANS["pro"], now_us=now_us).headers()
     assert documented == "".join(f"{name}: {value}\n" for name, value in headers.items())
 
 

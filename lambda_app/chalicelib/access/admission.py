@@ -15,17 +15,17 @@ from msgspec import Struct
 from chalicelib import problems
 from chalicelib.access import api_keys, rate_limits
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus
-from chalicelib.access.key_cache import KnownKeys
-from chalicelib.access.key_table import ChangedError, KeyTableError
+from chalicelib.access.key_cache import KeyCache
+from chalicelib.access.key_table import KeyTableError, StaleRecordError
 from chalicelib.access.plans import PLANS, Plan
-from chalicelib.access.rate_limits import Standing
+from chalicelib.access.rate_limits import QuotaStatus
 from chalicelib.problems import ProblemError
 
 log = logging.getLogger(__name__)
 
 # A wrong guess teaches what is right, and the rate and the month can each turn once meanwhile: three writes.
 # The others are for an operator who changes the key at that moment.
-MAX_WRITES: Final = 5
+MAX_UPDATE_ATTEMPTS: Final = 5
 MAX_CREDENTIAL_CHARS: Final = 256  # of what is looked at; a key has 48
 UNAUTHORIZED_AFTER_S: Final = 0.025  # above what a read takes: to find an item takes longer than to find none
 
@@ -36,23 +36,23 @@ class Table(Protocol):
     def read(self, key_id: str) -> KeyRecord | None:
         """Raises KeyTableError."""
 
-    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int) -> KeyRecord:
-        """Raises ChangedError or KeyTableError."""
+    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
+        """Raises StaleRecordError or KeyTableError."""
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who sends a request: somebody who holds a key's secret. `standing` is what was last seen."""
+    """Who sends a request: somebody who holds a key's secret. `quota_status` is what was last seen."""
 
     record: KeyRecord
-    sha256: str  # of the secret that was presented
-    standing: Standing
+    secret_sha256: str  # of the secret that was presented
+    quota_status: QuotaStatus
 
     @property
     def plan(self) -> Plan:
-        return self.standing.plan
+        return self.quota_status.plan
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class PlanLimits(Struct, frozen=True, kw_only=True):
     """A plan, as `GET /usage` shows it."""
 
     requests_per_second: int
@@ -62,12 +62,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     input_bytes: int
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class KeyUsage(Struct, frozen=True, kw_only=True):
     """The answer of `GET /usage`; counts are of the current month."""
 
     key_id: str
     plan: str
-    limits: Limits
+    limits: PlanLimits
     used: int
     left: int
     resets_at: str  # RFC 3339
@@ -88,108 +88,112 @@ class Admission:
         self._plans = plans
         self._clock = clock
         self._sleep = sleep
-        self._known = KnownKeys()
+        self._key_cache = KeyCache()
         # They take the place of what is no key, or not there, so that each refusal costs what another does.
-        self._nobody = api_keys.new_key()
-        self._decoy = KeyRecord(
-            key_id=self._nobody.key_id,
-            secret_sha256=api_keys.NO_SHA256,
+        self._dummy_key = api_keys.new_key()
+        self._dummy_record = KeyRecord(
+            key_id=self._dummy_key.key_id,
+            secret_sha256=api_keys.UNMATCHABLE_SHA256,
             status=KeyStatus.REVOKED,
             plan="",
             owner="",
             created_at=0,
         )
 
-    def identify(self, credentials: Sequence[str], *, fresh: bool = False) -> Caller:
+    def authenticate(self, credentials: Sequence[str], *, bypass_cache: bool = False) -> Caller:
         """Who holds the one key in `credentials`, whatever may be said against it otherwise.
 
-        Costs a read unless the key is known; `fresh` always costs it. Raises ProblemError, whatever is
+        Costs a read unless the key is known; `bypass_cache` always costs it. Raises ProblemError, whatever is
         wrong after one read and the same time, or ProblemError.
         """
-        began = time.monotonic()
+        started_at = time.monotonic()
         presented = self._parse(credentials)
-        sha256, now_us = presented.sha256, self._now_us()
-        if not fresh:
-            record = self._known.recall(presented.key_id) or self._decoy
-            if record.opening_secret(sha256, now_s=now_us / rate_limits.SECOND_US):
+        sha256, now_us = presented.secret_sha256, self._now_us()
+        if not bypass_cache:
+            record = self._key_cache.get(presented.key_id) or self._dummy_record
+            if record.matching_secret_attribute(sha256, now_s=now_us / rate_limits.SECOND_US):
                 return self._caller(record, sha256, now_us)
         try:
             found = self._table.read(presented.key_id)
         except KeyTableError as error:
             log.exception("key_read_failed")
             raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
-        record = found or self._decoy
-        if not record.opening_secret(sha256, now_s=now_us / rate_limits.SECOND_US):
-            self._sleep(max(0.0, began + UNAUTHORIZED_AFTER_S - time.monotonic()))
+        record = found or self._dummy_record
+        if not record.matching_secret_attribute(sha256, now_s=now_us / rate_limits.SECOND_US):
+            self._sleep(max(0.0, started_at + UNAUTHORIZED_AFTER_S - time.monotonic()))
             raise ProblemError(problems.UNAUTHORIZED)
-        self._known.remember(record)
+        self._key_cache.put(record)
         return self._caller(record, sha256, now_us)
 
-    def admit(self, caller: Caller, *, runs: int = 1) -> Caller:
+    def charge(self, caller: Caller, *, runs: int = 1) -> Caller:
         """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
 
         Costs one write, none if the refusal is known. Raises ProblemError, ProblemError,
         ProblemError, or ProblemError if the secret was replaced since it was identified.
         """
         record, now_us = caller.record, self._now_us()
-        for _ in range(MAX_WRITES):
-            opened_by = record.opening_secret(caller.sha256, now_s=now_us / rate_limits.SECOND_US)
-            if opened_by is None:
+        for _ in range(MAX_UPDATE_ATTEMPTS):
+            matched_attribute = record.matching_secret_attribute(
+                caller.secret_sha256, now_s=now_us / rate_limits.SECOND_US
+            )
+            if matched_attribute is None:
                 raise ProblemError(problems.UNAUTHORIZED)
-            standing = rate_limits.standing(record, self._plans[record.plan], now_us=now_us)
-            _require_usable(record, standing)
-            if standing.retry_after_s(runs=runs):
-                raise _limited(standing, runs=runs)
+            quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
+            _require_usable(record, quota_status)
+            if quota_status.retry_after_s(runs=runs):
+                raise _limited(quota_status, runs=runs)
             try:
-                record = self._table.spend(record, standing.plan, opened_by=opened_by, now_us=now_us, runs=runs)
-            except ChangedError as changed:
+                record = self._table.charge(
+                    record, quota_status.plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
+                )
+            except StaleRecordError as changed:
                 if changed.record is None:
-                    self._known.forget(record.key_id)
+                    self._key_cache.evict(record.key_id)
                     raise ProblemError(problems.UNAUTHORIZED) from changed
                 record = changed.record
-                self._known.remember(record)
+                self._key_cache.put(record)
             except KeyTableError as error:
                 log.exception("key_write_failed")
                 raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
             else:
-                self._known.remember(record)
-                return self._caller(record, caller.sha256, now_us)
+                self._key_cache.put(record)
+                return self._caller(record, caller.secret_sha256, now_us)
         log.error("key_update_conflict")
         raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE)
 
-    def usage(self, caller: Caller) -> Usage:
+    def usage(self, caller: Caller) -> KeyUsage:
         """What the caller may do and has left. Raises ProblemError."""
-        require_usable(caller)
-        plan, standing = caller.plan, caller.standing
-        return Usage(
+        require_active_key(caller)
+        plan, quota_status = caller.plan, caller.quota_status
+        return KeyUsage(
             key_id=caller.record.key_id,
             plan=plan.name,
-            limits=Limits(
+            limits=PlanLimits(
                 requests_per_second=plan.requests_per_second,
                 burst=plan.burst,
                 runs_per_month=plan.runs_per_month,
                 timeout_s=plan.max_timeout_s,
                 input_bytes=plan.max_input_bytes,
             ),
-            used=standing.runs,
-            left=standing.month_left,
-            resets_at=_iso(standing.month_ends_at),
+            used=quota_status.runs,
+            left=quota_status.runs_left,
+            resets_at=_rfc3339(quota_status.month_ends_at),
         )
 
     def _parse(self, credentials: Sequence[str]) -> ApiKey:
         """A key of nobody for what is no key: it is looked up all the same, so that all refusals take as long."""
         text = credentials[0].strip()[:MAX_CREDENTIAL_CHARS] if len(credentials) == 1 else ""
-        return api_keys.parse(text) or self._nobody
+        return api_keys.parse(text) or self._dummy_key
 
     def _caller(self, record: KeyRecord, sha256: str, now_us: int) -> Caller:
-        standing = rate_limits.standing(record, self._plans[record.plan], now_us=now_us)
-        return Caller(record=record, sha256=sha256, standing=standing)
+        quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
+        return Caller(record=record, secret_sha256=sha256, quota_status=quota_status)
 
     def _now_us(self) -> int:
         return int(self._clock() * rate_limits.SECOND_US)
 
 
-def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[str]:
+def collect_presented_keys(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[str]:
     """Every key in the values of X-Api-Key and Authorization; what is no Bearer counts as an empty one."""
     found = list(api_keys)
     for value in authorizations:
@@ -198,31 +202,31 @@ def credentials(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[
     return found
 
 
-def require_usable(caller: Caller) -> None:
+def require_active_key(caller: Caller) -> None:
     """Raises ProblemError."""
-    _require_usable(caller.record, caller.standing)
+    _require_usable(caller.record, caller.quota_status)
 
 
-def _require_usable(record: KeyRecord, standing: Standing) -> None:
+def _require_usable(record: KeyRecord, quota_status: QuotaStatus) -> None:
     if record.status is not KeyStatus.ACTIVE:
-        raise ProblemError(problems.KEY_REVOKED, headers=standing.headers())
-    if record.expires_at is not None and record.expires_at <= standing.now_us // rate_limits.SECOND_US:
-        detail = f"This key expired at {_iso(record.expires_at)}."
-        raise ProblemError(problems.KEY_EXPIRED, detail=detail, headers=standing.headers())
+        raise ProblemError(problems.KEY_REVOKED, headers=quota_status.headers())
+    if record.expires_at is not None and record.expires_at <= quota_status.now_us // rate_limits.SECOND_US:
+        detail = f"This key expired at {_rfc3339(record.expires_at)}."
+        raise ProblemError(problems.KEY_EXPIRED, detail=detail, headers=quota_status.headers())
 
 
-def _limited(standing: Standing, *, runs: int) -> ProblemError:
+def _limited(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
     """Return the 429 for a used-up rate or quota. Its Retry-After holds unless another client uses the key."""
-    plan, wait_s = standing.plan, standing.retry_after_s(runs=runs)
-    if standing.month_left >= runs:
+    plan, wait_s = quota_status.plan, quota_status.retry_after_s(runs=runs)
+    if quota_status.runs_left >= runs:
         problem_type = problems.RATE_LIMITED
         detail = f"Plan {plan.name} allows {plan.requests_per_second} requests per second (burst {plan.burst})."
     else:
         problem_type = problems.QUOTA_EXCEEDED
         detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month."
-    headers = {**standing.headers(), "Retry-After": str(wait_s)}
+    headers = {**quota_status.headers(), "Retry-After": str(wait_s)}
     return ProblemError(problem_type, detail=f"{detail} Retry in {wait_s} s.", headers=headers, plan=plan.name)
 
 
-def _iso(at: int) -> str:
+def _rfc3339(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

@@ -20,7 +20,7 @@ ID_CHARS: Final = 12
 SECRET_CHARS: Final = 32  # 160 bits
 SIGNING_KEY_BYTES: Final = 32  # Standard Webhooks: 24 to 64
 SIGNING_PREFIX: Final = "whsec_"
-NO_SHA256: Final = "0" * 64  # of no secret that anybody will find
+UNMATCHABLE_SHA256: Final = "0" * 64  # no secret has this hash
 
 _KEY: Final = re.compile(rf"pk_([{ALPHABET}]{{{ID_CHARS}}})_([{ALPHABET}]{{{SECRET_CHARS}}})")
 _SIGNING_SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/]{43}=")
@@ -43,7 +43,7 @@ class ApiKey(Struct, frozen=True):
         return f"pk_{self.key_id}_{self.secret}"
 
     @property
-    def sha256(self) -> str:
+    def secret_sha256(self) -> str:
         """What is stored of the secret."""
         return hashlib.sha256(self.secret.encode("ascii")).hexdigest()
 
@@ -51,15 +51,16 @@ class ApiKey(Struct, frozen=True):
 class KeyRecord(Struct, frozen=True, kw_only=True):
     """What the table holds of a key. Times are seconds since the epoch unless named otherwise.
 
-    The last four members are the limiter's. Three only grow: `tat_us` is GCRA's theoretical arrival time,
-    `runs` counts those of `month`, the last one in which the key was used, as 202611. `spent_by` names the last write.
+    Charging a request changes the last four members. Three only grow: `tat_us` is GCRA's theoretical arrival time, and
+    `runs` counts the runs of `month`, the last month in which the key was used (202611). `last_charge_id` identifies
+    the last charge.
     """
 
     key_id: str
     secret_sha256: str
     signing_secret: str = ""  # of webhooks: both sides need it whole. Keys that are older have none
-    old_secret_sha256: str = NO_SHA256  # after a rotation: good until old_secret_until
-    old_secret_until: int = 0
+    previous_secret_sha256: str = UNMATCHABLE_SHA256  # after a rotation: good until previous_secret_expires_at
+    previous_secret_expires_at: int = 0
     status: KeyStatus
     plan: str
     owner: str
@@ -68,19 +69,19 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     tat_us: int = 0
     month: int = 0
     runs: int = 0
-    spent_by: str = ""
+    last_charge_id: str = ""
 
     def __repr__(self) -> str:
         """Without the secret: a record may end in a log."""
         return f"KeyRecord({self.key_id})"
 
-    def opening_secret(self, sha256: str, *, now_s: float) -> str | None:
+    def matching_secret_attribute(self, sha256: str, *, now_s: float) -> str | None:
         """Which member holds this hash and is good now, found in constant time; None if none does."""
         current = hmac.compare_digest(self.secret_sha256, sha256)
-        old = hmac.compare_digest(self.old_secret_sha256, sha256) and now_s < self.old_secret_until
+        old = hmac.compare_digest(self.previous_secret_sha256, sha256) and now_s < self.previous_secret_expires_at
         if current:
             return "secret_sha256"
-        return "old_secret_sha256" if old else None
+        return "previous_secret_sha256" if old else None
 
 
 def new_key(key_id: str | None = None) -> ApiKey:

@@ -19,7 +19,7 @@ class KeyTableError(Exception):
     """The table did not answer, or not as expected."""
 
 
-class ChangedError(Exception):
+class StaleRecordError(Exception):
     """The key is not, or no longer, as the caller assumed; nothing was written. `record` is how it is now."""
 
     def __init__(self, record: KeyRecord | None) -> None:
@@ -63,43 +63,47 @@ class KeyTable:
             raise KeyTableError(self._name) from error
         return from_item(answer["Item"]) if "Item" in answer else None
 
-    def spend(self, seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int) -> KeyRecord:
+    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
         """Takes a request from the rate and `runs` from the quota, if the key still is as `seen`; how it is then.
 
-        What must be unchanged: that it is active and not expired, its plan, the hash in the member `opened_by`,
+        What must be unchanged: that it is active and not expired, its plan, the hash in the member `matched_attribute`,
         and which of two writes is right: whether the rate was used up to now and whether the month is a new
         one. The counts themselves may have moved on. A write whose answer was lost is tried twice by boto3 and takes
-        once, by its nonce. Raises ChangedError or KeyTableError.
+        once, by its nonce. Raises StaleRecordError or KeyTableError.
         """
         nonce = secrets.token_hex(8)
         try:
             answer = self._dynamodb.update_item(
                 TableName=self._name,
-                Key=_key(seen.key_id),
+                Key=_key(expected.key_id),
                 ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **_expressions(seen, plan, opened_by=opened_by, now_us=now_us, runs=runs, nonce=nonce),
+                **_update_arguments(
+                    expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, nonce=nonce
+                ),
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise KeyTableError(self._name) from error
             item = error.response.get("Item")
             held = from_item(item) if item else None
-            if held is None or held.spent_by != nonce:
-                raise ChangedError(held) from error
+            if held is None or held.last_charge_id != nonce:
+                raise StaleRecordError(held) from error
             return held
         except BotoCoreError as error:
             raise KeyTableError(self._name) from error
         return from_item(answer["Attributes"])
 
 
-def _expressions(seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, runs: int, nonce: str) -> dict[str, Any]:
+def _update_arguments(
+    expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int, nonce: str
+) -> dict[str, Any]:
     """DynamoDB has no max(), hence a write for each side of `tat_us <= now` and of the turn of the month."""
-    month, interval_us = rate_limits.current_month(seen, now_us), rate_limits.interval_us(plan)
+    month, interval_us = rate_limits.current_month(expected, now_us), rate_limits.interval_us(plan)
     values: dict[str, str | int] = {
         ":active": KeyStatus.ACTIVE,
         ":plan": plan.name,
-        ":sha256": getattr(seen, opened_by),
+        ":sha256": getattr(expected, matched_attribute),
         ":now_s": now_us // rate_limits.SECOND_US,
         ":now_us": now_us,
         ":month": month,
@@ -109,21 +113,21 @@ def _expressions(seen: KeyRecord, plan: Plan, *, opened_by: str, now_us: int, ru
     conditions = [
         "#status = :active",
         "#plan = :plan",
-        f"{opened_by} = :sha256",
+        f"{matched_attribute} = :sha256",
         "(attribute_not_exists(expires_at) OR expires_at > :now_s)",
-        "(attribute_not_exists(spent_by) OR spent_by <> :nonce)",
+        "(attribute_not_exists(last_charge_id) OR last_charge_id <> :nonce)",
     ]
-    if opened_by == "old_secret_sha256":
-        conditions.append("old_secret_until > :now_s")
-    if seen.tat_us <= now_us:
+    if matched_attribute == "previous_secret_sha256":
+        conditions.append("previous_secret_expires_at > :now_s")
+    if expected.tat_us <= now_us:
         conditions.append("tat_us <= :now_us")
-        updates = ["spent_by = :nonce", "tat_us = :next_us"]
+        updates = ["last_charge_id = :nonce", "tat_us = :next_us"]
         values[":next_us"] = now_us + interval_us
     else:
         conditions.append("tat_us > :now_us AND tat_us <= :latest_us")
-        updates = ["spent_by = :nonce", "tat_us = tat_us + :interval_us"]
-        values |= {":interval_us": interval_us, ":latest_us": rate_limits.latest_tat_us(plan, now_us)}
-    if seen.month == month:
+        updates = ["last_charge_id = :nonce", "tat_us = tat_us + :interval_us"]
+        values |= {":interval_us": interval_us, ":latest_us": rate_limits.max_tat_us(plan, now_us)}
+    if expected.month == month:
         conditions.append("#month = :month")
         updates.append("runs = runs + :runs")
         if runs:

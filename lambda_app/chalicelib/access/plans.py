@@ -9,7 +9,7 @@ from chalicelib.contract import MAX_INPUT_BYTES, MAX_TIMEOUT_S
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The limits of one plan. `waiting_jobs` have no result yet: see docs/decisions/012."""
+    """The limits of one plan. `max_pending_jobs` have no result yet: see docs/decisions/012."""
 
     name: str
     requests_per_second: int
@@ -17,7 +17,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     runs_per_month: int  # calendar month, UTC
     max_timeout_s: float
     max_input_bytes: int
-    waiting_jobs: int
+    max_pending_jobs: int
 
 
 PLANS: Final = MappingProxyType(
@@ -31,7 +31,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=1_000,
                 max_timeout_s=3.0,
                 max_input_bytes=16 * 1024,
-                waiting_jobs=5,
+                max_pending_jobs=5,
             ),
             Plan(
                 name="pro",
@@ -40,7 +40,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=100_000,
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
-                waiting_jobs=100,
+                max_pending_jobs=100,
             ),
             Plan(
                 name="internal",  # ours: the demo key, tests and benchmarks
@@ -49,7 +49,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=10_000_000,
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
-                waiting_jobs=100,
+                max_pending_jobs=100,
             ),
         )
     }

@@ -19,8 +19,8 @@ class Results(Protocol):
         """Stores a reply."""
 
 
-class Hosts(Protocol):
-    """What is used of hosts.Hosts."""
+class HostRegistry(Protocol):
+    """What is used of hosts.HostRegistry."""
 
     def store(self, report: HostReport) -> object:
         """Stores a report."""
@@ -44,8 +44,8 @@ def each(event: Mapping[str, Any], handle: Callable[[Record], object]) -> dict[s
     return {"batchItemFailures": failed}
 
 
-def store_result(record: Record, results: Results, hosts: Hosts) -> None:
-    """Stores what a host sent when nobody waited. Raises ContractError, or what Results and Hosts raise."""
+def store_result(record: Record, results: Results, hosts: HostRegistry) -> None:
+    """Stores what a host sent when nobody waited. Raises ContractError, or what Results and HostRegistry raise."""
     sent = decode_from_host(record["body"])
     if isinstance(sent, HostReport):
         hosts.store(sent)

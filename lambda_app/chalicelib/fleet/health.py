@@ -6,29 +6,29 @@ from typing import Any, Final, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import problems
-from chalicelib.access.load_shedding import WAITING, QueueMeter
+from chalicelib.access.load_shedding import VISIBLE_MESSAGES, QueueMeter
 from chalicelib.contract import HostReport
-from chalicelib.fleet.host_registry import HostsError
+from chalicelib.fleet.host_registry import HostRegistryError
 from chalicelib.problems import ProblemError
 
 log = logging.getLogger(__name__)
 
-UP: Final = {"status": "ok"}  # all that is told to everybody
+OK_RESPONSE: Final = {"status": "ok"}  # all that is told to everybody
 OPERATOR_PLAN: Final = "internal"
 RUNNING: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
-class Hosts(Protocol):
-    """What is used of hosts.Hosts."""
+class HostRegistry(Protocol):
+    """What is used of hosts.HostRegistry."""
 
-    def seen(self) -> list[HostReport]:
-        """Those of the last minute. Raises HostsError."""
+    def recent_reports(self) -> list[HostReport]:
+        """Those of the last minute. Raises HostRegistryError."""
 
 
 class Health:
     """Asks queue and table anew each time."""
 
-    def __init__(self, sqs: QueueMeter, *, job_queue_url: str, hosts: Hosts) -> None:
+    def __init__(self, sqs: QueueMeter, *, job_queue_url: str, hosts: HostRegistry) -> None:
         self._sqs = sqs
         self._job_queue_url = job_queue_url
         self._hosts = hosts
@@ -36,15 +36,17 @@ class Health:
     def report(self) -> dict[str, Any]:
         """For an operator; `status` is `no_hosts` when nobody takes jobs. Raises HealthUnknownError."""
         try:
-            answer = self._sqs.get_queue_attributes(QueueUrl=self._job_queue_url, AttributeNames=[WAITING, RUNNING])
-            hosts = self._hosts.seen()
-        except (BotoCoreError, ClientError, HostsError) as error:
+            answer = self._sqs.get_queue_attributes(
+                QueueUrl=self._job_queue_url, AttributeNames=[VISIBLE_MESSAGES, RUNNING]
+            )
+            hosts = self._hosts.recent_reports()
+        except (BotoCoreError, ClientError, HostRegistryError) as error:
             log.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
         counted = answer["Attributes"]
         return {
-            "status": UP["status"] if hosts else "no_hosts",
-            "jobs": {"waiting": int(counted[WAITING]), "running": int(counted[RUNNING])},
+            "status": OK_RESPONSE["status"] if hosts else "no_hosts",
+            "jobs": {"waiting": int(counted[VISIBLE_MESSAGES]), "running": int(counted[RUNNING])},
             "hosts": [
                 {"name": each.host, "version": each.agent_version, "ready": each.ready, "running": each.running}
                 for each in hosts

@@ -39,7 +39,7 @@ class WaitingJobs:
                 return self._update(
                     key_id,
                     "ADD waiting :entries",
-                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":most": {"N": str(plan.waiting_jobs)}},
+                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":most": {"N": str(plan.max_pending_jobs)}},
                     ConditionExpression="attribute_not_exists(waiting) OR size(waiting) < :most "
                     "OR contains(waiting, :entry)",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -85,5 +85,5 @@ def _until(entry: str) -> int:
 
 
 def _too_many(plan: Plan) -> ProblemError:
-    detail = f"You have {plan.waiting_jobs} pending jobs, the maximum for plan {plan.name}."
+    detail = f"You have {plan.max_pending_jobs} pending jobs, the maximum for plan {plan.name}."
     return ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name)

@@ -8,20 +8,20 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyStatus
-from chalicelib.access.key_table import ChangedError, KeyTableError
-from chalicelib.fleet.host_registry import HostsError
+from chalicelib.access.key_table import KeyTableError, StaleRecordError
+from chalicelib.fleet.host_registry import HostRegistryError
 from chalicelib.jobs.job_table import JobTableError
 from chalicelib.problems import ProblemError
 
 
 class FakeKeyTable:
-    """A KeyTable in memory. `failing` takes it away."""
+    """A KeyTable in memory. Set `is_unavailable` to simulate an outage."""
 
     def __init__(self, *records):
         self._lock = threading.Lock()
         self.records = {record.key_id: record for record in records}
         self.calls = Counter()
-        self.failing = False
+        self.is_unavailable = False
 
     def change(self, key_id, **changes):
         with self._lock:
@@ -29,39 +29,41 @@ class FakeKeyTable:
 
     def read(self, key_id):
         with self._lock:
-            self._begin("read")
+            self._record_call("read")
             return self.records.get(key_id)
 
-    def spend(self, seen, plan, *, opened_by, now_us, runs):
+    def charge(self, expected, plan, *, matched_attribute, now_us, runs):
         with self._lock:
-            self._begin("spend")
-            held = self.records.get(seen.key_id)
-            if held is None or not self._is_as_seen(held, seen, plan, opened_by=opened_by, now_us=now_us, runs=runs):
-                raise ChangedError(held)
-            month = rate_limits.current_month(seen, now_us)
-            tat_us = max(held.tat_us, now_us) + rate_limits.interval_us(plan)
-            runs += held.runs if held.month == month else 0
-            self.records[seen.key_id] = replace(held, tat_us=tat_us, month=month, runs=runs)
-            return replace(seen, tat_us=tat_us, month=month, runs=runs)
+            self._record_call("charge")
+            current = self.records.get(expected.key_id)
+            if current is None or not self._matches_expected(
+                current, expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
+            ):
+                raise StaleRecordError(current)
+            month = rate_limits.current_month(expected, now_us)
+            tat_us = max(current.tat_us, now_us) + rate_limits.interval_us(plan)
+            runs += current.runs if current.month == month else 0
+            self.records[expected.key_id] = replace(current, tat_us=tat_us, month=month, runs=runs)
+            return replace(expected, tat_us=tat_us, month=month, runs=runs)
 
-    def _is_as_seen(self, held, seen, plan, *, opened_by, now_us, runs):
+    def _matches_expected(self, current, expected, plan, *, matched_attribute, now_us, runs):
         now_s = now_us // rate_limits.SECOND_US
-        month = rate_limits.current_month(seen, now_us)
-        same_month = held.month == month and (not runs or held.runs + runs <= plan.runs_per_month)
+        month = rate_limits.current_month(expected, now_us)
+        same_month = current.month == month and (not runs or current.runs + runs <= plan.runs_per_month)
         return (
-            held.status is KeyStatus.ACTIVE
-            and held.plan == plan.name
-            and getattr(held, opened_by) == getattr(seen, opened_by)
-            and (opened_by == "secret_sha256" or held.old_secret_until > now_s)
-            and (held.expires_at is None or held.expires_at > now_s)
-            and (held.tat_us > now_us) == (seen.tat_us > now_us)
-            and held.tat_us <= rate_limits.latest_tat_us(plan, now_us)
-            and (same_month if seen.month == month else held.month < month)
+            current.status is KeyStatus.ACTIVE
+            and current.plan == plan.name
+            and getattr(current, matched_attribute) == getattr(expected, matched_attribute)
+            and (matched_attribute == "secret_sha256" or current.previous_secret_expires_at > now_s)
+            and (current.expires_at is None or current.expires_at > now_s)
+            and (current.tat_us > now_us) == (expected.tat_us > now_us)
+            and current.tat_us <= rate_limits.max_tat_us(plan, now_us)
+            and (same_month if expected.month == month else current.month < month)
         )
 
-    def _begin(self, operation):
+    def _record_call(self, operation):
         self.calls[operation] += 1
-        if self.failing:
+        if self.is_unavailable:
             raise KeyTableError("gone")
 
 
@@ -140,10 +142,10 @@ class FakeWaitingJobs:
     def add(self, job_id, *, key_id, plan, until, now_s):
         with self._lock:
             entries = self.entries[key_id]
-            if (job_id, until) not in entries and len(entries) >= plan.waiting_jobs:
+            if (job_id, until) not in entries and len(entries) >= plan.max_pending_jobs:
                 for entry in [entry for entry in entries if entry[1] <= now_s]:
                     del entries[entry]
-                if len(entries) >= plan.waiting_jobs:
+                if len(entries) >= plan.max_pending_jobs:
                     raise ProblemError(problems.TOO_MANY_PENDING_JOBS)
             entries[job_id, until] = True
 
@@ -152,21 +154,21 @@ class FakeWaitingJobs:
             self.entries[key_id].pop((job_id, until), None)
 
 
-class FakeHosts:
-    """Hosts in memory. `failing` takes the table away."""
+class FakeHostRegistry:
+    """HostRegistry in memory. Set `is_unavailable` to simulate an outage."""
 
     def __init__(self):
         self.reports = {}
-        self.failing = False
+        self.is_unavailable = False
 
     def store(self, report):
         self._check()
         self.reports[report.host] = report
 
-    def seen(self):
+    def recent_reports(self):
         self._check()
         return list(self.reports.values())
 
     def _check(self):
-        if self.failing:
-            raise HostsError("gone")
+        if self.is_unavailable:
+            raise HostRegistryError("gone")

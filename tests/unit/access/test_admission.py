@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access import rate_limits
-from chalicelib.access.admission import MAX_WRITES, UNAUTHORIZED_AFTER_S, Admission, credentials
+from chalicelib.access.admission import MAX_UPDATE_ATTEMPTS, UNAUTHORIZED_AFTER_S, Admission, collect_presented_keys
 from chalicelib.access.api_keys import KeyStatus, new_key
-from chalicelib.access.key_cache import KNOWN_S, MAX_KNOWN, KnownKeys
+from chalicelib.access.key_cache import MAX_ENTRIES, TTL_S, KeyCache
 from chalicelib.access.plans import PLANS
 from chalicelib.problems import ProblemError
 from tests.support.fakes.tables import FakeKeyTable
@@ -50,15 +50,15 @@ def admission(table, clock, sleeps):
     return Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock, sleep=sleeps.append)
 
 
-def admit(admission, *presented):
-    return admission.admit(admission.identify(presented or [str(KEY)]))
+def charge(admission, *presented):
+    return admission.charge(admission.authenticate(presented or [str(KEY)]))
 
 
-def admitted(admission, tries, key=KEY):
+def count_admitted(admission, tries, key=KEY):
     count = 0
     for _ in range(tries):
         try:
-            admit(admission, str(key))
+            charge(admission, str(key))
         except ProblemError:
             continue
         count += 1
@@ -66,64 +66,64 @@ def admitted(admission, tries, key=KEY):
 
 
 def test_valid_key_is_admitted_and_counted(admission, table):
-    assert admit(admission).standing.month_left == 59
+    assert charge(admission).quota_status.runs_left == 59
     assert table.records[KEY.key_id].runs == 1
 
 
 def test_cached_key_costs_one_write(admission, table, clock):
-    admit(admission)
+    charge(admission)
     table.calls.clear()
     for number in range(1, 40):
         clock.now += (0.2, 0.3, 5.0)[number % 3]  # busy and idle
-        admit(admission)
-        assert table.calls == {"spend": number}
+        charge(admission)
+        assert table.calls == {"charge": number}
 
 
 def test_month_rollover_costs_one_write(admission, table, clock):
-    admitted(admission, 3)
+    count_admitted(admission, 3)
     table.calls.clear()
     clock.now += 30 * 86_400
-    assert admit(admission).standing.month_left == 59
-    assert table.calls == {"spend": 1}
+    assert charge(admission).quota_status.runs_left == 59
+    assert table.calls == {"charge": 1}
 
 
 def test_burst_then_rate(admission, clock):
-    assert admitted(admission, 20) == 10
+    assert count_admitted(admission, 20) == 10
     clock.now += 1
-    assert admitted(admission, 20) == 5
+    assert count_admitted(admission, 20) == 5
     clock.now += 0.2
-    assert admitted(admission, 20) == 1
+    assert count_admitted(admission, 20) == 1
     clock.now += 100
-    assert admitted(admission, 20) == 10
+    assert count_admitted(admission, 20) == 10
 
 
 def test_quota_resets_at_month_rollover(admission, clock):
     total = 0
     for _ in range(30):
-        total += admitted(admission, 12)
+        total += count_admitted(admission, 12)
         clock.now += 10
     assert total == 60
     clock.now += 30 * 86_400
-    assert admitted(admission, 12) == 10
+    assert count_admitted(admission, 12) == 10
 
 
 def test_rate_limited_key_makes_no_calls_until_reset(admission, table, clock):
-    admitted(admission, 11)
+    count_admitted(admission, 11)
     table.calls.clear()
-    assert admitted(admission, 1000) == 0
+    assert count_admitted(admission, 1000) == 0
     clock.now += 0.199999
-    assert (admitted(admission, 1), table.calls) == (0, {})
+    assert (count_admitted(admission, 1), table.calls) == (0, {})
     clock.now += 0.000001
-    assert (admitted(admission, 1), table.calls) == (1, {"spend": 1})
+    assert (count_admitted(admission, 1), table.calls) == (1, {"charge": 1})
 
 
 def test_rejected_request_consumes_neither_rate_nor_quota(admission, table, clock):
-    admitted(admission, 100)
+    count_admitted(admission, 100)
     assert table.records[KEY.key_id].runs == 10
     table.change(KEY.key_id, runs=60)
     clock.now += 100
     before = table.records[KEY.key_id]
-    assert admitted(admission, 5) == 0
+    assert count_admitted(admission, 5) == 0
     assert table.records[KEY.key_id] == before
 
 
@@ -131,27 +131,27 @@ def test_rejected_request_consumes_neither_rate_nor_quota(admission, table, cloc
 def test_request_succeeds_after_retry_after(admission, table, clock, used_up):
     if used_up == "month":
         table.change(KEY.key_id, runs=60, month=202611)
-    admitted(admission, 11)
+    count_admitted(admission, 11)
     clock.now += 0.01
     with raises_problem(problems.RATE_LIMITED if used_up == "rate" else problems.QUOTA_EXCEEDED) as caught:
-        admit(admission)
+        charge(admission)
     clock.now += int(caught.value.headers["Retry-After"])
-    admit(admission)
+    charge(admission)
 
 
 def test_retry_after_is_minimal(admission, table, clock):
     table.change(KEY.key_id, tat_us=(NOVEMBER_S + 100) * rate_limits.SECOND_US)
     with raises_problem(problems.RATE_LIMITED) as caught:
-        admit(admission)
+        charge(admission)
     clock.now += int(caught.value.headers["Retry-After"]) - 1
-    assert admitted(admission, 1) == 0
+    assert count_admitted(admission, 1) == 0
 
 
 def test_revoked_key_is_refused_at_the_next_request(admission, table):
-    admit(admission)
+    charge(admission)
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     with raises_problem(problems.KEY_REVOKED) as caught:
-        admit(admission)
+        charge(admission)
     assert (caught.value.problem.status, caught.value.problem.type.rpartition(":")[2]) == (403, "key-revoked")
     assert table.records[KEY.key_id].runs == 1
 
@@ -160,60 +160,63 @@ def test_revoked_key_rejection_is_cached(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     for _ in range(5):
         with raises_problem(problems.KEY_REVOKED):
-            admit(admission)
+            charge(admission)
     assert table.calls == {"read": 1}
 
 
 def test_deleted_key_is_rejected_on_next_request(admission, table):
-    admit(admission)
+    charge(admission)
     del table.records[KEY.key_id]
     with raises_problem(problems.UNAUTHORIZED):
-        admit(admission)
+        charge(admission)
 
 
 def test_key_expires_at_exact_second(admission, table, clock):
     table.change(KEY.key_id, expires_at=NOVEMBER_S + 10)
     clock.now += 9.9
-    admit(admission)
+    charge(admission)
     clock.now += 0.1
     with raises_problem(problems.KEY_EXPIRED) as caught:
-        admit(admission)
+        charge(admission)
     assert caught.value.problem.type.rpartition(":")[2] == "key-expired"
     assert caught.value.problem.detail == "This key expired at 2026-11-06T21:20:10Z."
 
 
 def test_expiry_added_after_caching_is_enforced(admission, table, clock):
-    admit(admission)
+    charge(admission)
     table.change(KEY.key_id, expires_at=NOVEMBER_S - 1)
     with raises_problem(problems.KEY_EXPIRED):
-        admit(admission)
+        charge(admission)
 
 
 def test_plan_downgrade_applies_to_next_request(admission, table):
-    admit(admission)
+    charge(admission)
     table.change(KEY.key_id, plan="free")
-    assert admitted(admission, 10) == 1
+    assert count_admitted(admission, 10) == 1
 
 
 def test_plan_upgrade_applies_within_cache_ttl(table, clock, monkeypatch):
     monotonic = Clock(0.0)
     admission = Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock)
-    admission._known = KnownKeys(clock=monotonic)
+    admission._key_cache = KeyCache(clock=monotonic)
     table.change(KEY.key_id, runs=60, month=202611)
     plans = {**PLANS_OF_THE_TESTS, "pro": PLAN, "free": replace(PLAN, name="free", runs_per_month=100)}
     admission._plans = plans
-    assert admitted(admission, 1) == 0
+    assert count_admitted(admission, 1) == 0
     table.change(KEY.key_id, plan="free")
-    assert admitted(admission, 1) == 0
-    monotonic.now += KNOWN_S
-    assert admitted(admission, 1) == 1
+    assert count_admitted(admission, 1) == 0
+    monotonic.now += TTL_S
+    assert count_admitted(admission, 1) == 1
 
 
 def rotate(table, *, until):
     new = new_key(KEY.key_id)
     held = table.records[KEY.key_id]
     table.change(
-        KEY.key_id, secret_sha256=new.sha256, old_secret_sha256=held.secret_sha256, old_secret_until=int(until)
+        KEY.key_id,
+        secret_sha256=new.secret_sha256,
+        previous_secret_sha256=held.secret_sha256,
+        previous_secret_expires_at=int(until),
     )
     return new
 
@@ -221,27 +224,27 @@ def rotate(table, *, until):
 @pytest.mark.parametrize("seen_before", [True, False])
 def test_both_secrets_work_during_rotation_grace_period(admission, table, clock, seen_before):
     if seen_before:
-        admit(admission)
+        charge(admission)
     new = rotate(table, until=clock.now + 60)
-    admit(admission, str(KEY))
-    admit(admission, str(new))
+    charge(admission, str(KEY))
+    charge(admission, str(new))
     clock.now += 59.9
-    admit(admission, str(KEY))
+    charge(admission, str(KEY))
     clock.now += 0.1
     with raises_problem(problems.UNAUTHORIZED):
-        admit(admission, str(KEY))
-    admit(admission, str(new))
+        charge(admission, str(KEY))
+    charge(admission, str(new))
 
 
 def test_rotation_without_grace_rejects_old_secret_immediately(admission, table, clock):
-    admit(admission)
+    charge(admission)
     rotate(table, until=clock.now)
     with raises_problem(problems.UNAUTHORIZED):
-        admit(admission)
+        charge(admission)
     assert table.records[KEY.key_id].runs == 1
 
 
-KINDS = {
+INVALID_CREDENTIALS = {
     "missing": [],
     "empty": [""],
     "malformed": ["x"],
@@ -253,88 +256,88 @@ KINDS = {
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not_seen"])
-@pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("presented", INVALID_CREDENTIALS.values(), ids=INVALID_CREDENTIALS)
 def test_every_401_costs_one_read_and_is_identical(admission, table, presented, known):
     if known:
-        admit(admission)
+        charge(admission)
     table.calls.clear()
     with raises_problem(problems.UNAUTHORIZED) as caught:
-        admission.identify(presented)
+        admission.authenticate(presented)
     assert table.calls == {"read": 1}
     expected = ProblemError(problems.UNAUTHORIZED)
     assert (caught.value.problem, caught.value.headers) == (expected.problem, expected.headers)
 
 
 def test_every_401_does_the_same_work(admission):
-    admit(admission)
+    charge(admission)
     took = {name: [] for name in ("missing", "malformed", "unknown", "wrong_secret")}
     for _ in range(400):
         for name, times in took.items():
             began = time.perf_counter()
             with raises_problem(problems.UNAUTHORIZED):
-                admission.identify(KINDS[name])
+                admission.authenticate(INVALID_CREDENTIALS[name])
             times.append(time.perf_counter() - began)
     medians = {name: statistics.median(times) for name, times in took.items()}
     assert max(medians.values()) - min(medians.values()) < 50e-6, medians  # of some 20 in all
 
 
-@pytest.mark.parametrize("presented", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("presented", INVALID_CREDENTIALS.values(), ids=INVALID_CREDENTIALS)
 def test_401_is_padded_to_minimum_latency(admission, sleeps, presented):
     with raises_problem(problems.UNAUTHORIZED):
-        admission.identify(presented)
+        admission.authenticate(presented)
     assert len(sleeps) == 1
     assert 0 < sleeps[0] < UNAUTHORIZED_AFTER_S
 
 
 def test_valid_key_is_not_delayed(admission, sleeps):
-    admit(admission)
+    charge(admission)
     assert sleeps == []
 
 
 def test_table_failure_rejects_all_requests(admission, table):
-    admit(admission)
-    table.failing = True
+    charge(admission)
+    table.is_unavailable = True
     for presented in (str(KEY), str(new_key())):
         with raises_problem(problems.AUTHENTICATION_UNAVAILABLE) as caught:
-            admit(admission, presented)
+            charge(admission, presented)
         assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "2"})
-    table.failing = False
-    admit(admission)
+    table.is_unavailable = False
+    charge(admission)
 
 
 def test_persistent_update_conflict_returns_503(table, clock):
-    class Restless(FakeKeyTable):
-        def spend(self, seen, plan, **options):
+    class AlwaysConflictingTable(FakeKeyTable):
+        def charge(self, expected, plan, **options):
             self.change(KEY.key_id, plan="free" if plan.name == "pro" else "pro")
-            return super().spend(seen, plan, **options)
+            return super().charge(expected, plan, **options)
 
-    table = Restless(make_key_record(KEY))
+    table = AlwaysConflictingTable(make_key_record(KEY))
     with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):
-        admit(Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock))
-    assert table.calls["spend"] == MAX_WRITES
+        charge(Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock))
+    assert table.calls["charge"] == MAX_UPDATE_ATTEMPTS
 
 
 def test_concurrent_process_adds_at_most_two_writes(table, clock):
     ours, theirs = (Admission(table, plans=PLANS_OF_THE_TESTS, clock=clock) for _ in range(2))
     for admission in (ours, theirs):
-        admit(admission)
+        charge(admission)
     for pause_s in (0.2, 3.0, 0.0, 30 * 86_400.0, 3.0):
         clock.now += pause_s
-        admit(theirs)
+        charge(theirs)
         table.calls.clear()
-        admit(ours)
-        assert table.calls["spend"] <= 2
+        charge(ours)
+        assert table.calls["charge"] <= 2
 
 
 def test_concurrent_requests_are_limited_to_burst(admission):
     with ThreadPoolExecutor(64) as threads:
-        assert sum(threads.map(lambda _: admitted(admission, 3), range(64))) == 10
+        assert sum(threads.map(lambda _: count_admitted(admission, 3), range(64))) == 10
 
 
 def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
-    admitted(admission, 3)
+    count_admitted(admission, 3)
     table.calls.clear()
-    used = admission.usage(admission.identify([str(KEY)], fresh=True))
+    used = admission.usage(admission.authenticate([str(KEY)], bypass_cache=True))
     assert (used.key_id, used.plan, used.used, used.left) == (KEY.key_id, "pro", 3, 57)
     assert (used.limits.requests_per_second, used.limits.burst, used.limits.runs_per_month) == (5, 10, 60)
     assert (used.limits.timeout_s, used.limits.input_bytes) == (PLAN.max_timeout_s, PLAN.max_input_bytes)
@@ -344,38 +347,38 @@ def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
 
 def test_usage_is_available_when_rate_limited(admission, table):
     table.change(KEY.key_id, runs=60, month=202611, tat_us=(NOVEMBER_S + 9) * rate_limits.SECOND_US)
-    assert admission.usage(admission.identify([str(KEY)], fresh=True)).left == 0
+    assert admission.usage(admission.authenticate([str(KEY)], bypass_cache=True)).left == 0
 
 
 def test_usage_of_a_revoked_key_is_refused(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     with raises_problem(problems.KEY_REVOKED):
-        admission.usage(admission.identify([str(KEY)], fresh=True))
+        admission.usage(admission.authenticate([str(KEY)], bypass_cache=True))
 
 
 def test_key_cache_is_bounded():
-    known = KnownKeys()
-    made = [new_key() for _ in range(MAX_KNOWN + 10)]
+    cache = KeyCache()
+    made = [new_key() for _ in range(MAX_ENTRIES + 10)]
     for key in made:
-        known.remember(make_key_record(key))
-    assert [known.recall(key.key_id) is None for key in made] == [True] * 10 + [False] * MAX_KNOWN
+        cache.put(make_key_record(key))
+    assert [cache.get(key.key_id) is None for key in made] == [True] * 10 + [False] * MAX_ENTRIES
 
 
 def test_key_cache_entry_expires():
     clock = Clock(0.0)
-    known = KnownKeys(clock=clock)
-    known.remember(make_key_record(KEY))
-    clock.now = KNOWN_S - 0.01
-    assert known.recall(KEY.key_id)
-    clock.now = KNOWN_S
-    assert known.recall(KEY.key_id) is None
+    cache = KeyCache(clock=clock)
+    cache.put(make_key_record(KEY))
+    clock.now = TTL_S - 0.01
+    assert cache.get(KEY.key_id)
+    clock.now = TTL_S
+    assert cache.get(KEY.key_id) is None
 
 
 def test_key_cache_ignores_stale_update():
-    known = KnownKeys()
-    known.remember(make_key_record(KEY, tat_us=2))
-    known.remember(make_key_record(KEY, tat_us=1))
-    assert known.recall(KEY.key_id).tat_us == 2
+    cache = KeyCache()
+    cache.put(make_key_record(KEY, tat_us=2))
+    cache.put(make_key_record(KEY, tat_us=1))
+    assert cache.get(KEY.key_id).tat_us == 2
 
 
 CREDENTIALS = {
@@ -393,4 +396,4 @@ CREDENTIALS = {
 
 @pytest.mark.parametrize(("api_keys", "authorizations", "expected"), CREDENTIALS.values(), ids=CREDENTIALS)
 def test_all_presented_keys_are_collected(api_keys, authorizations, expected):
-    assert credentials(api_keys, authorizations) == expected
+    assert collect_presented_keys(api_keys, authorizations) == expected

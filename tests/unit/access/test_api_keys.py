@@ -49,7 +49,7 @@ def test_new_secret_preserves_key_id():
 
 
 def test_hash_is_sha256_of_the_secret():
-    assert ApiKey(ID, SECRET).sha256 == hashlib.sha256(SECRET.encode()).hexdigest()
+    assert ApiKey(ID, SECRET).secret_sha256 == hashlib.sha256(SECRET.encode()).hexdigest()
 
 
 def test_new_signing_secrets_are_well_formed_and_differ():
@@ -86,10 +86,10 @@ def test_record_does_not_contain_secret():
 
 
 OLD, CURRENT, OTHER = new_key(ID), new_key(ID), new_key(ID)
-ROTATED = make_key_record(CURRENT, old_secret_sha256=OLD.sha256, old_secret_until=int(NOW_S) + 1)
+ROTATED = make_key_record(CURRENT, previous_secret_sha256=OLD.secret_sha256, previous_secret_expires_at=int(NOW_S) + 1)
 OPENINGS = {
     "current": (ROTATED, CURRENT, NOW_S, "secret_sha256"),
-    "old_within_grace": (ROTATED, OLD, NOW_S + 0.999, "old_secret_sha256"),
+    "old_within_grace": (ROTATED, OLD, NOW_S + 0.999, "previous_secret_sha256"),
     "old_after_grace": (ROTATED, OLD, NOW_S + 1, None),
     "other": (ROTATED, OTHER, NOW_S, None),
     "never_rotated": (make_key_record(CURRENT), OTHER, NOW_S, None),
@@ -98,8 +98,8 @@ OPENINGS = {
 
 @pytest.mark.parametrize(("record", "key", "now_s", "member"), OPENINGS.values(), ids=OPENINGS)
 def test_secret_matches_during_its_validity(record, key, now_s, member):
-    assert record.opening_secret(key.sha256, now_s=now_s) == member
+    assert record.matching_secret_attribute(key.secret_sha256, now_s=now_s) == member
 
 
 def test_placeholder_hash_never_matches():
-    assert make_key_record(CURRENT).opening_secret(api_keys.NO_SHA256, now_s=NOW_S) is None
+    assert make_key_record(CURRENT).matching_secret_attribute(api_keys.UNMATCHABLE_SHA256, now_s=NOW_S) is None

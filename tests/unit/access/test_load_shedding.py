@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chalicelib import problems
-from chalicelib.access.load_shedding import READ_EVERY_S, Overload
+from chalicelib.access.load_shedding import REFRESH_INTERVAL_S, LoadShedder
 from tests.support.fakes.sqs import client_error
 from tests.support.problems import raises_problem
 
@@ -22,8 +22,8 @@ def clock():
 
 
 @pytest.fixture
-def overload(sqs, job_queue_url, clock):
-    return Overload(sqs, job_queue_url=job_queue_url, max_depth=2, clock=clock)
+def load_shedder(sqs, job_queue_url, clock):
+    return LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2, clock=clock)
 
 
 def send(sqs, job_queue_url, count):
@@ -31,40 +31,40 @@ def send(sqs, job_queue_url, count):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
 
 
-def test_queue_at_limit_accepts_requests(sqs, job_queue_url, overload):
+def test_queue_at_limit_accepts_requests(sqs, job_queue_url, load_shedder):
     send(sqs, job_queue_url, 2)
-    overload.check()
+    load_shedder.check_capacity()
 
 
-def test_queue_above_limit_returns_503_with_retry_after(sqs, job_queue_url, overload):
+def test_queue_above_limit_returns_503_with_retry_after(sqs, job_queue_url, load_shedder):
     send(sqs, job_queue_url, 3)
     with raises_problem(problems.OVERLOADED) as caught:
-        overload.check()
+        load_shedder.check_capacity()
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "5"})
 
 
-def test_queue_depth_is_cached_between_refreshes(sqs, overload, clock):
+def test_queue_depth_is_cached_between_refreshes(sqs, load_shedder, clock):
     for _ in range(30):
-        overload.check()
-        clock.now += READ_EVERY_S / 10
+        load_shedder.check_capacity()
+        clock.now += REFRESH_INTERVAL_S / 10
     assert sqs.calls["get_queue_attributes"] == 3
 
 
-def test_overload_clears_on_next_refresh(sqs, job_queue_url, overload, clock):
+def test_overload_clears_on_next_refresh(sqs, job_queue_url, load_shedder, clock):
     send(sqs, job_queue_url, 3)
     with raises_problem(problems.OVERLOADED):
-        overload.check()
+        load_shedder.check_capacity()
     sqs.queues[job_queue_url].messages.clear()
     with raises_problem(problems.OVERLOADED):
-        overload.check()
-    clock.now += READ_EVERY_S
-    overload.check()
+        load_shedder.check_capacity()
+    clock.now += REFRESH_INTERVAL_S
+    load_shedder.check_capacity()
 
 
-def test_queue_depth_read_failure_fails_open_and_is_not_retried_immediately(sqs, overload, log_records):
+def test_queue_depth_read_failure_fails_open_and_is_not_retried_immediately(sqs, load_shedder, log_records):
     sqs.failures["get_queue_attributes"] += [client_error("ServiceUnavailable")] * 2
-    overload.check()
-    overload.check()
+    load_shedder.check_capacity()
+    load_shedder.check_capacity()
     assert sqs.calls["get_queue_attributes"] == 1
     assert [record.getMessage() for record in log_records] == ["queue_depth_read_failed"]
 
@@ -80,12 +80,12 @@ def test_only_one_thread_refreshes_and_others_do_not_block(job_queue_url):
             return {"Attributes": {"ApproximateNumberOfMessages": "0"}}
 
     asked, answer, sqs = threading.Event(), threading.Event(), SlowSqs()
-    overload = Overload(sqs, job_queue_url=job_queue_url, max_depth=2)
+    load_shedder = LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2)
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(overload.check)
+        reading = pool.submit(load_shedder.check_capacity)
         assert asked.wait(10)
         for _ in range(100):
-            overload.check()
+            load_shedder.check_capacity()
         assert (sqs.calls, reading.done()) == (1, False)
         answer.set()
         reading.result()

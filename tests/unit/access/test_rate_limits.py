@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.plans import PLANS
-from chalicelib.access.rate_limits import SECOND_US, standing
+from chalicelib.access.rate_limits import SECOND_US, quota_status
 from tests.support.records import make_key_record
 
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
@@ -21,12 +21,12 @@ NOW_US = us(2026, 11, 30, 23, 59, 50)
 
 
 def test_unused_key_has_everything_left():
-    found = standing(KEY, PLAN, now_us=NOW_US)
-    assert (found.rate_left, found.month_left, found.retry_after_s()) == (10, 60, 0)
+    found = quota_status(KEY, PLAN, now_us=NOW_US)
+    assert (found.requests_left, found.runs_left, found.retry_after_s()) == (10, 60, 0)
 
 
 @pytest.mark.parametrize(
-    ("ahead_us", "rate_left", "retry_after_s"),
+    ("ahead_us", "requests_left", "retry_after_s"),
     [
         (0, 10, 0),
         (1, 9, 0),
@@ -37,39 +37,39 @@ def test_unused_key_has_everything_left():
         (2_800_001, 0, 2),
     ],
 )
-def test_rate_left_follows_the_arrival_time(ahead_us, rate_left, retry_after_s):
-    found = standing(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US)
-    assert (found.rate_left, found.retry_after_s()) == (rate_left, retry_after_s)
+def test_rate_left_follows_the_arrival_time(ahead_us, requests_left, retry_after_s):
+    found = quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US)
+    assert (found.requests_left, found.retry_after_s()) == (requests_left, retry_after_s)
 
 
 def test_remaining_requests_match_admissions():
     for ahead_us in range(0, 2_200_000, 50_000):
         record, admitted = replace(KEY, tat_us=NOW_US + ahead_us), 0
-        while not standing(record, PLAN, now_us=NOW_US).retry_after_s():
+        while not quota_status(record, PLAN, now_us=NOW_US).retry_after_s():
             record = replace(record, tat_us=max(record.tat_us, NOW_US) + rate_limits.interval_us(PLAN))
             admitted += 1
-        assert standing(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US).rate_left == admitted
+        assert quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US).requests_left == admitted
 
 
 def test_exhausted_quota_retries_next_month():
-    found = standing(replace(KEY, month=202611, runs=60), PLAN, now_us=NOW_US)
-    assert (found.month_left, found.retry_after_s(), found.month_ends_at) == (0, 10, us(2026, 12, 1) // SECOND_US)
+    found = quota_status(replace(KEY, month=202611, runs=60), PLAN, now_us=NOW_US)
+    assert (found.runs_left, found.retry_after_s(), found.month_ends_at) == (0, 10, us(2026, 12, 1) // SECOND_US)
 
 
 def test_runs_of_an_earlier_month_do_not_count():
-    assert standing(replace(KEY, month=202610, runs=60), PLAN, now_us=NOW_US).month_left == 60
+    assert quota_status(replace(KEY, month=202610, runs=60), PLAN, now_us=NOW_US).runs_left == 60
 
 
 def test_future_month_in_record_is_respected():
-    assert standing(replace(KEY, month=202612, runs=3), PLAN, now_us=NOW_US).month_left == 57
+    assert quota_status(replace(KEY, month=202612, runs=3), PLAN, now_us=NOW_US).runs_left == 57
 
 
 def test_downgraded_plan_has_no_quota_left():
-    assert standing(replace(KEY, month=202611, runs=100), PLAN, now_us=NOW_US).month_left == 0
+    assert quota_status(replace(KEY, month=202611, runs=100), PLAN, now_us=NOW_US).runs_left == 0
 
 
 def test_december_rolls_over_to_january():
-    assert standing(KEY, PLAN, now_us=us(2026, 12, 31)).month_ends_at == us(2027, 1, 1) // SECOND_US
+    assert quota_status(KEY, PLAN, now_us=us(2026, 12, 31)).month_ends_at == us(2027, 1, 1) // SECOND_US
 
 
 def test_interval_is_rounded_up_so_that_the_rate_is_not_exceeded():
@@ -78,7 +78,7 @@ def test_interval_is_rounded_up_so_that_the_rate_is_not_exceeded():
 
 def test_headers_name_both_policies():
     record = replace(KEY, tat_us=NOW_US + 700_000, month=202611, runs=20)
-    assert standing(record, PLAN, now_us=NOW_US).headers() == {
+    assert quota_status(record, PLAN, now_us=NOW_US).headers() == {
         "RateLimit-Policy": '"rate";q=10;w=2, "month";q=60;w=2592000',
         "RateLimit": '"rate";r=6;t=1, "month";r=40;t=10',
     }

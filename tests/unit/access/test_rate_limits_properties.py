@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.plans import PLANS
-from chalicelib.access.rate_limits import SECOND_US, standing
+from chalicelib.access.rate_limits import SECOND_US, quota_status
 from tests.support.records import make_key_record
 
 KEY = make_key_record(new_key())
@@ -23,7 +23,7 @@ PAUSES_US = st.just(0) | st.integers(0, 5_000) | st.integers(0, 2 * SECOND_US)
 
 def charge(record, plan, now_us):
     """Return the record after an admitted request, or None if the request is rejected."""
-    if standing(record, plan, now_us=now_us).retry_after_s():
+    if quota_status(record, plan, now_us=now_us).retry_after_s():
         return None
     return replace(record, tat_us=max(record.tat_us, now_us) + rate_limits.interval_us(plan))
 
@@ -57,7 +57,7 @@ def test_retry_after_is_the_shortest_wait(plan, now_us, ahead_us, allowed_runs, 
     record = replace(KEY, tat_us=now_us + ahead_us, month=month, runs=used_runs)
 
     def wait_s(elapsed_s):
-        return standing(record, plan, now_us=now_us + elapsed_s * SECOND_US).retry_after_s()
+        return quota_status(record, plan, now_us=now_us + elapsed_s * SECOND_US).retry_after_s()
 
     retry_after_s = wait_s(0)
     assert wait_s(retry_after_s) == 0
@@ -68,7 +68,7 @@ def test_retry_after_is_the_shortest_wait(plan, now_us, ahead_us, allowed_runs, 
 @given(RATED_PLANS, CLOCK_US, st.integers(0, 100 * SECOND_US))
 def test_remaining_requests_are_admitted(plan, now_us, ahead_us):
     record = replace(KEY, tat_us=now_us + ahead_us)
-    rate_left = standing(record, plan, now_us=now_us).rate_left
-    for _ in range(rate_left):
+    requests_left = quota_status(record, plan, now_us=now_us).requests_left
+    for _ in range(requests_left):
         record = charge(record, plan, now_us)
     assert charge(record, plan, now_us) is None

@@ -160,7 +160,7 @@ def test_request_above_plan_limit_returns_403_with_limit(jobs, table):
 def test_key_table_failure_returns_503_and_submits_nothing(jobs, table, known):
     if known:
         send()
-    table.failing = True
+    table.is_unavailable = True
     jobs.orders.clear()
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "authentication-unavailable", "2")

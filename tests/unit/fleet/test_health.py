@@ -72,7 +72,7 @@ def test_health_with_invalid_or_revoked_key_is_rejected(table):
 def test_health_dependency_failure_returns_503(sqs, hosts, what):
     if what == "queue":
         sqs.failures["get_queue_attributes"] = [client_error("Down")]
-    hosts.failing = what == "table"
+    hosts.is_unavailable = what == "table"
     status, problem = get(key=str(KEY))
     assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-check-failed")
 

@@ -28,7 +28,7 @@ from chalicelib.problems import ProblemError
 from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
 from tests.support.records import make_result
 
-PLAN = replace(PLANS["free"], waiting_jobs=3)
+PLAN = replace(PLANS["free"], max_pending_jobs=3)
 KEY = "key"  # who asks under it repeats the request, anybody else makes another one
 FIRST = {"waited_for": {}, "counted": {"is_counted": True}, "async": {"is_async": True}}
 AGAIN = {"async": {"is_async": True}, "short_wait": {"wait_s": 1.0}, "long_wait": {"wait_s": 25.0}}

@@ -24,10 +24,10 @@ from tests.support.records import make_result
 
 NOW = 1_794_000_000.5
 KEPT_S = 1000
-PLAN = replace(PLANS["free"], waiting_jobs=2)
+PLAN = replace(PLANS["free"], max_pending_jobs=2)
 
 
-class FakeHosts:
+class FakeHostRegistry:
     """Answers with `reply(job)`: None is late. `error` is raised instead of sending."""
 
     def __init__(self):
@@ -67,7 +67,7 @@ class World:
 
     def __init__(self):
         self.now = NOW
-        self.table, self.hosts = FakeJobTable(), FakeHosts()
+        self.table, self.hosts = FakeJobTable(), FakeHostRegistry()
         self.waiting, self.webhooks = FakeWaitingJobs(), FakeWebhooks()
         self.admitted = []  # runs of each request
         self.refusal = None
@@ -183,13 +183,13 @@ def test_pending_jobs_are_limited_by_plan(world):
     world.submit(is_async=True)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
         world.submit(is_async=True)
-    assert len(world.hosts.sent) == len(world.table.records) == PLAN.waiting_jobs == world.paid
+    assert len(world.hosts.sent) == len(world.table.records) == PLAN.max_pending_jobs == world.paid
     world.results.settle(make_result(first.job_id))
     world.submit(is_async=True)
 
 
 def test_lost_job_slot_expires(world):
-    last = [world.submit(is_async=True) for _ in range(PLAN.waiting_jobs)][-1]
+    last = [world.submit(is_async=True) for _ in range(PLAN.max_pending_jobs)][-1]
     world.now = waits_until(last)
     world.submit(is_async=True)
 
