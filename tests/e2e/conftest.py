@@ -1,4 +1,4 @@
-"""The stack that `make run` starts, once for all tests of this folder, on free ports."""
+"""Start the stack of `make run` on free ports, once for all tests in this directory."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Keys and limits over HTTP, as `make run` has them."""
+"""Keys and limits over HTTP, in a complete stack."""
 
 import json
 import random
@@ -23,7 +23,7 @@ SLUG = "urn:python-exec:problem:"
 
 @pytest.fixture
 def create(stack):
-    """A function that creates a key of that plan, as text."""
+    """Return a function that creates a key of a plan and returns it as text."""
     store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
 
     def create(plan):
@@ -35,21 +35,21 @@ def create(stack):
 
 
 @pytest.fixture
-def connected(stack):
-    """A function that makes a client with that key."""
-    made = []
+def connect(stack):
+    """Return a function that creates a client with a key."""
+    clients = []
 
-    def connect(api_key):
-        made.append(Client(stack.url, api_key))
-        return made[-1]
+    def create_client(api_key):
+        clients.append(Client(stack.url, api_key))
+        return clients[-1]
 
-    yield connect
-    for client in made:
+    yield create_client
+    for client in clients:
         client.close()
 
 
 def exchange(stack, headers):
-    """Status of a good request with these header lines, as bytes, on a connection of its own."""
+    """Send a valid request with these header lines on a new connection, and return the status."""
     address = urlsplit(stack.url)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
@@ -86,9 +86,9 @@ def test_bearer_token_is_accepted(stack):
     assert exchange(stack, b"Authorization: bearer %b\r\n" % stack.api_key.encode()) == 200
 
 
-def test_revoked_key_is_refused_at_the_next_request(stack, create, connected):
+def test_revoked_key_is_refused_at_the_next_request(stack, create, connect):
     api_key = create("free")
-    client = connected(api_key)
+    client = connect(api_key)
     assert client.post(code="print(1)").status == 200
     command = [sys.executable, "-m", "infra.operator.keys_cli", "revoke", api_key.split("_")[1]]
     subprocess.run(
@@ -98,23 +98,23 @@ def test_revoked_key_is_refused_at_the_next_request(stack, create, connected):
     assert (answer.status, answer.body["type"]) == (403, SLUG + "key-revoked")
 
 
-def test_burst_limit_is_exact_and_retry_after_is_accurate(create, connected):
+def test_burst_limit_is_exact_and_retry_after_is_accurate(create, connect):
     api_key = create("free")
-    clients = [connected(api_key) for _ in range(16)]
+    clients = [connect(api_key) for _ in range(16)]
     with ThreadPoolExecutor(16) as threads:
-        began = time.time()
+        started_at = time.time()
         answers = list(threads.map(lambda client: client.post(code="print(1)"), clients))
-        took_s = time.time() - began
+        took_s = time.time() - started_at
     admitted = sum(answer.status == 200 for answer in answers)
-    assert 5 <= admitted <= 5 + took_s  # one more a second
-    refused = [answer for answer in answers if answer.status != 200]
-    assert {(answer.status, answer.body["type"]) for answer in refused} == {(429, SLUG + "rate-limited")}
-    time.sleep(max(int(answer.headers["Retry-After"]) for answer in refused))
+    assert 5 <= admitted <= 5 + took_s  # one more per second
+    rejected = [answer for answer in answers if answer.status != 200]
+    assert {(answer.status, answer.body["type"]) for answer in rejected} == {(429, SLUG + "rate-limited")}
+    time.sleep(max(int(answer.headers["Retry-After"]) for answer in rejected))
     assert clients[0].post(code="print(1)").status == 200
 
 
-def test_rate_limit_headers_match_usage(create, connected):
-    client = connected(create("free"))
+def test_rate_limit_headers_match_usage(create, connect):
+    client = connect(create("free"))
     for body, status in ((BODY, 200), (b"{", 400), (json.dumps({"code": "1", "timeout_s": 5}).encode(), 403)):
         answer = client.send(body)
         assert (answer.status, '"month";r=' in answer.headers["RateLimit"]) == (status, True)

@@ -11,7 +11,7 @@ JOBS, CLIENTS = 500, 16
 CODE = "import sys\ntext = input()\nprint({token!r}, text)\nprint(text, {token!r}, file=sys.stderr)"
 
 
-@pytest.mark.timeout(300)  # at the two jobs a second of a busy machine
+@pytest.mark.timeout(300)  # a busy machine runs two jobs per second
 def test_concurrent_clients_receive_their_own_results(stack):
     tokens = [uuid.uuid4().hex for _ in range(JOBS)]
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent, impatient or gone."""
+"""Clients that are slow, silent, impatient or disconnected."""
 
 import contextlib
 import json
@@ -13,21 +13,21 @@ HEAD = "POST / HTTP/1.1\r\nHost: x\r\nX-Api-Key: {}\r\nContent-Type: application
 
 
 @pytest.fixture
-def good(stack):
-    """The bytes of a good request."""
+def request_bytes(stack):
+    """Return the bytes of a valid request."""
     return HEAD.format(stack.api_key, len(BODY)).encode() + BODY
 
 
 @pytest.fixture
 def connect(stack):
-    """A function that opens a connection to the API, closed after the test."""
+    """Return a function that opens a connection to the API, which is closed after the test."""
     address = urlsplit(stack.url)
     with contextlib.ExitStack() as opened:
         yield lambda: opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
 
 
-def answer_on(connection):
-    """Status and body of the next answer on a connection."""
+def read_answer(connection):
+    """Return status and body of the next answer on a connection."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65536) or pytest.fail(f"closed after {received}")
@@ -38,17 +38,17 @@ def answer_on(connection):
     return int(head.split()[1]), json.loads(body)
 
 
-def is_good(answer):
+def assert_ok(answer):
     status, body = answer
-    return (status, body.get("stdout")) == (200, "good\n")
+    assert (status, body.get("stdout")) == (200, "good\n")
 
 
-def test_slow_client_does_not_block_others(connect, client, good):
+def test_slow_client_does_not_block_others(connect, client, request_bytes):
     slow = connect()
-    for start in range(0, len(good), 40):
-        slow.sendall(good[start : start + 40])
+    for start in range(0, len(request_bytes), 40):
+        slow.sendall(request_bytes[start : start + 40])
         assert client.run("print(1)")["stdout"] == "1\n"
-    assert is_good(answer_on(slow))
+    assert_ok(read_answer(slow))
 
 
 def test_idle_connections_do_not_block_others(connect, client):
@@ -57,25 +57,25 @@ def test_idle_connections_do_not_block_others(connect, client):
     assert client.run("print(1)")["stdout"] == "1\n"
 
 
-def test_half_closed_client_receives_response(connect, good):
+def test_half_closed_client_receives_response(connect, request_bytes):
     half_closed = connect()
-    half_closed.sendall(good)
+    half_closed.sendall(request_bytes)
     half_closed.shutdown(socket.SHUT_WR)
-    assert is_good(answer_on(half_closed))
+    assert_ok(read_answer(half_closed))
 
 
-def test_truncated_body_is_rejected(connect, good):
+def test_truncated_body_is_rejected(connect, request_bytes):
     cut = connect()
-    cut.sendall(good[:-1])
+    cut.sendall(request_bytes[:-1])
     cut.shutdown(socket.SHUT_WR)
-    status, body = answer_on(cut)
+    status, body = read_answer(cut)
     assert (status, body["code"]) == (400, "invalid_json")
 
 
-def test_disconnecting_clients_do_not_affect_others(connect, client, good):
+def test_disconnecting_clients_do_not_affect_others(connect, client, request_bytes):
     for _ in range(8):
         gone = connect()
-        gone.sendall(good)
+        gone.sendall(request_bytes)
         gone.close()
     assert [client.run(f"print({n})")["stdout"] for n in range(8)] == [f"{n}\n" for n in range(8)]
 

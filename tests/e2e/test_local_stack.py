@@ -1,4 +1,4 @@
-"""What `make run` starts, as its user sees it: a curl to paste, settings for a shell, and no trace at the end."""
+"""`make run` as its users see it: it prints a curl command, writes settings, and leaves nothing behind."""
 
 import contextlib
 import http.client
@@ -27,12 +27,12 @@ ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 SOURCES = ("executor_host", "infra", "lambda_app")
 CHALICE = Path(sys.executable).with_name("chalice")
-START_S = 60.0
-STOP_S = 30.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
 
 
 class LocalStack:
-    """`make run` in a copy of the checkout, so that the .local/ of a developer stays theirs."""
+    """`make run` in a copy of the checkout, so that it does not touch the developer's .local/."""
 
     def __init__(self, root):
         self.root = root
@@ -54,30 +54,31 @@ class LocalStack:
         for line in self.popen.stdout:
             self._lines.put(line)
 
-    def lines_until(self, start):
-        """What it prints, up to the line that starts so."""
+    def read_until(self, prefix):
+        """Return the printed lines, up to the first line with this prefix."""
         lines = []
-        while not lines or not lines[-1].startswith(start):
-            lines.append(self._lines.get(timeout=START_S))
+        while not lines or not lines[-1].startswith(prefix):
+            lines.append(self._lines.get(timeout=START_TIMEOUT_S))
         return lines
 
     def processes(self):
-        """Its processes, down to the last grandchild: the environment is inherited."""
-        found = []
+        """Return the ids of all its processes, which have inherited its environment."""
+        pids = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if self.mark.encode() in environ.read_bytes():
-                    found.append(environ.parent.name)
-        return found
+                    pids.append(environ.parent.name)
+        return pids
 
     def containers(self):
+        """Return the containers of its agent."""
         with contextlib.closing(docker.from_env()) as client:
             return client.api.containers(all=True, filters={"label": f"{AGENT_LABEL}=local-{self.port}"})
 
 
 @pytest.fixture
 def start(tmp_path):
-    """A function that starts it, each time from the same copy."""
+    """Return a function that starts a local stack, always from the same copy."""
     for name in SOURCES:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     started = []
@@ -89,7 +90,7 @@ def start(tmp_path):
     yield start
     for local in started:
         local.popen.terminate()
-        local.popen.wait(STOP_S)
+        local.popen.wait(STOP_TIMEOUT_S)
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def bash(command, cwd):
     return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, check=True).stdout
 
 
-def from_readme():
-    """Its first curl and the answer that it shows."""
+def readme_example():
+    """Return the first curl command of the README and the answer below it."""
     curl, answer = re.search(r"```sh\n([^`]*curl .*?)```\n\n```json\n(.*?)```", README.read_text(), re.DOTALL).groups()
     return curl, json.loads(answer)
 
@@ -116,22 +117,22 @@ def post(url, api_key, **fields):
 
 
 def test_printed_curl_works_and_sigterm_cleans_up(local):
-    (curl,) = [line for line in local.lines_until("Settings:") if line.lstrip().startswith("curl ")]
+    (curl,) = [line for line in local.read_until("Settings:") if line.lstrip().startswith("curl ")]
     assert json.loads(bash(curl, local.root))["stdout"] == "olleh\n"
 
-    curl, shown = from_readme()
-    assert json.loads(bash(curl, local.root)).keys() == shown.keys()
+    curl, documented = readme_example()
+    assert json.loads(bash(curl, local.root)).keys() == documented.keys()
 
     names = ("URL", "METRICS_URL", "AWS_ENDPOINT_URL", "JOB_QUEUE_URL")
-    shown = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
-    url, metrics_url, *queues = shown.split()
+    values = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
+    url, metrics_url, *queues = values.split()
     assert url == f"http://{LOOPBACK}:{local.port}"
     assert "python_exec_warm_sandboxes" in bash(f"curl -s {metrics_url}", local.root)
     assert all(value.startswith(f"http://{LOOPBACK}:") for value in queues)
 
     assert (len(local.processes()) >= 4, len(local.containers()) >= 1) == (True, True)
     local.popen.send_signal(signal.SIGTERM)
-    assert local.popen.wait(STOP_S) == 0
+    assert local.popen.wait(STOP_TIMEOUT_S) == 0
     assert (local.processes(), local.containers()) == ([], [])
     ports = [int(address.split("/")[2].split(":")[1]) for address in (url, metrics_url, *queues)]
     assert [is_listening(LOOPBACK, port) for port in ports] == [False] * len(ports)
@@ -141,60 +142,60 @@ def test_demo_key_survives_a_restart(start):
     keys = []
     for _ in range(2):
         local = start()
-        local.lines_until("Settings:")
+        local.read_until("Settings:")
         keys.append(bash(". .local/env; echo $API_KEY", local.root).strip())
         answer = post(f"http://{LOOPBACK}:{local.port}", keys[0], code="print(1)")
         assert answer.body["stdout"] == "1\n"
         local.popen.send_signal(signal.SIGTERM)
-        assert local.popen.wait(STOP_S) == 0
+        assert local.popen.wait(STOP_TIMEOUT_S) == 0
     assert keys[0] == keys[1]
 
 
 def test_reload_works_and_ctrl_c_cleans_up(local):
-    local.lines_until("Settings:")
+    local.read_until("Settings:")
     url = f"http://{LOOPBACK}:{local.port}"
     source = local.root / "lambda_app/chalicelib/problems.py"
     source.write_text(source.read_text().replace("urn:python-exec:", "urn:changed:"))
 
     def is_changed():
-        with contextlib.suppress(OSError):  # while it restarts
+        with contextlib.suppress(OSError):  # the API restarts
             return post(url, "").body["type"].startswith("urn:changed:")
 
-    eventually(is_changed, timeout_s=START_S, every_s=0.1)
+    eventually(is_changed, timeout_s=START_TIMEOUT_S, every_s=0.1)
     api_key, metrics_url = bash(". .local/env; echo $API_KEY $METRICS_URL", local.root).split()
-    customer = threading.Thread(target=ask_in_vain, args=(url, api_key))
+    customer = threading.Thread(target=post_until_stopped, args=(url, api_key))
     customer.start()
     eventually(lambda: read_metric(metrics_url, "python_exec_jobs_running") == 1)
     local.popen.send_signal(signal.SIGINT)
-    assert local.popen.wait(STOP_S) == 0
+    assert local.popen.wait(STOP_TIMEOUT_S) == 0
     assert (local.processes(), local.containers()) == ([], [])
     customer.join()
 
 
 def test_repeated_stop_signals_are_safe(local):
-    local.lines_until("Settings:")
+    local.read_until("Settings:")
     (agent,) = [int(pid) for pid in local.processes() if b"executor_host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     with contextlib.suppress(ProcessLookupError):
         for _ in range(20_000):
             os.kill(agent, signal.SIGTERM)
-    eventually(lambda: not Path(f"/proc/{agent}").exists(), timeout_s=STOP_S / 2)
-    assert local.popen.wait(STOP_S) == 1  # with the end of its log
+    eventually(lambda: not Path(f"/proc/{agent}").exists(), timeout_s=STOP_TIMEOUT_S / 2)
+    assert local.popen.wait(STOP_TIMEOUT_S) == 1
     assert (local.processes(), local.containers()) == ([], [])
 
 
-def ask_in_vain(url, api_key):
+def post_until_stopped(url, api_key):
     with contextlib.suppress(OSError, http.client.HTTPException):
         post(url, api_key, code="import time; time.sleep(5)", timeout_s=10)
 
 
 @contextlib.contextmanager
 def chalice_local(logs, settings):
-    """Chalice's own command from lambda_app/, with nothing of ours around it; its URL."""
+    """Run the plain `chalice local` command in lambda_app/, and yield its URL."""
     port = free_port()
     command = ["env", "-C", str(ROOT / "lambda_app"), str(CHALICE), "local", f"--port={port}", "--no-autoreload"]
     with child_process("chalice", command, grace_s=2, settings=settings, logs=logs) as process:
-        process.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_S)
+        process.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
         yield f"http://{LOOPBACK}:{port}"
 
 

@@ -1,4 +1,4 @@
-"""What a customer is answered whose program ran."""
+"""Responses to requests whose program ran."""
 
 import hashlib
 import json
@@ -80,9 +80,9 @@ def test_timeout_is_respected(client):
 
 def test_response_is_sent_when_program_exits(client):
     client.run("print(1)")
-    began = time.monotonic()
+    started_at = time.monotonic()
     client.run("print(1)")
-    assert time.monotonic() - began < 2  # a poll that is not woken answers after some 20 s
+    assert time.monotonic() - started_at < 2  # without a wake-up, the poll would answer after some 20 s
 
 
 def test_default_timeout_is_three_seconds(client):
@@ -109,7 +109,7 @@ def test_unicode_round_trips_through_code_and_input(client, text, escaped):
 
 
 def as_literal(text):
-    """As Python source with the characters themselves, not escapes of them."""
+    """Return Python source that contains the characters themselves instead of escapes."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -1,6 +1,6 @@
-"""How long a fresh process of the API takes: to import, and to its first request. `make bench` prints it.
+"""Measure how long a new process of the API takes to import, and to create its clients. Used by tests.load.bench.
 
-Each figure is of processes of their own, started in turns, so that a noisy moment hits all alike.
+Each figure comes from its own processes. They are started in turns, so that a noisy moment affects all figures alike.
 """
 
 import os
@@ -28,38 +28,46 @@ PROGRAMS = {
 }
 
 
-def milliseconds(program):
-    began = time.perf_counter()
+def startup_ms(program):
+    """Return the milliseconds that a new process takes to run a program."""
+    started_at = time.perf_counter()
     command = [sys.executable, "-c", program]
     subprocess.run(command, env={**os.environ, **SETTINGS}, stdout=subprocess.DEVNULL, check=True)
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - started_at) * 1000
 
 
 def measure(rounds=ROUNDS):
-    """Milliseconds of each round, by name."""
+    """Return the milliseconds of each round, by name of the program."""
     for program in PROGRAMS.values():
-        milliseconds(program)  # writes the byte code
-    taken = [{name: milliseconds(program) for name, program in PROGRAMS.items()} for _ in range(rounds)]
-    return {name: [each[name] for each in taken] for name in PROGRAMS}
+        startup_ms(program)  # writes the bytecode
+    latencies = [{name: startup_ms(program) for name, program in PROGRAMS.items()} for _ in range(rounds)]
+    return {name: [latency_ms[name] for latency_ms in latencies] for name in PROGRAMS}
 
 
-def dominating(count=6):
-    """Modules and the milliseconds that each takes with what it imports first, the slowest first."""
+def slowest_imports(count=6):
+    """Return the slowest modules and the milliseconds of each, including the modules that it imports first."""
     command = [sys.executable, "-X", "importtime", "-c", "import app"]
-    told = subprocess.run(command, env={**os.environ, **SETTINGS}, capture_output=True, text=True, check=True).stderr
-    rows = [line.split("|") for line in told.splitlines()[1:]]
-    spent = {name.strip(): int(cumulative) / 1000 for _, cumulative, name in rows if name.strip() != "app"}
-    packages = {name: ms for name, ms in spent.items() if name.split(".")[0] == name or name.startswith("chalice.app")}
+    completed = subprocess.run(command, env={**os.environ, **SETTINGS}, capture_output=True, text=True, check=True)
+    rows = [line.split("|") for line in completed.stderr.splitlines()[1:]]
+    import_ms = {name.strip(): int(cumulative) / 1000 for _, cumulative, name in rows if name.strip() != "app"}
+    packages = {
+        name: ms for name, ms in import_ms.items() if name.split(".")[0] == name or name.startswith("chalice.app")
+    }
     return sorted(packages.items(), key=lambda row: -row[1])[:count]
 
 
 def main():
+    """Print the figures and return them by name."""
     figures = {}
-    print(f"{'a fresh process, ms':32}{'median':>10}{'best':>10}")
-    for name, taken in measure().items():
-        figures[name] = {"median": round(statistics.median(taken)), "best": round(min(taken))}
+    print(f"{'a new process, ms':32}{'median':>10}{'best':>10}")
+    for name, latencies_ms in measure().items():
+        figures[name] = {"median": round(statistics.median(latencies_ms)), "best": round(min(latencies_ms))}
         print(f"{name:32}{figures[name]['median']:10}{figures[name]['best']:10}", flush=True)
-    print("of it: " + ", ".join(f"{name} {ms:.0f}" for name, ms in dominating()) + " (each with what it imports)")
+    print(
+        "slowest imports: "
+        + ", ".join(f"{name} {ms:.0f}" for name, ms in slowest_imports())
+        + " (including their own imports)"
+    )
     verdict = "within" if figures["import app"]["median"] < TARGET_MS else "ABOVE"
     print(f"import app is {verdict} the target of {TARGET_MS} ms\n")
     return figures

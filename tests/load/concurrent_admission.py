@@ -1,6 +1,7 @@
-"""A process of the API under rush: 32 threads of one Admission, with a clock that it is told.
+"""Admit requests from 32 threads at once, as one process of the API under load. Started by integration tests.
 
-Reads lines of `key now_s tries`; answers each with how often a thread was admitted and what it cost in writes.
+For each input line `key now_s attempts`, every thread makes that many attempts at that time. The answer is a line with
+the number of admitted requests and the number of DynamoDB calls.
 """
 
 import os
@@ -22,6 +23,8 @@ PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 
 
 class Clock:
+    """A clock that stands still."""
+
     now = 0.0
 
     def __call__(self):
@@ -29,15 +32,16 @@ class Clock:
 
 
 def main(table):
+    """Answer the lines of stdin."""
     calls = Counter()
     dynamodb = client("dynamodb", os.environ, config=Config(max_pool_connections=THREADS))
     dynamodb.meta.events.register("before-call", lambda model, **_: calls.update([model.name]))
     clock = Clock()
     admission = Admission(KeyTable(dynamodb, name=table), plans={"pro": PLAN}, clock=clock)
 
-    def admitted(key, tries):
+    def count_admitted(key, attempts):
         count = 0
-        for _ in range(tries):
+        for _ in range(attempts):
             try:
                 admission.charge(admission.authenticate([key]))
             except ProblemError:
@@ -47,11 +51,11 @@ def main(table):
 
     with ThreadPoolExecutor(THREADS) as threads:
         for line in sys.stdin:
-            key, now_s, tries = line.split()
+            key, now_s, attempts = line.split()
             clock.now = float(now_s)
             calls.clear()
-            passed = sum(threads.map(admitted, [key] * THREADS, [int(tries)] * THREADS))
-            sys.stdout.write(f"{passed} {calls.total()}\n")
+            admitted_count = sum(threads.map(count_admitted, [key] * THREADS, [int(attempts)] * THREADS))
+            sys.stdout.write(f"{admitted_count} {calls.total()}\n")
             sys.stdout.flush()
 
 

@@ -1,10 +1,12 @@
-"""`make soak`: minutes of what customers do worst, on real sandboxes. Exit code 1 if an answer was wrong.
+"""Run hostile workloads on real sandboxes for some six minutes. The exit code is 1 if a result was wrong.
 
-Three parts: short programs that print and exit at once, whose output is easily lost; a job of each hostile kind every
-second beside good ones; what a flood does to the agent's memory. SOAK_PROGRAMS, SOAK_SECONDS and SOAK_FLOOD_MB say how
-much of each. A hostile customer sends its next job when a second is over and the last one is answered.
+The run has three parts: short programs that print and exit at once, whose output is easily lost; a job of each
+hostile kind per second next to well-behaved jobs; and floods of output, while the agent's memory is watched.
+SOAK_PROGRAMS (default 2000), SOAK_SECONDS (120) and SOAK_FLOOD_MB (200) set the size of each part. `make soak` runs
+this.
 """
 
+import argparse
 import itertools
 import os
 import sys
@@ -30,35 +32,37 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
 FLOOD_MB = int(os.environ.get("SOAK_FLOOD_MB", "200"))
 CLIENTS = 8
 GOOD_CLIENTS = 2
-HOSTILE_TIMEOUT_S = 0.2  # two cores hold a job of each kind every second
+HOSTILE_TIMEOUT_S = 0.2  # so that two cores can run a job of each kind every second
 MAX_GROWTH_BYTES = 10 * 1000 * 1000
 
 
-class Expected(NamedTuple):
+class Observed(NamedTuple):
+    """What a program wrote and how it exited."""
+
     stdout: str
     stderr: str = ""
     exit_code: int = 0
 
 
-# Each prints {token} and is gone at once. What is printed last is what gets lost.
-SHORT = {
-    "print": ("print('{token}')", Expected("{token}\n")),
-    "no newline": ("print(end='{token}')", Expected("{token}")),
-    "both": ("import sys; print('{token}'); print('e{token}', file=sys.stderr)", Expected("{token}\n", "e{token}\n")),
-    "exit": ("print('{token}'); raise SystemExit(3)", Expected("{token}\n", exit_code=3)),
-    "hard exit": ("import os; os.write(1, b'{token}'); os._exit(4)", Expected("{token}", exit_code=4)),
+# Each prints {token} last and exits at once: the last output is the first to be lost.
+SHORT_PROGRAMS = {
+    "print": ("print('{token}')", Observed("{token}\n")),
+    "no newline": ("print(end='{token}')", Observed("{token}")),
+    "both": ("import sys; print('{token}'); print('e{token}', file=sys.stderr)", Observed("{token}\n", "e{token}\n")),
+    "exit": ("print('{token}'); raise SystemExit(3)", Observed("{token}\n", exit_code=3)),
+    "hard exit": ("import os; os.write(1, b'{token}'); os._exit(4)", Observed("{token}", exit_code=4)),
     "child": (
         "import os\nif os.fork():\n    os.wait()\nelse:\n    os.write(1, b'{token}'); os._exit(0)",
-        Expected("{token}"),
+        Observed("{token}"),
     ),
-    "echo": ("print(input())", Expected("{token}\n")),
+    "echo": ("print(input())", Observed("{token}\n")),
     "many lines": (
         "for n in range(500): print(n, '{token}')",
-        Expected("".join(f"{n} {{token}}\n" for n in range(500))),
+        Observed("".join(f"{n} {{token}}\n" for n in range(500))),
     ),
-    "brimful": (
+    "full stream": (
         f"import os; os.write(1, ('{{token}}' * {MAX_STREAM_BYTES // 32}).encode())",
-        Expected("{token}" * (MAX_STREAM_BYTES // 32)),
+        Observed("{token}" * (MAX_STREAM_BYTES // 32)),
     ),
 }
 
@@ -99,37 +103,41 @@ os.kill(1, 9), os.kill(-1, 9)
 }  # fmt: skip
 
 
-def said(reply):
-    """What counts of a reply."""
-    return (
-        reply if reply is None or isinstance(reply, Failure) else Expected(reply.stdout, reply.stderr, reply.exit_code)
-    )
+def observe(reply):
+    """Return what to compare of a reply: the failure or None if there is no result."""
+    if reply is None or isinstance(reply, Failure):
+        return reply
+    return Observed(reply.stdout, reply.stderr, reply.exit_code)
 
 
-def is_right(queue, kind, timeout_s=3.0):
-    code, expected = SHORT[kind]
+def check_short_program(queue, kind, timeout_s=3.0):
+    """Run a short program, and return whether its result is right."""
+    code, expected = SHORT_PROGRAMS[kind]
     token = uuid.uuid4().hex
-    wanted = Expected(
-        expected.stdout.replace("{token}", token), expected.stderr.replace("{token}", token), expected.exit_code
-    )
-    return said(run_job(queue, code.replace("{token}", token), f"{token}\n", timeout_s=timeout_s)) == wanted
+    stdout, stderr = (text.replace("{token}", token) for text in (expected.stdout, expected.stderr))
+    reply = run_job(queue, code.replace("{token}", token), f"{token}\n", timeout_s=timeout_s)
+    return observe(reply) == Observed(stdout, stderr, expected.exit_code)
 
 
-def short_programs(engine, count):
-    """How many of `count` answers were wrong, by kind of program."""
+def run_short_programs(engine, count):
+    """Run `count` short programs, and return the number of wrong results by kind."""
     with agent_in_memory(engine) as queue, ThreadPoolExecutor(CLIENTS) as clients:
-        kinds = list(itertools.islice(itertools.cycle(SHORT), count))
-        right = clients.map(lambda kind: is_right(queue, kind), kinds)
-        return Counter(kind for kind, correct in zip(kinds, right, strict=True) if not correct)
+        kinds = list(itertools.islice(itertools.cycle(SHORT_PROGRAMS), count))
+        checks = clients.map(lambda kind: check_short_program(queue, kind), kinds)
+        return Counter(kind for kind, is_right in zip(kinds, checks, strict=True) if not is_right)
 
 
-def hostile_customers(engine, seconds):
-    """Statuses of the jobs of each hostile kind, and Counter({right: n, wrong: n}) of the good ones beside them."""
+def run_hostile_jobs(engine, seconds):
+    """Run hostile jobs next to well-behaved ones.
+
+    Return the statuses of the jobs of each hostile kind, and how many well-behaved jobs had a right (True) or a wrong
+    (False) result. A hostile client sends its next job after a second, or once the last one is answered.
+    """
     end = time.monotonic() + seconds
     statuses = {kind: Counter() for kind in HOSTILE}
     stopped = threading.Event()
 
-    def attack(queue, kind):
+    def run_hostile_kind(queue, kind):
         due = time.monotonic()
         while due < end:
             stopped.wait(due - time.monotonic())
@@ -137,57 +145,59 @@ def hostile_customers(engine, seconds):
             statuses[kind][getattr(reply, "status", "no result")] += 1
             due = max(due + 1, time.monotonic())
 
-    def use(queue):
-        answers, kinds = Counter(), itertools.cycle(SHORT)
+    def run_good_jobs(queue):
+        checks, kinds = Counter(), itertools.cycle(SHORT_PROGRAMS)
         while time.monotonic() < end:
-            answers[is_right(queue, next(kinds), timeout_s=10.0)] += 1
-        return answers
+            checks[check_short_program(queue, next(kinds), timeout_s=10.0)] += 1
+        return checks
 
-    with agent_in_memory(engine) as queue, ThreadPoolExecutor(len(HOSTILE) + GOOD_CLIENTS) as customers:
-        attackers = [customers.submit(attack, queue, kind) for kind in HOSTILE]
-        good = sum((answers for answers in customers.map(use, [queue] * GOOD_CLIENTS)), Counter())
+    with agent_in_memory(engine) as queue, ThreadPoolExecutor(len(HOSTILE) + GOOD_CLIENTS) as clients:
+        attackers = [clients.submit(run_hostile_kind, queue, kind) for kind in HOSTILE]
+        good = sum(clients.map(run_good_jobs, [queue] * GOOD_CLIENTS), Counter())
         for attacker in attackers:
             attacker.result()
     return statuses, good
 
 
-def flood_growth(stack, stream, megabytes):
-    """Bytes by which the agent's resident memory grows, at its highest, while a program writes so much."""
+def memory_growth_during_flood(stack, stream, megabytes):
+    """Return by how many bytes the agent's resident memory grew, at most, while a program wrote `megabytes`."""
     flood = f"import sys\nfor _ in range({megabytes}): sys.{stream}.write('x' * 1_000_000)"
     client = Client(stack.url, stack.api_key)
-    for _ in range(4):
-        client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES})")  # a full answer is no flood
-    before = highest = read_metric(stack.metrics_url, "process_resident_memory_bytes")
+    for _ in range(4):  # results of full size are no flood, so their memory does not count
+        client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES})")
+    before = peak = read_metric(stack.metrics_url, "process_resident_memory_bytes")
     with ThreadPoolExecutor(1) as sender:
-        answer = sender.submit(client.run, flood)
-        while not answer.done():
-            highest = max(highest, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
-    highest = max(highest, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
+        result = sender.submit(client.run, flood)
+        while not result.done():
+            peak = max(peak, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
+    peak = max(peak, read_metric(stack.metrics_url, "process_resident_memory_bytes"))
     client.close()
-    assert answer.result()["status"] == Status.OUTPUT_LIMIT
-    return int(highest - before)
+    assert result.result()["status"] == Status.OUTPUT_LIMIT
+    return int(peak - before)
 
 
-def main():
+def main(arguments):
+    """Run all three parts and print their figures. Return 1 if a result was wrong or memory grew too much."""
+    argparse.ArgumentParser(prog="python -m tests.load.soak", description=__doc__).parse_args(arguments)
     engine = DockerEngine(ensure_image(docker.from_env()), agent=f"soak-{uuid.uuid4().hex[:8]}")
-    began = time.monotonic()
-    wrong = short_programs(engine, PROGRAMS)
-    took_s = time.monotonic() - began
+    started_at = time.monotonic()
+    wrong = run_short_programs(engine, PROGRAMS)
+    took_s = time.monotonic() - started_at
     print(f"{PROGRAMS} short programs, {CLIENTS} clients, {took_s:.0f} s: {wrong.total()} wrong {dict(wrong) or ''}\n")
 
-    statuses, good = hostile_customers(engine, SECONDS)
-    print(f"{'hostile kind, one a second':30}{'sent':>6}  statuses")
+    statuses, good = run_hostile_jobs(engine, SECONDS)
+    print(f"{'hostile kind, one per second':30}{'sent':>6}  statuses")
     for kind, counts in statuses.items():
         print(f"{kind:30}{counts.total():6}  " + ", ".join(f"{status} {count}" for status, count in counts.items()))
-    print(f"beside them in {SECONDS:.0f} s: {good[True]} good jobs right, {good[False]} wrong\n")
+    print(f"next to them in {SECONDS:.0f} s: {good[True]} good jobs right, {good[False]} wrong\n")
 
     with local_stack(name=f"soak-{uuid.uuid4().hex[:8]}", logs=LOCAL) as stack:
-        growth = {stream: flood_growth(stack, stream, FLOOD_MB) for stream in ("stdout", "stderr")}
-    for stream, grown in growth.items():
-        print(f"agent's resident memory over {FLOOD_MB} MB to {stream}: {grown / 1e6:+.1f} MB")
-    held = not wrong and not good[False] and good[True] and max(growth.values()) <= MAX_GROWTH_BYTES
-    return 0 if held else 1
+        growth = {stream: memory_growth_during_flood(stack, stream, FLOOD_MB) for stream in ("stdout", "stderr")}
+    for stream, grown_bytes in growth.items():
+        print(f"growth of the agent's memory over {FLOOD_MB} MB to {stream}: {grown_bytes / 1e6:+.1f} MB")
+    passed = not wrong and not good[False] and good[True] and max(growth.values()) <= MAX_GROWTH_BYTES
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
