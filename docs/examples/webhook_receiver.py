@@ -64,4 +64,6 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     Handler.signing_secret = os.environ["SIGNING_SECRET"]
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    print(f"Listening on http://127.0.0.1:{server.server_port}/", flush=True)
+    server.serve_forever()

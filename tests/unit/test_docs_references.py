@@ -3,9 +3,12 @@
 import ast
 import re
 
+import msgspec
 import pytest
 
+from executor_host import settings
 from tests.support.markdown import DOCUMENTS, ROOT, cells, code_blocks, read
+from tests.support.shell_blocks import LONG_RUNNING, NEEDS_AWS, shell_blocks
 
 README = read("README.md")
 THREAT_MODEL = read("docs/threat-model.md")
@@ -100,3 +103,16 @@ def test_readme_links_every_reference_page():
     pages = {f"docs/{path.relative_to(ROOT / 'docs')}" for path in (ROOT / "docs").rglob("*.md")}
     pages = {page for page in pages if not page.startswith("docs/decisions/")}
     assert pages - set(re.findall(r"\]\(([^)#\s]+)", README)) == set()
+
+
+@pytest.mark.parametrize("prefix", [*NEEDS_AWS, *LONG_RUNNING])
+def test_listed_prefix_is_documented(prefix):
+    assert shell_blocks((prefix,))
+
+
+@pytest.mark.parametrize("block", shell_blocks(NEEDS_AWS).values(), ids=shell_blocks(NEEDS_AWS))
+def test_command_that_needs_aws_uses_existing_names(block):
+    parameters = set(re.findall(r"^  (\w+):", read("infra/template.yaml"), re.MULTILINE))
+    assert set(re.findall(r'[" ](\w+)=[\w:]*-?…', re.sub(r"-e \S+", "", block))) <= parameters
+    agent_settings = {field.encode_name for field in msgspec.structs.fields(settings.Settings)}
+    assert set(re.findall(r"-e (\w+)=", block)) <= agent_settings | {"AWS_DEFAULT_REGION"}
