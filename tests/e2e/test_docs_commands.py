@@ -20,8 +20,9 @@ from tests.support.shell_blocks import shell_blocks
 SOURCES = ("docs", "infra", "lambda_app", "executor_host")
 TIMEOUT_S = 60.0
 RUNNABLE = shell_blocks()
-PYTHON_EXEC = """#!/bin/sh
-PYTHONPATH={root}/lambda_app:{root} exec {python} -m infra.operator "$@"
+COMMANDS = {"python": "", "python-exec": "-m infra.operator"}  # of .venv/bin
+WRAPPER = """#!/bin/sh
+PYTHONPATH={root}/lambda_app:{root} exec {python} {arguments} "$@"
 """
 
 
@@ -40,10 +41,12 @@ def checkout(stack, tmp_path_factory):
     env_file = root / ".local" / "env"
     env_file.parent.mkdir()
     env_file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
-    command = root / ".venv" / "bin" / "python-exec"
-    command.parent.mkdir(parents=True)
-    command.write_text(PYTHON_EXEC.format(root=root, python=sys.executable))
-    command.chmod(0o755)
+    binaries = root / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for name, arguments in COMMANDS.items():
+        command = binaries / name
+        command.write_text(WRAPPER.format(root=root, python=sys.executable, arguments=arguments))
+        command.chmod(0o755)
     return root
 
 
@@ -67,14 +70,6 @@ def run(command, *, root):
 @pytest.mark.parametrize("block", RUNNABLE.values(), ids=RUNNABLE)
 def test_documented_commands_work_as_typed(block, checkout):
     assert run(block, root=checkout)
-
-
-def test_quickstart_returns_the_documented_members(checkout):
-    (block,) = [block for block in code_blocks(read("README.md"), "sh") if "curl " in block]
-    (example,) = code_blocks(read("README.md"), "json")
-    response, documented = json.loads(run(block, root=checkout)), json.loads(example)
-    assert response.keys() == documented.keys()
-    assert response["stdout"] == documented["stdout"]
 
 
 def test_quickstart_in_python_works_as_typed(checkout):

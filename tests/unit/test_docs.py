@@ -256,6 +256,9 @@ def new_names(header):
 
 def test_renamed_names_exist():
     assert new_names("Problem type (`urn:python-exec:problem:…`)") <= {slug for slug, _ in all_problems()}
+    assert new_names("Value of `rule` in a problem (now called `code`)") == set(run_request.RequestErrorCode)
+    assert new_names("Webhook state") <= set(column(table(API, "Webhook state", "Meaning")))
+    assert new_names("Webhook error") <= set(column(table(API, "Webhook error", "Meaning")))
     assert new_names("Setting") <= {field.encode_name.upper() for field in SETTINGS}
     metric_names = set(column(table(METRICS, "Metric", "Kind", "Meaning")))
     assert {f"python_exec_{name}" for name in new_names("Prometheus metric (`python_exec_…`)")} <= metric_names
