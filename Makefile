@@ -1,10 +1,15 @@
-# Everything runs in .venv, which is rebuilt when the pinned requirements change.
+# Everything runs in .venv. `make run` installs requirements.txt; linters and tests add requirements-dev.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 PYTEST := $(BIN)/pytest
+# uv is several times faster, but only pip reads pip's configuration, for example of a private index.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
@@ -15,7 +20,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-setup: $(STAMP) ## Install everything that `make run` needs into .venv
+setup: $(RUN) ## Install what `make run` needs, and the command python-exec, into .venv
 
 run: setup ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m infra.local.stack
@@ -31,76 +36,82 @@ endif
 
 check: lint typecheck unit ## Run lint, types and unit tests: no Docker, less than a minute
 
-lint: $(STAMP) ## Check formatting and lint rules with ruff, and spelling
+lint: $(DEV) ## Check formatting and lint rules with ruff, and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
 
-typecheck: $(STAMP) ## Check types with mypy
+typecheck: $(DEV) ## Check types with mypy
 	$(BIN)/mypy
 
-unit: $(STAMP) ## Run the unit tests
+unit: $(DEV) ## Run the unit tests
 	$(PYTEST) -n auto tests/unit
 
-integration: $(STAMP) ## Run the tests against real Docker and an emulated AWS
+integration: $(DEV) ## Run the tests against real Docker and an emulated AWS
 	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/integration
 
-security: $(STAMP) ## Run hostile programs in real sandboxes
+security: $(DEV) ## Run hostile programs in real sandboxes
 	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/security
 
-e2e: $(STAMP) ## Run the tests of the whole stack over HTTP
+e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadfile tests/e2e
 
-format: $(STAMP) ## Format the code and apply ruff's automatic fixes
+format: $(DEV) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks; print a table and write JSON to .local/
+bench: $(DEV) ## Run the benchmarks; print a table and write JSON to .local/
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.bench
 
-soak: $(STAMP) ## Run hostile workloads for about six minutes; fail if an answer is wrong
+soak: $(DEV) ## Run hostile workloads for about six minutes; fail if an answer is wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak
 
-faults: $(STAMP) ## Kill every component under load, three times each; fail if a job is lost
+faults: $(DEV) ## Kill every component under load, three times each; fail if a job is lost
 	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run
 
-sandbox-image: $(STAMP) ## Build the sandbox image and print its tag
+sandbox-image: $(RUN) ## Build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image
 
-agent-image: $(STAMP) ## Build the agent image and save what a host loads to .local/host-….tar.gz
+agent-image: $(RUN) ## Build the agent image and save what a host loads to .local/host-….tar.gz
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.agent_image
 
-package: $(STAMP) ## Package the API and the templates of the stack for AWS; needs no account
+package: $(RUN) ## Package the API and the templates of the stack for AWS; needs no account
 	$(BIN)/python -m infra.aws.package
 
-lint-infra: package ## Run cfn-lint on the packaged templates
+lint-infra: $(DEV) package ## Run cfn-lint on the packaged templates
 	$(BIN)/python -m infra.aws.lint_templates
 
 deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId=… SubnetIds=…"
 	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
 
-destroy: $(STAMP) ## Delete a stack from AWS, except for its tables: STAGE=prod
+destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"
 
-simulate-fleet: $(STAMP) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour)
+simulate-fleet: $(RUN) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour)
 	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
 
-lock: $(STAMP) ## Compile the .in files into requirements with hashes; needs the network
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
-		--python-version 3.11 --upgrade requirements.in --output-file requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
-		--python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
-		--constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.13 \
-		--constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
+lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the network
+	$(COMPILE) --universal --python-version 3.11 --upgrade requirements.in --output-file requirements.txt
+	$(COMPILE) --universal --python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
+	$(COMPILE) --python-version 3.13 --constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
+	$(COMPILE) --python-version 3.13 --constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
 
 clean: ## Remove what the other targets created here; Docker keeps its images
-	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): requirements-dev.txt
+$(RUN): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	touch $@
+	@echo "Creating .venv and downloading uv (18 MB)."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > $(VENV)/uv.txt
+	@$(PIP_INSTALL) $(VENV)/uv.txt
+	@echo "Installing the packages of requirements.txt (40 MB)."
+	@$(UV_INSTALL) --compile-bytecode --require-hashes --requirement requirements.txt || $(PIP_INSTALL) requirements.txt
+	@$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	@echo "Installing linters and test tools (50 MB)."
+	@$(UV_INSTALL) --require-hashes --requirement requirements-dev.txt || $(PIP_INSTALL) requirements-dev.txt
+	@touch $@

@@ -125,8 +125,7 @@ def build_host_bundle(client: docker.DockerClient, *, architecture: str) -> Path
 
 def create_key_command(outputs: Mapping[str, str]) -> str:
     """Return a shell command that creates an API key, for the root of this checkout."""
-    settings = f"PYTHONPATH=lambda_app:. KEYS_TABLE={outputs.get('KeysTableName')}"
-    return f"{settings} .venv/bin/python -m infra.operator.keys_cli create --plan pro --owner customer"
+    return f"KEYS_TABLE={outputs.get('KeysTableName')} .venv/bin/python-exec keys create --plan pro --owner customer"
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -1,25 +1,30 @@
-"""The whole stack on this machine: engine, image, queues, agent, API. For `make run` and the e2e tests."""
+"""Start the whole stack on this machine: Docker, sandbox image, emulated AWS, agent and API.
+
+`make run` runs this module; the tests of the whole stack call local_stack().
+"""
 
 import argparse
 import contextlib
+import functools
 import json
 import os
-import re
 import shlex
 import signal
 import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import docker
 
 from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
+from infra import env_file
 from infra.images.debian_base import PackagesError
 from infra.images.sandbox_image import ImageBuildError, ensure_image
 from infra.local.docker_daemon import DockerDaemonError, docker_engine
@@ -37,30 +42,25 @@ from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 
 DEFAULT_PORT: Final = 8000
-ENVIRONMENT: Final = LOCAL / "env"
 DEMO_PLAN: Final = "internal"
-
-API_GRACE_S: Final = 2.0
-AGENT_GRACE_S: Final = 20.0  # it finishes what runs and removes its sandboxes, in 17 s
+GRACE_S: Final = 2.0
+AGENT_GRACE_S: Final = 20.0  # the agent finishes running jobs and removes its sandboxes within 17 s
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that runs: how to reach it, and what a process needs in its environment to take part."""
+    """A running stack: its addresses, demo key, processes, and the settings that a client process needs."""
 
     url: str
     metrics_url: str
     api_key: str
-    signing_secret: str  # of that key's webhooks
-    environment: dict[str, str]
-    emulator: Process
-    agent: Process
-    api: Process
-    triggers: Process
+    signing_secret: str  # for webhooks of that key
+    environment: Mapping[str, str]
+    processes: tuple[Process, ...]
 
     def check(self) -> None:
-        """Raises ProcessError if a part of it has ended."""
-        for process in (self.emulator, self.agent, self.api, self.triggers):
+        """Raise ProcessError if one of the processes has ended."""
+        for process in self.processes:
             process.check()
 
 
@@ -74,57 +74,30 @@ def local_stack(
     reload: bool = False,
     api_key: ApiKey | None = None,
     signing_secret: str | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    on_progress: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Stack]:
-    """Starts everything, yields when the first job can be sent, and leaves nothing behind.
+    """Start everything, yield when the stack can run the first job, and clean up.
 
-    `name` is the agent's: what an earlier agent of that name left is removed. Port 0 is a free one. `api_key` is
-    the customer's, with its counts at zero, and `signing_secret` that of its webhooks; new ones if there are none.
-    Raises DockerDaemonError, PackagesError, ImageBuildError or ProcessError.
+    The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. The demo key
+    and its signing secret are new by default. Raises DockerDaemonError, PackagesError, ImageBuildError or ProcessError.
     """
-    with contextlib.ExitStack() as started:
-        say("Docker Engine …")
-        address = started.enter_context(docker_engine())
-        say("sandbox image …")
-        engine = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
-        with contextlib.closing(engine):
-            image = ensure_image(engine)
-
-        say("queues and keys …")
-        aws = started.enter_context(emulated_aws(logs=logs))
-        settings = {
-            **aws.environment,
-            **create_queues_and_tables(aws.environment),
-            "ALLOW_LOCAL_WEBHOOKS": "true",
-        }
+    with contextlib.ExitStack() as resources:
+        docker_host = resources.enter_context(docker_engine())
+        on_progress("Preparing the sandbox image. The first build takes about 20 s.")
+        image = _sandbox_image(docker_host)
+        on_progress("Starting queues, tables, agent and API.")
+        aws = resources.enter_context(emulated_aws(logs=logs))
+        settings = {**aws.environment, **create_queues_and_tables(aws.environment), "ALLOW_LOCAL_WEBHOOKS": "true"}
         api_key = api_key or api_keys.new_key()
-        store = KeyAdmin(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
-        record = store.create(
-            api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret
-        )
+        signing_secret = _create_demo_key(settings, api_key, signing_secret)
 
-        say("agent and API …")
-        metrics_port = free_port()
-        of_agent = {"DOCKER_HOST": address, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
-        agent = started.enter_context(
-            child_process(
-                "agent",
-                [sys.executable, "-m", "executor_host"],
-                grace_s=AGENT_GRACE_S,
-                settings={**settings, **of_agent, "METRICS_PORT": str(metrics_port)},
-                logs=logs,
-            )
-        )
-        port = port or free_port(host)
-        command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={host}", f"--port={port}"]
-        reloading = ["--reload"] if reload else []
-        api = started.enter_context(
-            child_process("api", [*command, *reloading], grace_s=API_GRACE_S, settings=settings, logs=logs)
-        )
-        command = [sys.executable, "-m", "infra.local.event_sources", *reloading]
-        triggers = started.enter_context(
-            child_process("triggers", command, grace_s=API_GRACE_S, settings=settings, logs=logs)
-        )
+        start = functools.partial(_start, resources, logs, settings)
+        metrics_port, port, reload_flag = free_port(), port or free_port(host), ["--reload"] if reload else []
+        agent_settings = {"DOCKER_HOST": docker_host, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
+        agent_settings["METRICS_PORT"] = str(metrics_port)
+        agent = start("agent", ["executor_host"], grace_s=AGENT_GRACE_S, extra_settings=agent_settings)
+        api = start("api", ["infra.local.chalice_server", f"--host={host}", f"--port={port}", *reload_flag])
+        event_sources = start("event-sources", ["infra.local.event_sources", *reload_flag])
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
         api.wait_until(lambda: is_listening(host, port), timeout_s=START_TIMEOUT_S)
@@ -132,83 +105,103 @@ def local_stack(
             url=f"http://{host}:{port}",
             metrics_url=metrics_url,
             api_key=str(api_key),
-            signing_secret=record.signing_secret,
+            signing_secret=signing_secret,
             environment=settings,
-            emulator=aws.process,
-            agent=agent,
-            api=api,
-            triggers=triggers,
+            processes=(aws.process, agent, api, event_sources),
         )
+
+
+def _sandbox_image(docker_host: str) -> str:
+    with contextlib.closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": docker_host})) as engine:
+        return ensure_image(engine)
+
+
+def _start(
+    resources: contextlib.ExitStack,
+    logs: Path,
+    settings: Mapping[str, str],
+    program: str,
+    module: Sequence[str],
+    *,
+    grace_s: float = GRACE_S,
+    extra_settings: Mapping[str, str] = MappingProxyType({}),
+) -> Process:
+    """Start a Python module with its arguments; it ends with `resources`."""
+    command, settings = [sys.executable, "-m", *module], {**settings, **extra_settings}
+    return resources.enter_context(child_process(program, command, grace_s=grace_s, settings=settings, logs=logs))
+
+
+def _create_demo_key(settings: Mapping[str, str], api_key: ApiKey, signing_secret: str | None) -> str:
+    """Create the demo key and return its signing secret."""
+    admin = KeyAdmin(client("dynamodb", settings), table=settings["KEYS_TABLE"])
+    record = admin.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret)
+    return record.signing_secret
 
 
 def _has_sandbox(metrics_url: str) -> bool:
     try:
-        with urllib.request.urlopen(metrics_url, timeout=1) as answer:  # noqa: S310 - ours, and http
-            lines = answer.read().decode().splitlines()
+        with urllib.request.urlopen(metrics_url, timeout=1) as response:  # noqa: S310 - ours, and http
+            lines = response.read().decode().splitlines()
     except OSError:
         return False
     return any(line.startswith("python_exec_warm_sandboxes ") and float(line.split()[1]) > 0 for line in lines)
 
 
-def _kept_key() -> ApiKey | None:
-    """The demo key of the last start, so that what was pasted somewhere keeps working."""
-    return api_keys.parse(_kept("API_KEY"))
+def _saved_api_key(saved: Mapping[str, str]) -> ApiKey | None:
+    """Return the demo key of the last start, so that commands with that key keep working."""
+    return api_keys.parse(saved.get("API_KEY", ""))
 
 
-def _kept_signing_secret() -> str | None:
-    found = _kept("SIGNING_SECRET")
-    return found if api_keys.is_signing_secret(found) else None
+def _saved_signing_secret(saved: Mapping[str, str]) -> str | None:
+    secret = saved.get("SIGNING_SECRET", "")
+    return secret if api_keys.is_signing_secret(secret) else None
 
 
-def _kept(name: str) -> str:
-    try:
-        found = re.search(rf"^{name}=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE)
-    except (FileNotFoundError, UnicodeDecodeError):
-        return ""
-    return found[1] if found else ""
-
-
-def _write_environment(stack: Stack) -> None:
-    values = {
+def _env_settings(stack: Stack) -> dict[str, str]:
+    return {
         "URL": stack.url,
         "METRICS_URL": stack.metrics_url,
         "API_KEY": stack.api_key,
         "SIGNING_SECRET": stack.signing_secret,
         **stack.environment,
     }
-    text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-    written = ENVIRONMENT.with_suffix(".new")
-    written.unlink(missing_ok=True)
-    with os.fdopen(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # it holds a secret
-        file.write(text)
-    written.replace(ENVIRONMENT)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
+def _print_ready(stack: Stack) -> None:
+    example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
+    headers = f"-H 'X-Api-Key: {stack.api_key}' -H 'Content-Type: application/json'"
+    _print(f"\nReady at {stack.url}. Try it:\n\n  curl -s {stack.url} {headers} -d {example}\n")
+    _print("Keys:     .venv/bin/python-exec keys list")
+    _print(f"Logs:     {LOCAL}/*.log")
+    _print(f"Settings: {env_file.ENV_FILE}, including the demo key. Press Ctrl-C to stop.")
+
+
 def _interrupt(*_: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is cleaning up
-    _say("stopping …")
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
+    _print("Stopping.")
     raise KeyboardInterrupt
 
 
 def main(arguments: list[str]) -> str | None:
-    """Runs the stack until Ctrl-C, SIGTERM or the end of a part of it; what went wrong, if something did."""
+    """Run the stack until Ctrl-C, SIGTERM or the end of one of its processes; return the error, if any."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.stack", description=__doc__)
-    parser.add_argument("--host", default=LOOPBACK)
-    parser.add_argument("--port", type=int, default=os.environ.get("PORT", DEFAULT_PORT), help="or PORT=…")
+    parser.add_argument("--host", default=LOOPBACK, help="address of the API")
+    parser.add_argument("--port", type=int, default=os.environ.get("PORT", DEFAULT_PORT), help="default: PORT or 8000")
     options = parser.parse_args(arguments)
     try:
         socket.create_server((options.host, options.port)).close()
     except OSError as error:
-        taken = f"{options.host}:{options.port}: {os.strerror(error.errno or 0)}"
-        return f"Cannot listen on {taken}. Choose another port: make run PORT=8001"
+        listen_error = f"{options.host}:{options.port}: {os.strerror(error.errno or 0)}"
+        return f"Cannot listen on {listen_error}. Choose another port: make run PORT=8001"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    saved = env_file.read()
     try:
         with local_stack(
             name=f"local-{options.port}",
@@ -216,15 +209,12 @@ def main(arguments: list[str]) -> str | None:
             host=options.host,
             port=options.port,
             reload=True,
-            api_key=_kept_key(),
-            signing_secret=_kept_signing_secret(),
-            say=_say,
+            api_key=_saved_api_key(saved),
+            signing_secret=_saved_signing_secret(saved),
+            on_progress=_print,
         ) as stack:
-            example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
-            headers = f"-H 'X-Api-Key: {stack.api_key}' -H 'Content-Type: application/json'"
-            _write_environment(stack)
-            _say(f"\nReady at {stack.url}. Try:\n\n  curl -s {stack.url} {headers} -d {example}\n")
-            _say(f"Settings: {ENVIRONMENT}, with the key. Logs: {LOCAL}/*.log. Ctrl-C stops it.")
+            env_file.write(_env_settings(stack))
+            _print_ready(stack)
             while True:
                 stack.check()
                 time.sleep(0.2)

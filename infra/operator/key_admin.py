@@ -1,9 +1,9 @@
-"""What an operator does to customer keys in their table. For the command line (keys_cli.py) and the local stack."""
+"""Operations on API keys in their DynamoDB table. Used by `python-exec keys` and the local stack."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
 from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item
@@ -13,15 +13,18 @@ REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
 
 
 class KeyAdminError(Exception):
-    """The table did not do what was asked; the message says why, for the operator."""
+    """An operation on a key failed; the message tells the operator why."""
 
 
 class KeyNotFoundError(KeyAdminError):
-    """There is no key of that id."""
+    """No key with this id exists."""
 
 
 class KeyAdmin:
-    """Keys in a DynamoDB table. Each change leaves the limiter's counts as they are at that moment."""
+    """API keys in a DynamoDB table. A change does not touch the key's rate limit and quota.
+
+    Each method raises KeyAdminError if it fails.
+    """
 
     def __init__(self, dynamodb: Any, *, table: str) -> None:  # noqa: ANN401 - boto3's client has no type
         self._dynamodb = dynamodb
@@ -37,7 +40,7 @@ class KeyAdmin:
         expires_at: int | None = None,
         signing_secret: str | None = None,
     ) -> KeyRecord:
-        """Stores a new key, with a new signing secret unless one is given. Raises KeyAdminError."""
+        """Store a new key, with a new signing secret by default."""
         record = KeyRecord(
             key_id=key.key_id,
             secret_sha256=key.secret_sha256,
@@ -48,20 +51,19 @@ class KeyAdmin:
             created_at=now_s,
             expires_at=expires_at,
         )
-        self._call(
-            self._dynamodb.put_item, Item=to_item(record), ConditionExpression=f"attribute_not_exists({PARTITION_KEY})"
-        )
+        is_new = f"attribute_not_exists({PARTITION_KEY})"
+        self._call(self._dynamodb.put_item, Item=to_item(record), ConditionExpression=is_new)
         return record
 
     def get(self, key_id: str) -> KeyRecord:
-        """Raises KeyAdminError."""
-        answer = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
-        if "Item" not in answer:
+        """Return the key's record."""
+        response = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
+        if "Item" not in response:
             raise KeyNotFoundError(f"There is no key {key_id}.")
-        return from_item(answer["Item"])
+        return from_item(response["Item"])
 
     def all(self) -> Iterator[KeyRecord]:
-        """Every key. Raises KeyAdminError."""
+        """Yield the records of all keys."""
         start: dict[str, Any] = {}
         while True:
             page = self._call(self._dynamodb.scan, ConsistentRead=True, **start)
@@ -71,19 +73,17 @@ class KeyAdmin:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """For good. Raises KeyAdminError."""
+        """Revoke the key permanently."""
         return self._update(key_id, "SET #status = :revoked", {"#status": "status"}, REVOKED)
 
     def set_plan(self, key_id: str, plan: str) -> KeyRecord:
-        """Raises KeyAdminError."""
+        """Move the key to another plan."""
         return self._update(key_id, "SET #plan = :plan", {"#plan": "plan"}, {":plan": {"S": plan}})
 
     def rotate(self, key_id: str, *, grace_s: int, now_s: int) -> tuple[ApiKey, KeyRecord]:
-        """Gives the key another secret; the one before opens it for `grace_s` more. Raises KeyAdminError."""
-        key, held = new_key(key_id), self.get(key_id)
-        if held.status is not KeyStatus.ACTIVE:
-            raise KeyAdminError(f"The key {key_id} is revoked.")
-        hashes = {":new": {"S": key.secret_sha256}, ":old": {"S": held.secret_sha256}}
+        """Create a new secret for an active key; the old secret works for `grace_s` more seconds."""
+        key, current = new_key(key_id), self._get_active(key_id)
+        hashes = {":new": {"S": key.secret_sha256}, ":old": {"S": current.secret_sha256}}
         record = self._update(
             key_id,
             "SET secret_sha256 = :new, previous_secret_sha256 = :old, previous_secret_expires_at = :until",
@@ -94,9 +94,8 @@ class KeyAdmin:
         return key, record
 
     def rotate_signing_secret(self, key_id: str) -> KeyRecord:
-        """Gives an active key another signing secret, at once. Raises KeyAdminError."""
-        if self.get(key_id).status is not KeyStatus.ACTIVE:
-            raise KeyAdminError(f"The key {key_id} is revoked.")
+        """Create a new signing secret for an active key, effective immediately."""
+        self._get_active(key_id)
         return self._update(
             key_id,
             "SET signing_secret = :new",
@@ -104,6 +103,12 @@ class KeyAdmin:
             {**ACTIVE, ":new": {"S": new_signing_secret()}},
             condition="#status = :active",
         )
+
+    def _get_active(self, key_id: str) -> KeyRecord:
+        record = self.get(key_id)
+        if record.status is not KeyStatus.ACTIVE:
+            raise KeyAdminError(f"The key {key_id} is revoked.")
+        return record
 
     def _update(
         self,
@@ -114,7 +119,7 @@ class KeyAdmin:
         *,
         condition: str = f"attribute_exists({PARTITION_KEY})",
     ) -> KeyRecord:
-        answer = self._call(
+        response = self._call(
             self._dynamodb.update_item,
             Key=_key(key_id),
             UpdateExpression=expression,
@@ -123,7 +128,7 @@ class KeyAdmin:
             ExpressionAttributeValues=values,
             ReturnValues="ALL_NEW",
         )
-        return from_item(answer["Attributes"])
+        return from_item(response["Attributes"])
 
     def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 - untyped
         try:
@@ -131,12 +136,15 @@ class KeyAdmin:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "ConditionalCheckFailedException":
-                raise KeyNotFoundError("There is no such key, or somebody else just changed it.") from error
+                raise KeyNotFoundError("There is no such key, or another operator just changed it.") from error
             if code == "ResourceNotFoundException":
                 raise KeyAdminError(f"There is no table {self._table}.") from error
-            raise KeyAdminError(f"DynamoDB answered {code}: {error.response['Error'].get('Message', '')}") from error
+            message = error.response["Error"].get("Message", "")
+            raise KeyAdminError(f"DynamoDB returned {code}: {message}") from error
+        except NoCredentialsError as error:
+            raise KeyAdminError("No AWS credentials. Set AWS_PROFILE or AWS_ACCESS_KEY_ID.") from error
         except BotoCoreError as error:
-            raise KeyAdminError(f"DynamoDB cannot be reached: {error}") from error
+            raise KeyAdminError(f"Cannot reach DynamoDB: {error}") from error
 
 
 def _key(key_id: str) -> Item:

@@ -1,15 +1,15 @@
-"""The operator's command line for customer keys: `python -m infra.operator.keys_cli --help`.
+"""The commands `python-exec keys …`, which manage the API keys of customers."""
 
-Which table it works on is told by KEYS_TABLE and the usual AWS settings, so `set -a; . .local/env` points it at the
-stack that `make run` started. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
-"""
-
+import functools
 import json
+import os
 import re
+import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import boto3
 import click
@@ -18,123 +18,170 @@ from botocore.exceptions import BotoCoreError
 
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, new_key
-from chalicelib.access.key_table import KeyTableError
 from chalicelib.access.plans import PLANS
-from infra.operator.key_admin import KeyAdmin, KeyAdminError
+from infra import env_file
+from infra.operator.key_admin import KeyAdmin
 
 CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
+# Settings that choose an AWS account or endpoint. Without them and without a table, the local stack is meant.
+ACCOUNT_SETTINGS: Final = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB")
 UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-SHOWN_ONCE: Final = "This is the only time that secrets are shown."
+SECRETS_NOTICE: Final = "Store these secrets now. They are not shown again."
 
 
 class Duration(click.ParamType[int]):
-    """`90s`, `15m`, `24h` or `30d`, as seconds."""
+    """A duration such as `90s`, `15m`, `24h` or `30d`, converted to seconds."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,6})([smhd])", str(value))
-        if not found:
-            self.fail(f"{value} is no duration such as 90s, 15m, 24h or 30d", param, ctx)
-        return int(found[1]) * UNIT_S[found[2]]
+        """Return the seconds."""
+        match = re.fullmatch(r"([0-9]{1,6})([smhd])", str(value))
+        if not match:
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 24h or 30d", param, ctx)
+        return int(match[1]) * UNIT_S[match[2]]
 
 
 PLAN: Final = click.Choice(sorted(PLANS))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-@click.group(help="Customer keys of python-exec.")
-@click.option("--endpoint", envvar="AWS_ENDPOINT_URL", show_envvar=True, help="Of DynamoDB; AWS itself without it.")
-@click.option("--table", envvar="KEYS_TABLE", show_envvar=True, required=True, help="The table of keys.")
+@click.group()
+@click.option("--table", envvar="KEYS_TABLE", show_envvar=True, help="Name of the keys table.")
 @click.pass_context
-def cli(context: click.Context, endpoint: str | None, table: str) -> None:
+def keys(context: click.Context, table: str | None) -> None:
+    """Manage API keys.
+
+    The commands use KEYS_TABLE and your AWS settings. Without them, they use the local stack that `make run` started.
+    """
+    context.obj = table
+
+
+def _with_key_admin(command: Callable[..., None]) -> Callable[..., None]:
+    """Pass a KeyAdmin to a command once its options have been parsed, so that --help needs no table."""
+
+    def connected(table: str | None, /, **options: Any) -> None:  # noqa: ANN401 - options of any type
+        command(_key_admin(table), **options)
+
+    functools.update_wrapper(connected, command)
+    return click.pass_obj(connected)
+
+
+def _key_admin(table: str | None) -> KeyAdmin:
+    local = env_file.read()
+    if table is None and "KEYS_TABLE" in local and not any(name in os.environ for name in ACCOUNT_SETTINGS):
+        return _local_key_admin(local)
+    if table is None:
+        raise click.UsageError("No keys table. Set KEYS_TABLE, or start the local stack with `make run`.")
     try:
-        dynamodb = boto3.client("dynamodb", endpoint_url=endpoint, config=CONFIG)
+        return KeyAdmin(boto3.client("dynamodb", config=CONFIG), table=table)
     except (BotoCoreError, ValueError) as error:
-        raise click.ClickException(f"No client for DynamoDB: {error}") from error
-    context.obj = KeyAdmin(dynamodb, table=table)
+        raise click.ClickException(f"Cannot create a DynamoDB client: {error}") from error
 
 
-@cli.command()
-@click.option("--plan", type=PLAN, required=True)
-@click.option("--owner", required=True, help="Whose it is.")
-@click.option("--expires-in", type=Duration(), help="For example 30d; never without it.")
+def _local_key_admin(settings: Mapping[str, str]) -> KeyAdmin:
+    endpoint_url = settings["AWS_ENDPOINT_URL"]
+    address = urlsplit(endpoint_url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=CONFIG.connect_timeout).close()
+    except OSError as error:
+        message = "The local stack is not running. Start it with `make run`, or set KEYS_TABLE."
+        raise click.ClickException(message) from error
+    click.echo(f"Using the local stack at {settings['URL']}.", err=True)
+    dynamodb = boto3.client(
+        "dynamodb",
+        endpoint_url=endpoint_url,
+        region_name=settings["AWS_DEFAULT_REGION"],
+        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+        config=CONFIG,
+    )
+    return KeyAdmin(dynamodb, table=settings["KEYS_TABLE"])
+
+
+@keys.command()
+@click.option("--plan", type=PLAN, required=True, help="Plan of the key, which sets its limits.")
+@click.option("--owner", required=True, help="Name of the customer.")
+@click.option("--expires-in", type=Duration(), help="Lifetime of the key, such as 30d. Default: unlimited.")
 @as_json
-@click.pass_obj
-def create(store: KeyAdmin, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
-    """Create a key and print it and its signing secret, once."""
+@_with_key_admin
+def create(admin: KeyAdmin, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
+    """Create a key and print it and its signing secret once."""
     now_s = int(time.time())
     key = new_key()
     expires_at = None if expires_in is None else now_s + expires_in
-    record = store.create(key, plan=plan, owner=owner, now_s=now_s, expires_at=expires_at)
+    record = admin.create(key, plan=plan, owner=owner, now_s=now_s, expires_at=expires_at)
     _print_with_secrets(record, api_key=str(key), signing_secret=record.signing_secret, as_json=as_json)
 
 
-@cli.command(name="list")
+@keys.command(name="list")
 @as_json
-@click.pass_obj
-def list_keys(store: KeyAdmin, *, as_json: bool) -> None:
-    """List the keys, oldest first."""
-    found = [_shown(record) for record in sorted(store.all(), key=lambda record: record.created_at)]
+@_with_key_admin
+def list_keys(admin: KeyAdmin, *, as_json: bool) -> None:
+    """List all keys with their usage this month, oldest first."""
+    rows = [_to_row(record) for record in sorted(admin.all(), key=lambda record: record.created_at)]
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(rows))
     else:
-        _print_table(("key_id", "owner", "plan", "status", "used", "left", "created", "expires"), found)
+        _print_table(("key_id", "owner", "plan", "status", "used", "left", "created", "expires"), rows)
 
 
-@cli.command()
+@keys.command()
 @click.argument("key_id")
 @as_json
-@click.pass_obj
-def show(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
-    """Show a key, with what it has used of this month."""
-    _print(store.get(key_id), as_json=as_json)
+@_with_key_admin
+def show(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+    """Show one key with its usage this month."""
+    _print(admin.get(key_id), as_json=as_json)
 
 
-@cli.command()
+@keys.command()
 @click.argument("key_id")
 @as_json
-@click.pass_obj
-def revoke(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
-    """Revoke a key for good, from the next request on."""
-    _print(store.revoke(key_id), as_json=as_json)
+@_with_key_admin
+def revoke(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+    """Revoke a key permanently, effective immediately."""
+    _print(admin.revoke(key_id), as_json=as_json)
 
 
-@cli.command()
+@keys.command()
 @click.argument("key_id")
-@click.option("--grace", type=Duration(), required=True, help="How long the secret before stays good: 24h, or 0s.")
+@click.option("--grace-period", type=Duration(), required=True, help="How long the old secret works: 24h, or 0s.")
 @as_json
-@click.pass_obj
-def rotate(store: KeyAdmin, *, key_id: str, grace: int, as_json: bool) -> None:
-    """Give a key another secret and print it, once. A secret that was already in its grace ends now."""
-    key, record = store.rotate(key_id, grace_s=grace, now_s=int(time.time()))
+@_with_key_admin
+def rotate(admin: KeyAdmin, *, key_id: str, grace_period: int, as_json: bool) -> None:
+    """Create a new secret for a key and print it once.
+
+    The old secret works until the grace period ends. An even older secret stops working immediately.
+    """
+    key, record = admin.rotate(key_id, grace_s=grace_period, now_s=int(time.time()))
     _print_with_secrets(record, api_key=str(key), as_json=as_json)
 
 
-@cli.command(name="rotate-signing-secret")
+@keys.command(name="rotate-signing-secret")
 @click.argument("key_id")
 @as_json
-@click.pass_obj
-def rotate_signing_secret(store: KeyAdmin, *, key_id: str, as_json: bool) -> None:
-    """Give a key another signing secret for its webhooks and print it, once. The one before ends now."""
-    record = store.rotate_signing_secret(key_id)
+@_with_key_admin
+def rotate_signing_secret(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+    """Create a new signing secret for webhooks and print it once, effective immediately."""
+    record = admin.rotate_signing_secret(key_id)
     _print_with_secrets(record, signing_secret=record.signing_secret, as_json=as_json)
 
 
-@cli.command(name="set-plan")
+@keys.command(name="set-plan")
 @click.argument("key_id")
 @click.argument("plan", type=PLAN)
 @as_json
-@click.pass_obj
-def set_plan(store: KeyAdmin, *, key_id: str, plan: str, as_json: bool) -> None:
-    """Move a key to another plan. What it used this month stays used."""
-    _print(store.set_plan(key_id, plan), as_json=as_json)
+@_with_key_admin
+def set_plan(admin: KeyAdmin, *, key_id: str, plan: str, as_json: bool) -> None:
+    """Move a key to another plan. Its usage this month is kept."""
+    _print(admin.set_plan(key_id, plan), as_json=as_json)
 
 
-def _shown(record: KeyRecord) -> dict[str, str | int | None]:
+def _to_row(record: KeyRecord) -> dict[str, str | int | None]:
     now_us = int(time.time() * rate_limits.SECOND_US)
     quota_status = rate_limits.quota_status(record, PLANS[record.plan], now_us=now_us)
-    in_grace = record.previous_secret_expires_at * rate_limits.SECOND_US > now_us
+    in_grace_period = record.previous_secret_expires_at * rate_limits.SECOND_US > now_us
     return {
         "key_id": record.key_id,
         "owner": record.owner,
@@ -142,34 +189,34 @@ def _shown(record: KeyRecord) -> dict[str, str | int | None]:
         "status": record.status.value,
         "used": quota_status.runs,
         "left": quota_status.runs_left,
-        "resets": _time(quota_status.month_ends_at),
-        "created": _time(record.created_at),
-        "expires": None if record.expires_at is None else _time(record.expires_at),
-        "previous_secret_expires_at": _time(record.previous_secret_expires_at) if in_grace else None,
+        "resets": _format_time(quota_status.month_ends_at),
+        "created": _format_time(record.created_at),
+        "expires": None if record.expires_at is None else _format_time(record.expires_at),
+        "previous_secret_expires_at": _format_time(record.previous_secret_expires_at) if in_grace_period else None,
     }
 
 
-def _time(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _format_time(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print(record: KeyRecord, *, as_json: bool) -> None:
-    shown = _shown(record)
+    row = _to_row(record)
     if as_json:
-        click.echo(json.dumps(shown))
+        click.echo(json.dumps(row))
         return
-    for name, value in shown.items():
+    for name, value in row.items():
         click.echo(f"{name:18}{_cell(value)}")
 
 
 def _print_with_secrets(record: KeyRecord, *, as_json: bool, **secrets: str) -> None:
     if as_json:
-        click.echo(json.dumps({**secrets, **_shown(record)}))
+        click.echo(json.dumps({**secrets, **_to_row(record)}))
         return
     _print(record, as_json=False)
     for name, secret in secrets.items():
         click.echo(f"{name:18}{secret}")
-    click.echo(SHOWN_ONCE, err=True)
+    click.echo(SECRETS_NOTICE, err=True)
 
 
 def _print_table(names: Sequence[str], rows: Iterable[dict[str, str | int | None]]) -> None:
@@ -180,16 +227,5 @@ def _print_table(names: Sequence[str], rows: Iterable[dict[str, str | int | None
 
 
 def _cell(value: str | int | None) -> str:
-    """Without what would move the cursor or forge a line: an owner is free text."""
+    """Return printable text: an owner's name could otherwise move the cursor or forge a line."""
     return "-" if value is None else "".join(char if char.isprintable() else "?" for char in str(value))
-
-
-def main() -> None:
-    try:
-        cli(prog_name="python -m infra.operator.keys_cli")
-    except (KeyAdminError, KeyTableError) as error:
-        raise SystemExit(f"Error: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

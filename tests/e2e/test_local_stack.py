@@ -138,6 +138,32 @@ def test_printed_curl_works_and_sigterm_cleans_up(local):
     assert [is_listening(LOOPBACK, port) for port in ports] == [False] * len(ports)
 
 
+def test_operator_command_works_in_a_clean_environment(local):
+    local.read_until("Settings:")
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, local.root)
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHONPATH"))}
+    setup = ["make", "-C", local.root, "setup", f"PYTHON={sys.executable}"]
+    subprocess.run(setup, env=settings, capture_output=True, check=True)
+
+    create = python_exec(local.root, "keys", "create", "--plan", "pro", "--owner", "acme", "--json")
+    assert (create.returncode, create.stderr) == (0, f"Using the local stack at http://{LOOPBACK}:{local.port}.\n")
+    key = json.loads(create.stdout)
+    assert post(f"http://{LOOPBACK}:{local.port}", key["api_key"], code="print(1)").body["stdout"] == "1\n"
+
+    local.popen.send_signal(signal.SIGTERM)
+    assert local.popen.wait(STOP_TIMEOUT_S) == 0
+    show = python_exec(local.root, "keys", "show", key["key_id"])
+    message = "Error: The local stack is not running. Start it with `make run`, or set KEYS_TABLE.\n"
+    assert (show.returncode, show.stdout, show.stderr) == (1, "", message)
+
+
+def python_exec(root, *arguments):
+    """Run the installed command as a new shell would, from another directory."""
+    command = ["env", "-i", f"PATH={os.environ['PATH']}", root / ".venv/bin/python-exec", *arguments]
+    return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+
+
 def test_demo_key_survives_a_restart(start):
     keys = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The operator's command line, as it is called."""
+"""The operator's command line, run as a process."""
 
 import json
 import os
@@ -32,25 +32,25 @@ def table(aws):
 
 @pytest.fixture
 def call(aws, table):
-    """A function that runs the command; its exit code, what it printed and what it complained about."""
+    """A function that runs the command and returns its exit code, standard output and standard error."""
     environment = {**os.environ, **aws.environment, "KEYS_TABLE": table}
 
     def run(*arguments, **changes):
-        done = subprocess.run(
-            [sys.executable, "-m", "infra.operator.keys_cli", *arguments],
+        completed = subprocess.run(
+            [sys.executable, "-m", "infra.operator", "keys", *arguments],
             env={name: value for name, value in (environment | changes).items() if value is not None},
             capture_output=True,
             text=True,
             check=False,
         )
-        return done.returncode, done.stdout, done.stderr
+        return completed.returncode, completed.stdout, completed.stderr
 
     return run
 
 
 @pytest.fixture
-def told(call):
-    """A function that runs the command with --json; what that printed."""
+def call_json(call):
+    """A function that runs the command with --json and returns the decoded output."""
 
     def run(*arguments):
         code, out, err = call(*arguments, "--json")
@@ -61,8 +61,8 @@ def told(call):
 
 
 @pytest.fixture
-def created(told):
-    return told("create", "--plan", "pro", "--owner", "Somebody")
+def created(call_json):
+    return call_json("create", "--plan", "pro", "--owner", "Example Ltd")
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def admit(dynamodb, table):
     return lambda text: admission.charge(admission.authenticate([text]))
 
 
-def test_created_key_is_admitted_and_usage_is_shown(created, told, admit):
+def test_created_key_is_admitted_and_usage_is_shown(created, call_json, admit):
     assert admit(created["api_key"]).plan.name == "pro"
-    shown = told("show", created["key_id"])
-    assert (shown["owner"], shown["plan"], shown["status"]) == ("Somebody", "pro", "active")
-    assert (shown["used"], shown["left"], shown["expires"]) == (1, 99_999, None)
+    row = call_json("show", created["key_id"])
+    assert (row["owner"], row["plan"], row["status"]) == ("Example Ltd", "pro", "active")
+    assert (row["used"], row["left"], row["expires"]) == (1, 99_999, None)
 
 
 def test_secret_is_printed_once_and_not_stored(call, dynamodb, table):
@@ -83,64 +83,64 @@ def test_secret_is_printed_once_and_not_stored(call, dynamodb, table):
     text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
     signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
     key = api_keys.parse(text)
-    assert (code, err) == (0, "This is the only time that secrets are shown.\n")
+    assert (code, err) == (0, "Store these secrets now. They are not shown again.\n")
     assert key.secret not in str(dynamodb.scan(TableName=table)["Items"])
     later = call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
     assert (key.secret in later, signing_secret in later) == (False, False)
 
 
-def test_rotate_signing_secret_changes_only_signing_secret(created, call, told, dynamodb, table):
-    rotated = told("rotate-signing-secret", created["key_id"])
-    held = KeyTable(dynamodb, name=table).read(created["key_id"])
+def test_rotate_signing_secret_changes_only_signing_secret(created, call, call_json, dynamodb, table):
+    rotated = call_json("rotate-signing-secret", created["key_id"])
+    record = KeyTable(dynamodb, name=table).read(created["key_id"])
     assert api_keys.is_signing_secret(created["signing_secret"])
-    assert held.signing_secret == rotated["signing_secret"] != created["signing_secret"]
-    assert held.secret_sha256 == api_keys.parse(created["api_key"]).secret_sha256
+    assert record.signing_secret == rotated["signing_secret"] != created["signing_secret"]
+    assert record.secret_sha256 == api_keys.parse(created["api_key"]).secret_sha256
     assert "api_key" not in rotated
-    assert "signing_secret" not in told("rotate", created["key_id"], "--grace", "0s")
+    assert "signing_secret" not in call_json("rotate", created["key_id"], "--grace-period", "0s")
     for command in (["list"], ["show", created["key_id"]]):
         assert "whsec_" not in call(*command)[1] + call(*command, "--json")[1]
 
 
-def test_revoked_key_is_refused_at_the_next_request(created, told, admit):
+def test_revoked_key_is_refused_at_the_next_request(created, call_json, admit):
     admit(created["api_key"])
-    assert told("revoke", created["key_id"])["status"] == "revoked"
+    assert call_json("revoke", created["key_id"])["status"] == "revoked"
     with raises_problem(problems.KEY_REVOKED):
         admit(created["api_key"])
 
 
-def test_rotated_key_has_grace_period(created, told, admit):
-    rotated = told("rotate", created["key_id"], "--grace", "1h")
+def test_rotated_key_has_grace_period(created, call_json, admit):
+    rotated = call_json("rotate", created["key_id"], "--grace-period", "1h")
     assert rotated["key_id"] == created["key_id"]
     assert rotated["previous_secret_expires_at"] > time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     admit(created["api_key"])
     admit(rotated["api_key"])
 
 
-def test_rotation_without_grace_rejects_old_secret(created, told, admit):
+def test_rotation_without_grace_rejects_old_secret(created, call_json, admit):
     admit(created["api_key"])
-    rotated = told("rotate", created["key_id"], "--grace", "0s")
+    rotated = call_json("rotate", created["key_id"], "--grace-period", "0s")
     with raises_problem(problems.UNAUTHORIZED):
         admit(created["api_key"])
     admit(rotated["api_key"])
 
 
-def test_set_plan_preserves_usage(created, told, admit):
+def test_set_plan_preserves_usage(created, call_json, admit):
     admit(created["api_key"])
-    changed = told("set-plan", created["key_id"], "free")
+    changed = call_json("set-plan", created["key_id"], "free")
     assert (changed["plan"], changed["used"], changed["left"]) == ("free", 1, 999)
     assert admit(created["api_key"]).plan.name == "free"
 
 
-def test_key_expires(told, admit):
-    expired = told("create", "--plan", "free", "--owner", "x", "--expires-in", "0s")
+def test_key_expires(call_json, admit):
+    expired = call_json("create", "--plan", "free", "--owner", "x", "--expires-in", "0s")
     assert expired["expires"]
     with raises_problem(problems.KEY_EXPIRED):
         admit(expired["api_key"])
 
 
-def test_list_supports_table_and_json(call, told):
+def test_list_supports_table_and_json(call, call_json):
     for owner in ("one", "two\nthree\x1b[2J"):
-        told("create", "--plan", "free", "--owner", owner)
+        call_json("create", "--plan", "free", "--owner", owner)
     code, out, _ = call("list")
     head, *rows = out.splitlines()
     assert (code, len(rows), head.split()) == (
@@ -149,68 +149,84 @@ def test_list_supports_table_and_json(call, told):
         ["key_id", "owner", "plan", "status", "used", "left", "created", "expires"],
     )
     assert "\x1b" not in out
-    assert sorted(row["owner"] for row in told("list")) == ["one", "two\nthree\x1b[2J"]
+    assert sorted(row["owner"] for row in call_json("list")) == ["one", "two\nthree\x1b[2J"]
 
 
-def test_list_paginates(told, dynamodb, table):
+def test_list_paginates(call_json, dynamodb, table):
     for number in range(5):  # Scan ends a page at 1 MiB
         record = make_key_record(replace(KEY, key_id=f"key{number}"), owner="x" * 350_000)
         dynamodb.put_item(TableName=table, Item=to_item(record))
     assert "LastEvaluatedKey" in dynamodb.scan(TableName=table)
-    assert len(told("list")) == 5
+    assert len(call_json("list")) == 5
 
 
-def test_empty_list_is_no_error(call, told):
-    assert (told("list"), call("list")[0]) == ([], 0)
+def test_empty_list_is_no_error(call, call_json):
+    assert (call_json("list"), call("list")[0]) == ([], 0)
 
 
-WRONG = {
+USAGE_ERRORS = {
     "no_command": ([], 2, "Usage:"),
     "unknown_plan": (["create", "--plan", "gold", "--owner", "x"], 2, "'gold' is not one of 'free', 'internal', 'pro'"),
     "no_owner": (["create", "--plan", "free"], 2, "Missing option '--owner'"),
-    "bad_duration": (["rotate", "x", "--grace", "soon"], 2, "soon is no duration such as 90s, 15m, 24h or 30d"),
-    "no_grace": (["rotate", "x"], 2, "Missing option '--grace'"),
+    "bad_duration": (
+        ["rotate", "x", "--grace-period", "soon"],
+        2,
+        "'soon' is not a duration such as 90s, 15m, 24h or 30d",
+    ),
+    "no_grace_period": (["rotate", "x"], 2, "Missing option '--grace-period'"),
     "unknown_key": (["show", "x"], 1, "Error: There is no key x."),
     "revoke_unknown": (["revoke", "x"], 1, "Error: There is no such key"),
-    "rotate_unknown": (["rotate", "x", "--grace", "0s"], 1, "Error: There is no key x."),
+    "rotate_unknown": (["rotate", "x", "--grace-period", "0s"], 1, "Error: There is no key x."),
     "rotate_signing_secret_of_unknown": (["rotate-signing-secret", "x"], 1, "Error: There is no key x."),
     "set_plan_of_unknown": (["set-plan", "x", "free"], 1, "Error: There is no such key"),
 }
 
 
-@pytest.mark.parametrize(("arguments", "code", "complaint"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("arguments", "code", "complaint"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
 def test_usage_errors_exit_2(call, table, arguments, code, complaint):
-    found, out, err = call(*arguments)
-    assert (found, out) == (code, "")
+    exit_code, out, err = call(*arguments)
+    assert (exit_code, out) == (code, "")
     assert complaint in err
     assert "Traceback" not in err
 
 
-def test_revoked_key_is_not_rotated(created, call, told):
-    told("revoke", created["key_id"])
-    for command in (["rotate", "--grace", "1h"], ["rotate-signing-secret"]):
+def test_revoked_key_is_not_rotated(created, call, call_json):
+    call_json("revoke", created["key_id"])
+    for command in (["rotate", "--grace-period", "1h"], ["rotate-signing-secret"]):
         code, out, err = call(*command, created["key_id"])
         assert (code, out, err) == (1, "", f"Error: The key {created['key_id']} is revoked.\n")
 
 
-SURROUNDINGS = {
-    "no_table_named": ({"KEYS_TABLE": None}, 2, "Missing option '--table' (env var: 'KEYS_TABLE')"),
-    "no_such_table": ({"KEYS_TABLE": "nowhere"}, 1, "Error: There is no table nowhere."),
-    "nobody_listens": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "Error: DynamoDB cannot be reached"),
-    "no_endpoint": ({"AWS_ENDPOINT_URL": "nonsense"}, 1, "Error: No client for DynamoDB"),
+ENVIRONMENT_ERRORS = {
+    "no_table": ({"KEYS_TABLE": None}, 2, "Error: No keys table. Set KEYS_TABLE, or start the local stack"),
+    "unknown_table": ({"KEYS_TABLE": "nowhere"}, 1, "Error: There is no table nowhere."),
+    "unreachable": ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "Error: Cannot reach DynamoDB"),
+    "malformed_endpoint": ({"AWS_ENDPOINT_URL": "nonsense"}, 1, "Error: Cannot create a DynamoDB client"),
     "no_region": ({"AWS_DEFAULT_REGION": None, "AWS_CONFIG_FILE": "/dev/null"}, 1, "region"),
+    "no_credentials": (
+        {
+            "AWS_ACCESS_KEY_ID": None,
+            "AWS_SECRET_ACCESS_KEY": None,
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
+        1,
+        "Error: No AWS credentials.",
+    ),
 }
 
 
-@pytest.mark.parametrize(("changes", "code", "complaint"), SURROUNDINGS.values(), ids=SURROUNDINGS)
+@pytest.mark.parametrize(("changes", "code", "complaint"), ENVIRONMENT_ERRORS.values(), ids=ENVIRONMENT_ERRORS)
 def test_environment_errors_are_reported(call, changes, code, complaint):
-    found, out, err = call("list", **changes)
-    assert (found, out) == (code, "")
+    exit_code, out, err = call("list", **changes)
+    assert (exit_code, out) == (code, "")
     assert complaint in err
     assert "Traceback" not in err
 
 
-def test_endpoint_option(call, aws):
-    endpoint = aws.environment["AWS_ENDPOINT_URL"]
-    code, out, _ = call("--endpoint", endpoint, "list", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert (code, out) == (0, "[]\n")
+def test_help_needs_no_table(call):
+    for arguments in (["--help"], ["create", "--help"]):
+        code, out, err = call(*arguments, KEYS_TABLE=None)
+        assert (code, err) == (0, "")
+        assert "Usage: python-exec keys" in out

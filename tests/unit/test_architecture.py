@@ -29,6 +29,7 @@ LAYERS = {
     ),
     "infra": (
         {"paths", "progress", "template"},
+        {"env_file"},
         {"images", "operator", "capacity"},
         {"local"},
         {"aws"},
@@ -40,7 +41,7 @@ PENDING_IMPORTS = {
     ("chalicelib.jobs.submission", "chalicelib.api.run_request"),
     ("chalicelib.webhooks.delivery", "chalicelib.api.run_request"),
 }
-PENDING_FUNCTIONS = {"container_config", "local_stack"}
+PENDING_FUNCTIONS = {"container_config"}
 
 CONTRACT = API / "chalicelib/contract.py"
 SUPERVISOR = AGENT / "supervisor.py"

@@ -19,7 +19,7 @@ from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
 from executor_host import cloudwatch, hardening, metrics, supervisor
 from executor_host import settings as agent_settings
-from infra.operator.keys_cli import cli
+from infra.operator.keys_cli import keys
 from tests.support.markdown import ROOT, code_blocks, column, read, table
 from tests.support.records import KEY, make_key_record
 
@@ -142,7 +142,7 @@ def test_documented_rate_limit_headers_match_code():
 
 def test_documented_key_commands_match_cli():
     assert column(table(read("docs/operations/keys.md"), "Command", "What it does")) == sorted(
-        cli.commands, key=["create", "list", "show", "revoke", "rotate", "rotate-signing-secret", "set-plan"].index
+        keys.commands, key=["create", "list", "show", "revoke", "rotate", "rotate-signing-secret", "set-plan"].index
     )
 
 

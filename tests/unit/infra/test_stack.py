@@ -1,62 +1,71 @@
-"""The demo key of `make run` lives in a file, since the emulator forgets."""
+"""The demo key of `make run` survives a restart in .local/env, because the emulator forgets it."""
 
 import stat
 
 import pytest
 
 from chalicelib.access import api_keys
+from infra import env_file
 from infra.local import stack
 from infra.local.stack import Stack
 from tests.support.records import KEY
 
-
-@pytest.fixture
-def environment(tmp_path, monkeypatch):
-    monkeypatch.setattr(stack, "ENVIRONMENT", tmp_path / "env")
-    return tmp_path / "env"
-
-
 SIGNING_SECRET = "whsec_" + "a" * 42 + "A="
 
 
-def write(api_key=KEY):
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "env"
+
+
+def write(path, api_key=KEY):
     settings = {"KEYS_TABLE": "python-exec-keys"}
-    processes = dict.fromkeys(("emulator", "agent", "api", "triggers"))
-    running = Stack("http://u", "http://m", str(api_key), SIGNING_SECRET, settings, **processes)
-    stack._write_environment(running)
+    running = Stack("http://u", "http://m", str(api_key), SIGNING_SECRET, settings, processes=())
+    env_file.write(stack._env_settings(running), path)
 
 
-def test_no_saved_key_before_first_start(environment):
-    assert stack._kept_key() is None
+def saved_values(path):
+    saved = env_file.read(path)
+    return stack._saved_api_key(saved), stack._saved_signing_secret(saved)
 
 
-def test_demo_key_is_reused_on_restart(environment):
-    write()
-    assert (stack._kept_key(), stack._kept_signing_secret()) == (KEY, SIGNING_SECRET)
-    write(stack._kept_key())
-    assert stack._kept_key() == KEY
+def test_no_saved_key_before_first_start(path):
+    assert saved_values(path) == (None, None)
+
+
+def test_demo_key_is_reused_on_restart(path):
+    write(path)
+    assert saved_values(path) == (KEY, SIGNING_SECRET)
+    write(path, saved_values(path)[0])
+    assert saved_values(path) == (KEY, SIGNING_SECRET)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "API_KEY=\n", "API_KEY=pk_x\nSIGNING_SECRET=x\n", f"SIGNING_SECRET=whsec_{'a' * 32}\n", "URL=x\n"]
+    "content", [b"", b"API_KEY=\n", b"API_KEY=pk_x\nSIGNING_SECRET=x\n", b"URL=x\n", b"API_KEY='x\n", b"\xff"]
 )
-def test_malformed_saved_key_is_ignored(environment, text):
-    environment.write_text(text)
-    assert (stack._kept_key(), stack._kept_signing_secret()) == (None, None)
+def test_malformed_saved_key_is_ignored(path, content):
+    path.write_bytes(content)
+    assert saved_values(path) == (None, None)
 
 
-def test_env_file_permissions_are_restricted_to_owner(environment):
-    environment.touch(mode=0o644)
-    write(api_keys.new_key())
-    assert stat.S_IMODE(environment.stat().st_mode) == 0o600
+def test_env_file_permissions_are_restricted_to_owner(path):
+    path.touch(mode=0o644)
+    write(path, api_keys.new_key())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_env_file_is_valid_shell(environment):
-    write()
-    assert environment.read_text().splitlines() == [
+def test_env_file_is_valid_shell(path):
+    write(path)
+    assert path.read_text().splitlines() == [
         "URL=http://u",
         "METRICS_URL=http://m",
         f"API_KEY={KEY}",
         f"SIGNING_SECRET={SIGNING_SECRET}",
         "KEYS_TABLE=python-exec-keys",
     ]
+
+
+def test_env_file_round_trips_values_with_special_characters(path):
+    settings = {"A": "it's $HOME `x` a=b", "B": ""}
+    env_file.write(settings, path)
+    assert env_file.read(path) == settings

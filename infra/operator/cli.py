@@ -1,0 +1,26 @@
+"""The operator's command line, which `make setup` installs as .venv/bin/python-exec.
+
+Exit codes: 0 success, 1 the operation failed, 2 wrong usage.
+"""
+
+import click
+
+from chalicelib.access.key_table import KeyTableError
+from infra.operator.key_admin import KeyAdminError
+from infra.operator.keys_cli import keys
+
+
+@click.group()
+def cli() -> None:
+    """Operate python-exec."""
+
+
+cli.add_command(keys)
+
+
+def main() -> None:
+    """Run the command line and report a failed operation in one line."""
+    try:
+        cli(prog_name="python-exec")
+    except (KeyAdminError, KeyTableError) as error:
+        raise SystemExit(f"Error: {error}") from error
