@@ -17,7 +17,13 @@ from msgspec.structs import replace
 from chalicelib import components, problems, settings
 from chalicelib.access.admission import Caller, collect_presented_keys, require_active_key
 from chalicelib.api import prefer_header, queue_events
-from chalicelib.api.run_request import RunRequest, check_plan_limits, parse_run_request, require_async
+from chalicelib.api.run_request import (
+    RunRequest,
+    check_plan_limits,
+    check_signing_secret,
+    parse_run_request,
+    require_async,
+)
 from chalicelib.components import Service
 from chalicelib.contract import Failure, Result
 from chalicelib.fleet import health
@@ -25,7 +31,6 @@ from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord
 from chalicelib.jobs.submission import Order
 from chalicelib.telemetry import logs, metrics
-from chalicelib.webhooks.delivery import require_signing_secret
 
 CORS: Final = CORSConfig(
     allow_origin="*",  # a key is sent by hand, never by the browser itself
@@ -212,7 +217,7 @@ def _wanted(request: Request, body: bytes, caller: Caller, *, is_async: bool) ->
     wanted = parse_run_request(body, content_type=content_type, allow_local_webhooks=service().allow_local_webhooks)
     check_plan_limits(wanted, caller.plan)
     require_async(wanted, respond_async=is_async)
-    require_signing_secret(wanted, caller.record)
+    check_signing_secret(wanted, caller.record)
     return wanted
 
 

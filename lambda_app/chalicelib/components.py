@@ -14,14 +14,13 @@ from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.dispatcher import Dispatcher
 from chalicelib.jobs.job_results import Results
 from chalicelib.jobs.job_table import JobTable
-from chalicelib.jobs.job_view import webhook_body
 from chalicelib.jobs.pending_jobs import WaitingJobs
 from chalicelib.jobs.reply_queue import LONG_POLL_S, ReplyQueue
 from chalicelib.jobs.reply_queue_cleanup import Housekeeping
 from chalicelib.jobs.submit import Jobs
 from chalicelib.settings import Settings
-from chalicelib.webhooks.client import Callback
-from chalicelib.webhooks.delivery import Webhooks
+from chalicelib.webhooks.client import WebhookClient
+from chalicelib.webhooks.delivery import WebhookDelivery
 
 CALLS: Final = Config(
     connect_timeout=1,
@@ -41,7 +40,7 @@ class Service(Struct, frozen=True, kw_only=True):
     jobs: Jobs
     results: Results
     replies: ReplyQueue
-    webhooks: Webhooks
+    webhooks: WebhookDelivery
     housekeeping: Housekeeping
     hosts: HostRegistry
     health: Health
@@ -55,13 +54,12 @@ def service(told: Settings) -> Service:
     dynamodb = boto3.client("dynamodb", config=CALLS)
     keys, table = KeyTable(dynamodb, name=told.keys_table), JobTable(dynamodb, name=told.jobs_table)
     waiting = WaitingJobs(dynamodb, name=told.jobs_table)
-    webhooks = Webhooks(
+    webhooks = WebhookDelivery(
         sqs,
         queue_url=told.webhook_queue_url,
         jobs=table,
         keys=keys,
-        receiver=Callback(local=told.allow_local_webhooks),
-        body_of=webhook_body,
+        client=WebhookClient(allow_local=told.allow_local_webhooks),
     )
     results = Results(table, waiting=waiting, webhooks=webhooks)
     replies = ReplyQueue(sqs, polls=polls, prefix=told.reply_queue_prefix, settle_late=results.settle)

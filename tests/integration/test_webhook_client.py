@@ -1,4 +1,4 @@
-"""Calls of receivers over real sockets. Names are resolved by the test, so that they may be anybody's."""
+"""Requests to webhook endpoints over real sockets. The tests resolve the host names."""
 
 import contextlib
 import errno
@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from chalicelib.webhooks.client import Callback, CallbackError, Reason
+from chalicelib.webhooks.client import DeliveryError, WebhookClient
 from tests.support.certificates import CertificateAuthority
 from tests.support.webhook_receiver import WebhookReceiver
 
 NAME = "receiver.example"
-DEADLINE_S = 0.4
+TIMEOUT_S = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def receiver():
 
 
 @pytest.fixture
-def secure(authority):
+def tls_receiver(authority):
     with WebhookReceiver(authority.server_context(NAME)) as receiver:
         yield receiver
 
@@ -38,65 +38,69 @@ def to_loopback(_name, _port):
 
 
 def post(receiver, *, scheme="http", body=b"{}", name=NAME, **options):
-    options = {"local": True, "resolve": to_loopback} | options
-    return Callback(**options).post(f"{scheme}://{name}:{receiver.port}/x?y=z", body, headers={"webhook-id": "1"})
+    options = {"allow_local": True, "resolve": to_loopback} | options
+    return WebhookClient(**options).post(f"{scheme}://{name}:{receiver.port}/x?y=z", body, headers={"webhook-id": "1"})
 
 
-def reason_of(receiver, **options):
-    with pytest.raises(CallbackError) as caught:
+def error_code(receiver, **options):
+    with pytest.raises(DeliveryError) as caught:
         post(receiver, **options)
-    return caught.value.reason
+    return caught.value.code
 
 
-def test_body_and_headers_arrive_over_tls(secure, authority):
-    assert post(secure, scheme="https", body=b"x" * 100_000, tls=authority.client_context()) == 200
-    ((line, headers, body),) = secure.requests
+def test_body_and_headers_arrive_over_tls(tls_receiver, authority):
+    assert post(tls_receiver, scheme="https", body=b"x" * 100_000, tls=authority.client_context()) == 200
+    ((line, headers, body),) = tls_receiver.requests
     assert (line, body) == ("POST /x?y=z HTTP/1.1", b"x" * 100_000)
-    assert (headers["Host"], headers["webhook-id"], headers["Connection"]) == (f"{NAME}:{secure.port}", "1", "close")
+    assert (headers["Host"], headers["webhook-id"], headers["Connection"]) == (
+        f"{NAME}:{tls_receiver.port}",
+        "1",
+        "close",
+    )
 
 
-def test_certificate_must_be_trusted_and_of_the_name(secure, authority):
-    assert reason_of(secure, scheme="https") == Reason.TLS
-    assert reason_of(secure, scheme="https", name="other.example", tls=authority.client_context()) == Reason.TLS
-    assert secure.requests == []
+def test_certificate_must_be_trusted_and_of_the_name(tls_receiver, authority):
+    assert error_code(tls_receiver, scheme="https") == "tls_error"
+    assert error_code(tls_receiver, scheme="https", name="other.example", tls=authority.client_context()) == "tls_error"
+    assert tls_receiver.requests == []
 
 
 def test_http_server_on_https_port_is_reported(receiver, authority):
     receiver.respond = lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     receiver.reads = False
-    assert reason_of(receiver, scheme="https", tls=authority.client_context(), deadline_s=DEADLINE_S) == Reason.TIMEOUT
+    assert error_code(receiver, scheme="https", tls=authority.client_context(), timeout_s=TIMEOUT_S) == "timeout"
 
 
 def test_http_is_rejected_by_default(receiver):
-    assert reason_of(receiver, local=False) == Reason.URL
+    assert error_code(receiver, allow_local=False) == "invalid_url"
 
 
 @pytest.mark.parametrize(
     "addresses",
     [["127.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["127.0.0.1", "1.1.1.1"], ["::1"], ["::ffff:127.0.0.1"], []],
 )
-def test_name_with_private_address_is_rejected_before_connecting(secure, addresses):
-    found = reason_of(secure, scheme="https", local=False, resolve=lambda *_: addresses)
-    assert (found, secure.connections) == (Reason.ADDRESS, 0)
+def test_name_with_private_address_is_rejected_before_connecting(tls_receiver, addresses):
+    code = error_code(tls_receiver, scheme="https", allow_local=False, resolve=lambda *_: addresses)
+    assert (code, tls_receiver.connections) == ("address_not_public", 0)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "fd00:ec2::254", "fe80::1%lo", "64:ff9b::7f00:1"])
 def test_local_mode_allows_only_loopback(receiver, address):
-    found = reason_of(receiver, resolve=lambda *_: ["127.0.0.1", address])
-    assert (found, receiver.connections) == (Reason.ADDRESS, 0)
+    code = error_code(receiver, resolve=lambda *_: ["127.0.0.1", address])
+    assert (code, receiver.connections) == ("address_not_public", 0)
 
 
-def test_localhost_is_rejected_by_default(secure):
-    with pytest.raises(CallbackError) as caught:
-        Callback().post(f"https://localhost:{secure.port}/", b"", headers={})
-    assert (caught.value.reason, secure.connections) == (Reason.ADDRESS, 0)
+def test_localhost_is_rejected_by_default(tls_receiver):
+    with pytest.raises(DeliveryError) as caught:
+        WebhookClient().post(f"https://localhost:{tls_receiver.port}/", b"", headers={})
+    assert (caught.value.code, tls_receiver.connections) == ("address_not_public", 0)
 
 
 def test_connection_uses_the_checked_address(receiver, monkeypatch):
-    answers, asked = iter([["127.0.0.1"], ["10.0.0.1"]]), []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: asked.append(arguments))
+    answers, lookups = iter([["127.0.0.1"], ["10.0.0.1"]]), []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: lookups.append(arguments))
     assert post(receiver, resolve=lambda *_: next(answers)) == 200
-    assert (list(answers), asked) == ([["10.0.0.1"]], [])
+    assert (list(answers), lookups) == ([["10.0.0.1"]], [])
 
 
 def test_falls_back_to_next_address(receiver):
@@ -104,29 +108,29 @@ def test_falls_back_to_next_address(receiver):
 
 
 @contextlib.contextmanager
-def silent(address, port):
-    """Nothing there answers an attempt to connect: no place is left in the queue of who listens."""
-    with contextlib.ExitStack() as opened:
-        listening = opened.enter_context(socket.socket())
-        listening.bind((address, port))
-        listening.listen(0)
+def unresponsive_address(address, port):
+    """Yield an address that answers no attempt to connect, because its backlog is full."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
         for _ in range(4):
-            waiting = opened.enter_context(socket.socket())
-            waiting.settimeout(0)
-            waiting.connect_ex((address, port))
+            pending = sockets.enter_context(socket.socket())
+            pending.settimeout(0)
+            pending.connect_ex((address, port))
         yield address
 
 
 def test_unresponsive_address_leaves_time_for_next(receiver):
-    with silent("127.0.0.2", receiver.port) as address:
-        assert post(receiver, resolve=lambda *_: [address, address, "127.0.0.1"], deadline_s=3 * DEADLINE_S) == 200
+    with unresponsive_address("127.0.0.2", receiver.port) as address:
+        assert post(receiver, resolve=lambda *_: [address, address, "127.0.0.1"], timeout_s=3 * TIMEOUT_S) == 200
 
 
 def test_unresponsive_addresses_time_out(receiver):
-    begun = time.monotonic()
-    with silent("127.0.0.2", receiver.port) as address:
-        found = reason_of(receiver, resolve=lambda *_: [address, address], deadline_s=DEADLINE_S)
-    assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
+    started_at = time.monotonic()
+    with unresponsive_address("127.0.0.2", receiver.port) as address:
+        code = error_code(receiver, resolve=lambda *_: [address, address], timeout_s=TIMEOUT_S)
+    assert (code, in_time(started_at)) == ("timeout", True)
 
 
 def test_unsupported_address_family_is_skipped(receiver, monkeypatch):
@@ -138,11 +142,11 @@ def test_unsupported_address_family_is_skipped(receiver, monkeypatch):
 
     monkeypatch.setattr(socket, "socket", Ipv4Socket)
     assert post(receiver, resolve=lambda *_: ["::1", "127.0.0.1"]) == 200
-    assert reason_of(receiver, resolve=lambda *_: ["::1"]) == Reason.CONNECTION
+    assert error_code(receiver, resolve=lambda *_: ["::1"]) == "connection_failed"
 
 
 def test_connection_refused_is_reported(receiver):
-    assert reason_of(receiver, resolve=lambda *_: ["127.0.0.2"]) == Reason.CONNECTION
+    assert error_code(receiver, resolve=lambda *_: ["127.0.0.2"]) == "connection_failed"
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no"), UnicodeError()], ids=["unknown", "unicode"])
@@ -150,7 +154,7 @@ def test_unresolvable_name_is_reported(receiver, error):
     def fail(*_):
         raise error
 
-    assert reason_of(receiver, resolve=fail) == Reason.ADDRESS
+    assert error_code(receiver, resolve=fail) == "address_not_public"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -166,47 +170,47 @@ def test_environment_proxies_are_ignored(receiver, monkeypatch):
     assert post(receiver) == 200
 
 
-def in_time(begun):
-    return time.monotonic() - begun < DEADLINE_S + 1
+def in_time(started_at):
+    return time.monotonic() - started_at < TIMEOUT_S + 1
 
 
 def test_slow_receiver_times_out(receiver):
-    for behave in (receiver.send_slowly, receiver.hang):
-        receiver.respond = behave
-        begun = time.monotonic()
-        if behave == receiver.hang:
+    for respond in (receiver.send_slowly, receiver.hang):
+        receiver.respond = respond
+        started_at = time.monotonic()
+        if respond == receiver.hang:
             receiver.reads = False
-        assert (reason_of(receiver, deadline_s=DEADLINE_S), in_time(begun)) == (Reason.TIMEOUT, True)
+        assert (error_code(receiver, timeout_s=TIMEOUT_S), in_time(started_at)) == ("timeout", True)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_non_reading_receiver_times_out(receiver, scheme):
     receiver.reads = False
-    begun = time.monotonic()
-    found = reason_of(receiver, scheme=scheme, body=b"x" * 10_000_000, deadline_s=DEADLINE_S)
-    assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
+    started_at = time.monotonic()
+    code = error_code(receiver, scheme=scheme, body=b"x" * 10_000_000, timeout_s=TIMEOUT_S)
+    assert (code, in_time(started_at)) == ("timeout", True)
 
 
 def test_slow_dns_times_out(receiver):
-    answered = threading.Event()
-    begun = time.monotonic()
-    found = reason_of(receiver, deadline_s=DEADLINE_S, resolve=lambda *_: answered.wait(10) and ["127.0.0.1"])
-    answered.set()
-    assert (found, in_time(begun)) == (Reason.TIMEOUT, True)
+    resolved = threading.Event()
+    started_at = time.monotonic()
+    code = error_code(receiver, timeout_s=TIMEOUT_S, resolve=lambda *_: resolved.wait(10) and ["127.0.0.1"])
+    resolved.set()
+    assert (code, in_time(started_at)) == ("timeout", True)
 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["headers", "body"])
 def test_response_header_size_is_limited(receiver, end):
     receiver.respond = receiver.send_endless_headers(b"HTTP/1.1 200 OK\r\n" + end)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     if end:
         assert post(receiver) == 200
     else:
-        assert reason_of(receiver) == Reason.PROTOCOL
-    assert in_time(begun)
+        assert error_code(receiver) == "invalid_response"
+    assert in_time(started_at)
 
 
-NO_HTTP = {
+NOT_HTTP = {
     "nothing": b"",
     "text": b"hello\r\n\r\n",
     "no_status": b"HTTP/1.1\r\n\r\n",
@@ -215,7 +219,7 @@ NO_HTTP = {
 }
 
 
-@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
-def test_non_http_response_is_reported(receiver, answer):
-    receiver.respond = lambda connection: connection.sendall(answer)
-    assert reason_of(receiver) == Reason.PROTOCOL
+@pytest.mark.parametrize("response", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_non_http_response_is_reported(receiver, response):
+    receiver.respond = lambda connection: connection.sendall(response)
+    assert error_code(receiver) == "invalid_response"

@@ -235,11 +235,11 @@ def test_documented_log_events_match_code():
 
 def test_documented_webhooks_match_code():
     assert column(table(API, "Webhook state", "Meaning")) == list(WebhookState)
-    errors = {*webhook_client.Reason, "http_NNN", "key_revoked", "no_signing_secret"}
+    errors = {*webhook_client.DeliveryErrorCode, "http_NNN", "key_revoked", "no_signing_secret"}
     assert set(column(table(API, "Webhook error", "Meaning"))) == errors
-    assert delivery.BACKOFF_S == (5, 30, 2 * 60, 10 * 60, 15 * 60)
+    assert delivery.RETRY_DELAYS_S == (5, 30, 2 * 60, 10 * 60, 15 * 60)
     assert "is retried after 5 s, 30 s,\n2 min, 10 min and 15 min" in API
-    assert f"2xx response within {webhook_client.DEADLINE_S:g} s" in API
+    assert f"2xx response within {webhook_client.TIMEOUT_S:g} s" in API
 
 
 def test_documented_figures_have_a_command():

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 from msgspec import Struct
 
 from chalicelib import problems
+from chalicelib.access.api_keys import KeyRecord
 from chalicelib.access.plans import Plan
 from chalicelib.contract import (
     DEFAULT_TIMEOUT_S,
@@ -96,7 +97,7 @@ def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: b
         code=code,
         input=_text(given, "input", limit_bytes=MAX_INPUT_BYTES) or "",
         timeout_s=_timeout_s(given),
-        callback_url=_callback_url(given, local=allow_local_webhooks),
+        callback_url=_callback_url(given, allow_local=allow_local_webhooks),
     )
 
 
@@ -118,6 +119,12 @@ def check_plan_limits(request: RunRequest, plan: Plan) -> None:
             plan=plan.name,
             limit_bytes=plan.max_input_bytes,
         )
+
+
+def check_signing_secret(request: RunRequest, key: KeyRecord) -> None:
+    """Raise ProblemError for a callback_url if the key has no signing secret."""
+    if request.callback_url is not None and not key.signing_secret:
+        raise ProblemError(problems.NO_SIGNING_SECRET)
 
 
 def require_async(wanted: RunRequest, respond_async: bool) -> None:  # noqa: FBT001 - what it is about
@@ -190,12 +197,12 @@ def _timeout_s(given: dict[str, object]) -> float:
     return float(value)
 
 
-def _callback_url(given: dict[str, object], *, local: bool) -> str | None:
+def _callback_url(given: dict[str, object], *, allow_local: bool) -> str | None:
     text = _text(given, "callback_url", limit_bytes=webhook_url.MAX_URL_CHARS)
     if text is not None:
         try:
-            webhook_url.parse(text, local=local)
-        except webhook_url.CallbackUrlError as error:
+            webhook_url.parse(text, allow_local=allow_local)
+        except webhook_url.WebhookUrlError as error:
             raise _invalid(RequestErrorCode.INVALID_URL, f"callback_url {error}.", field="callback_url") from error
     return text
 

@@ -12,7 +12,7 @@ from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Reply, encode
 from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
 from chalicelib.problems import ProblemError
-from chalicelib.webhooks.delivery import WebhookQueueError
+from chalicelib.sqs import QueueSendError
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Results:
             if record.reply is None and self._clock() >= record.expires_at + SETTLED_AFTER_S:
                 lost = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
                 record = self._known(self.settle(lost), key_id)
-        except (JobTableError, WebhookQueueError) as error:
+        except (JobTableError, QueueSendError) as error:
             log.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record

@@ -1,0 +1,1 @@
+"""Signed delivery of results to the webhook endpoints of customers."""

@@ -1,7 +1,8 @@
-"""One POST to a receiver that a customer named, which may be hostile. For delivery.py.
+"""Send one POST to a webhook endpoint, which its customer chose and which may be hostile. Used by delivery.py.
 
-A name is resolved once; every address of it is checked and one of the checked ones is connected to, so that no
-second answer of the name's server counts. Proxies of the environment are not asked, since they would resolve again.
+A host name is resolved once, all its addresses are checked, and the connection goes to one of them, so a DNS server
+cannot give a different answer after the check. Proxy settings of the environment are ignored, because a proxy would
+resolve the name again.
 """
 
 import http.client
@@ -11,199 +12,201 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from enum import StrEnum
 from ipaddress import ip_address
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, cast
 
 from chalicelib.webhooks import url as webhook_url
-from chalicelib.webhooks.public_addresses import Address, may_be_called
-from chalicelib.webhooks.url import CallbackUrl, CallbackUrlError
+from chalicelib.webhooks.public_addresses import Address, is_allowed_destination
+from chalicelib.webhooks.url import WebhookUrl, WebhookUrlError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-DEADLINE_S: Final = 10.0  # of all of it, the name's resolution included
-MAX_RESPONSE_BYTES: Final = 16 * 1024  # status and headers; the body is not read
-SEND_BYTES: Final = 16 * 1024
+TIMEOUT_S: Final = 10.0  # of a whole attempt, with the resolution of the name
+MAX_RESPONSE_BYTES: Final = 16 * 1024  # status line and headers; the body is not read
+SEND_CHUNK_BYTES: Final = 16 * 1024
 
 Resolve = Callable[[str, int], Sequence[str]]
 
 
-class Reason(StrEnum):
-    """Why there was no answer. Tells customers nothing of what is inside: no address, no text of an exception."""
+class DeliveryErrorCode(StrEnum):
+    """Why an endpoint gave no response. Customers see the code, so it reveals no address and no exception text."""
 
-    URL = "invalid_url"
-    ADDRESS = "address_not_public"  # the name has none, or also one that is not public
-    CONNECTION = "connection_failed"
-    TLS = "tls_error"
+    INVALID_URL = "invalid_url"
+    ADDRESS_NOT_PUBLIC = "address_not_public"  # also for a name without an address
+    CONNECTION_FAILED = "connection_failed"
+    TLS_ERROR = "tls_error"
     TIMEOUT = "timeout"
-    PROTOCOL = "invalid_response"
+    INVALID_RESPONSE = "invalid_response"
 
 
-class CallbackError(Exception):
-    """The receiver has not answered."""
+class DeliveryError(Exception):
+    """Raised when an endpoint gave no response."""
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
+    def __init__(self, code: DeliveryErrorCode) -> None:
+        super().__init__(code.value)
+        self.code = code
 
 
 def resolve_name(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system finds them. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    """Return the addresses of a host name as the system resolves it. Raise OSError if it has none."""
+    results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in results))
 
 
-class Callback:
-    """How receivers are called. Any number of threads may use it at once."""
+class WebhookClient:
+    """An HTTP client for webhook endpoints. Thread-safe."""
 
     def __init__(
         self,
         *,
-        local: bool = False,
-        deadline_s: float = DEADLINE_S,
+        allow_local: bool = False,
+        timeout_s: float = TIMEOUT_S,
         resolve: Resolve = resolve_name,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`local` allows http and loopback; `tls` decides which certificates are good, the system's without it."""
-        self._local = local
-        self._deadline_s = deadline_s
+        """Create a client. `allow_local` accepts http and loopback; `tls` replaces the certificates of the system."""
+        self._allow_local = allow_local
+        self._timeout_s = timeout_s
         self._resolve = resolve
         self._tls = tls or ssl.create_default_context()
 
     def post(self, url: str, body: bytes, *, headers: Mapping[str, str]) -> int:
-        """The status of the answer, also of a redirect, which is not followed. Raises CallbackError."""
-        deadline = time.monotonic() + self._deadline_s
+        """Send a body and return the status of the response; redirects are not followed. Raise DeliveryError."""
+        deadline = time.monotonic() + self._timeout_s
         try:
-            target = webhook_url.parse(url, local=self._local)
-        except CallbackUrlError as error:
-            raise CallbackError(Reason.URL) from error
-        addresses = self._checked(target, deadline)
+            target = webhook_url.parse(url, allow_local=self._allow_local)
+        except WebhookUrlError as error:
+            raise DeliveryError(DeliveryErrorCode.INVALID_URL) from error
         try:
-            with self._connected(addresses, target, deadline) as connected:
-                return _exchange(connected, target, body, headers, deadline)
+            addresses = self._resolve_public_addresses(target, deadline)
+            with self._open_connection(addresses, target, deadline) as connection:
+                return _send_request(connection, target, body, headers, deadline)
         except TimeoutError as error:
-            raise CallbackError(Reason.TIMEOUT) from error
+            raise DeliveryError(DeliveryErrorCode.TIMEOUT) from error
         except ssl.SSLError as error:
-            raise CallbackError(Reason.TLS) from error
+            raise DeliveryError(DeliveryErrorCode.TLS_ERROR) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CallbackError(Reason.PROTOCOL) from error
+            raise DeliveryError(DeliveryErrorCode.INVALID_RESPONSE) from error
 
-    def _checked(self, target: CallbackUrl, deadline: float) -> list[Address]:
+    def _resolve_public_addresses(self, target: WebhookUrl, deadline: float) -> list[Address]:
         try:
-            found = _within(deadline, lambda: self._resolve(target.host, target.port))
-            addresses = [ip_address(text) for text in found]
-        except TimeoutError as error:
-            raise CallbackError(Reason.TIMEOUT) from error
-        except (OSError, ValueError) as error:  # UnicodeError of a name, too
-            raise CallbackError(Reason.ADDRESS) from error
-        if not addresses or not all(may_be_called(address, local=self._local) for address in addresses):
-            raise CallbackError(Reason.ADDRESS)
+            results = _call_with_deadline(lambda: self._resolve(target.host, target.port), deadline)
+            addresses = [ip_address(text) for text in results]
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:  # a name that IDNA cannot encode raises UnicodeError, a ValueError
+            raise DeliveryError(DeliveryErrorCode.ADDRESS_NOT_PUBLIC) from error
+        if not addresses or not all(self._is_allowed(address) for address in addresses):
+            raise DeliveryError(DeliveryErrorCode.ADDRESS_NOT_PUBLIC)
         return addresses
 
-    def _connected(self, addresses: Sequence[Address], target: CallbackUrl, deadline: float) -> socket.socket:
-        plain = _connect(addresses, target.port, deadline)
+    def _is_allowed(self, address: Address) -> bool:
+        return is_allowed_destination(address, allow_local=self._allow_local)
+
+    def _open_connection(self, addresses: Sequence[Address], target: WebhookUrl, deadline: float) -> socket.socket:
+        tcp_socket = _connect(addresses, target.port, deadline)
         if not target.is_tls:
-            return plain
+            return tcp_socket
         try:
-            plain.settimeout(_left_s(deadline))
-            return self._tls.wrap_socket(plain, server_hostname=target.host)
+            tcp_socket.settimeout(_remaining_s(deadline))
+            return self._tls.wrap_socket(tcp_socket, server_hostname=target.host)
         except BaseException:
-            plain.close()
+            tcp_socket.close()
             raise
 
 
 def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket.socket:
-    """To the first that answers. Raises TimeoutError when the last was silent, CallbackError when it was not."""
-    for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
-        share_s = _left_s(deadline) / (1 + others)  # so that a silent one leaves time for the others
+    """Connect to the first address that accepts. Raise TimeoutError if the last one does not respond."""
+    for addresses_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        timeout_s = _remaining_s(deadline) / addresses_left  # an unresponsive address leaves time for the others
         try:
-            return _connect_to(address, port, timeout_s=share_s)
+            return _connect_to(address, port, timeout_s=timeout_s)
         except TimeoutError:
-            if not others:
+            if addresses_left == 1:
                 raise
-        except OSError:  # also EAFNOSUPPORT, of a host without IPv6
+        except OSError:  # among them EAFNOSUPPORT, on a host without IPv6
             continue
-    raise CallbackError(Reason.CONNECTION)
+    raise DeliveryError(DeliveryErrorCode.CONNECTION_FAILED)
 
 
 def _connect_to(address: Address, port: int, *, timeout_s: float) -> socket.socket:
-    connecting = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004
+    tcp_socket = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004
     try:
-        connecting.settimeout(timeout_s)
-        connecting.connect((str(address), port))
+        tcp_socket.settimeout(timeout_s)
+        tcp_socket.connect((str(address), port))
     except BaseException:
-        connecting.close()
+        tcp_socket.close()
         raise
-    return connecting
+    return tcp_socket
 
 
-def _exchange(
-    connected: socket.socket, target: CallbackUrl, body: bytes, headers: Mapping[str, str], deadline: float
+def _send_request(
+    connection: socket.socket, target: WebhookUrl, body: bytes, headers: Mapping[str, str], deadline: float
 ) -> int:
-    connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = cast("socket.socket", _Timed(connected, deadline))
-    connection.request("POST", target.target, body, {**headers, "Host": target.authority, "Connection": "close"})
-    with connection.getresponse() as response:
+    http_connection = http.client.HTTPConnection(target.host, target.port)
+    http_connection.sock = cast("socket.socket", _DeadlineSocket(connection, deadline))
+    all_headers = {**headers, "Host": target.authority, "Connection": "close"}
+    http_connection.request("POST", target.request_target, body, all_headers)
+    with http_connection.getresponse() as response:
         return response.status
 
 
-class _Timed(io.RawIOBase):
-    """What http.client uses of a socket, with one deadline for all of it: a timeout begins anew with each byte."""
+class _DeadlineSocket(io.RawIOBase):
+    """The socket methods that http.client calls, with one deadline: a socket's timeout restarts with each byte."""
 
-    def __init__(self, connected: socket.socket, deadline: float) -> None:
-        self._connected = connected
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
         self._deadline = deadline
         self._readable_bytes = MAX_RESPONSE_BYTES
 
     def sendall(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            self._connected.settimeout(_left_s(self._deadline))
-            rest = rest[self._connected.send(rest[:SEND_BYTES]) :]
+        """Send all data. Raise TimeoutError at the deadline."""
+        unsent = memoryview(data)
+        while unsent:
+            self._connection.settimeout(_remaining_s(self._deadline))
+            unsent = unsent[self._connection.send(unsent[:SEND_CHUNK_BYTES]) :]
 
     def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a reader of the response."""
         return io.BufferedReader(self)
 
     def close(self) -> None:
-        """Not here: http.client does so while it still reads, and the socket is its maker's."""
+        """Do nothing: http.client closes its socket before it has read the response. The caller closes it."""
 
     def readable(self) -> bool:
+        """Return True, as io.BufferedReader requires."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Receive into a buffer, and report the end of the stream after MAX_RESPONSE_BYTES."""
         view = memoryview(buffer)[: self._readable_bytes]
         if not view:
             return 0
-        self._connected.settimeout(_left_s(self._deadline))
-        count = self._connected.recv_into(view)
+        self._connection.settimeout(_remaining_s(self._deadline))
+        count = self._connection.recv_into(view)
         self._readable_bytes -= count
         return count
 
 
-def _within(deadline: float, work: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """What `work` returns or raises; TimeoutError at the deadline, since getaddrinfo has none."""
-    done: SimpleQueue[Sequence[str] | Exception] = SimpleQueue()
+def _call_with_deadline(call: Callable[[], Sequence[str]], deadline: float) -> Sequence[str]:
+    """Return or raise what `call` does. Raise TimeoutError at the deadline: getaddrinfo takes no timeout."""
+    future: Future[Sequence[str]] = Future()
 
     def run() -> None:
         try:
-            done.put(work())
+            future.set_result(call())
         except (OSError, ValueError) as error:
-            done.put(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        found = done.get(timeout=_left_s(deadline))
-    except Empty as error:
-        raise TimeoutError from error
-    if isinstance(found, Exception):
-        raise found
-    return found
+    return future.result(timeout=_remaining_s(deadline))
 
 
-def _left_s(deadline: float) -> float:
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
+def _remaining_s(deadline: float) -> float:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
         raise TimeoutError
-    return left_s
+    return remaining_s

@@ -6,6 +6,7 @@ from chalicelib import contract
 from chalicelib.api import run_request
 from chalicelib.api.run_request import MAX_BODY_BYTES, RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
+from tests.support.records import KEY, make_key_record
 
 CODE = 64 * 1024
 INPUT = 128 * 1024
@@ -186,6 +187,20 @@ def test_callback_url_without_respond_async_is_rejected():
 @pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
 def test_requests_without_callback_url_are_accepted(url, respond_async):
     run_request.require_async(RunRequest(code="1", callback_url=url), respond_async=respond_async)
+
+
+def test_callback_url_without_signing_secret_returns_403():
+    with pytest.raises(ProblemError) as caught:
+        run_request.check_signing_secret(RunRequest(code="1", callback_url=HOOK), make_key_record(KEY))
+    problem = caught.value.problem
+    assert (problem.status, problem.type) == (403, "urn:python-exec:problem:no-signing-secret")
+
+
+@pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, "whsec_x"), (HOOK, "whsec_x")])
+def test_request_that_needs_no_signing_secret_is_accepted(url, secret):
+    run_request.check_signing_secret(
+        RunRequest(code="1", callback_url=url), make_key_record(KEY, signing_secret=secret)
+    )
 
 
 def test_oversized_body_is_rejected_before_parsing():

@@ -1,4 +1,4 @@
-"""Attempts, their order and their signatures, with a receiver that answers what it is told to."""
+"""Attempts, their order and their signatures, with a client that responds as the test demands."""
 
 import json
 import logging
@@ -11,21 +11,20 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
-from chalicelib.api.run_request import RunRequest
+from chalicelib.contract import encode
 from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
-from chalicelib.problems import ProblemError
-from chalicelib.webhooks.client import CallbackError, Reason
+from chalicelib.jobs.job_view import webhook_body
+from chalicelib.sqs import QueueSendError
+from chalicelib.webhooks.client import DeliveryError, DeliveryErrorCode
 from chalicelib.webhooks.delivery import (
-    BACKOFF_S,
-    WebhookMessageError,
-    WebhookQueueError,
-    Webhooks,
-    require_signing_secret,
+    RETRY_DELAYS_S,
+    UnprocessableAttemptError,
+    WebhookDelivery,
     sign,
 )
 from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
-from tests.support.records import KEY, make_key_record
+from tests.support.records import KEY, make_key_record, make_result
 
 API = (Path(__file__).parents[3] / "docs/api.md").read_text()
 NOW_S = 1_800_000_000
@@ -40,26 +39,26 @@ RECORD = JobRecord(
     retry_at=NOW_S,
     expires_at=NOW_S,
     kept_until=NOW_S + 86_400,
-    reply="{}",
+    reply=encode(make_result("1" * 32)),
     webhook_url=URL,
 )
 
 
-class FakeReceiver:
-    """Answers with the next of `answers`, a status or an exception, and with 204 after them."""
+class FakeWebhookClient:
+    """Responds with the next of `responses`, a status or an exception, and with 204 after them."""
 
     def __init__(self):
-        self.answers = []
+        self.responses = []
         self.requests = []
-        self.before_answer = lambda: None
+        self.before_response = lambda: None
 
     def post(self, url, body, *, headers):
         self.requests.append((url, body, headers))
-        self.before_answer()
-        answer = self.answers.pop(0) if self.answers else 204
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        self.before_response()
+        response = self.responses.pop(0) if self.responses else 204
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
 @pytest.fixture
@@ -73,8 +72,8 @@ def key_table():
 
 
 @pytest.fixture
-def receiver():
-    return FakeReceiver()
+def client():
+    return FakeWebhookClient()
 
 
 @pytest.fixture
@@ -83,14 +82,13 @@ def queue(sqs):
 
 
 @pytest.fixture
-def webhooks(sqs, queue, jobs, key_table, receiver):
-    return Webhooks(
+def delivery(sqs, queue, jobs, key_table, client):
+    return WebhookDelivery(
         sqs,
-        queue_url=next(url for url, held in sqs.queues.items() if held is queue),
+        queue_url=next(url for url, candidate in sqs.queues.items() if candidate is queue),
         jobs=jobs,
         keys=key_table,
-        receiver=receiver,
-        body_of=lambda record: json.dumps({"id": record.job_id}).encode(),
+        client=client,
         clock=lambda: NOW_S + 0.9,
     )
 
@@ -103,19 +101,18 @@ def message(attempt, job_id=RECORD.job_id):
     return json.dumps({"job_id": job_id, "attempt": attempt})
 
 
-def deliver_all(webhooks, queue):
-    """Hands out every message, those that are due later too, in their order."""
+def deliver_all(delivery, queue):
+    """Deliver every message in order, including those that are delayed."""
     while queue.messages:
-        webhooks.deliver(queue.messages.pop(0).body)
+        delivery.deliver(queue.messages.pop(0).body)
 
 
-def test_result_is_delivered_signed_and_recorded(webhooks, queue, jobs, receiver):
-    webhooks.enqueue(RECORD)
+def test_result_is_delivered_signed_and_recorded(delivery, queue, jobs, client):
+    delivery.enqueue(RECORD)
     assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("retrying", 0, ""))
-    deliver_all(webhooks, queue)
-    body = b'{"id": "' + b"1" * 32 + b'"}'
-    ((url, posted, headers),) = receiver.requests
-    assert (url, posted) == (URL, body)
+    deliver_all(delivery, queue)
+    ((url, body, headers),) = client.requests
+    assert (url, body) == (URL, webhook_body(RECORD))
     assert headers == {
         "Content-Type": "application/json",
         "User-Agent": "python-exec-webhooks/1",
@@ -166,7 +163,7 @@ def test_documented_library_snippet_verifies_signature():
     body = b'{"id":"1"}'
     variables = {"signing_secret": SECRET, "body": body, "headers": signed_headers(int(time.time()), body)}
     snippet = documented_snippet("from standardwebhooks")
-    exec(snippet, variables)  # noqa: S102 - our own
+    exec(snippet, variables)  # noqa: S102 - written in docs/api.md
     assert variables["result"] == {"id": "1"}
     with pytest.raises(WebhookVerificationError):
         exec(snippet, variables | {"body": b"{}"})  # noqa: S102
@@ -174,7 +171,7 @@ def test_documented_library_snippet_verifies_signature():
 
 def test_documented_snippet_verifies_signature(monkeypatch):
     variables = {}
-    exec(documented_snippet("import base64"), variables)  # noqa: S102 - our own
+    exec(documented_snippet("import base64"), variables)  # noqa: S102 - written in docs/api.md
     monkeypatch.setattr(variables["time"], "time", lambda: NOW_S + 299.0)
     is_genuine, signature = variables["is_genuine"], sign(SECRET, "1", NOW_S, b"body")
     assert is_genuine(SECRET, "1", str(NOW_S), signature, b"body")
@@ -192,98 +189,98 @@ FAILURES = {
     "redirect": (302, "http_302"),
     "gone": (410, "http_410"),
     "early_hints": (103, "http_103"),
-    **{reason.name.lower(): (CallbackError(reason), reason.value) for reason in Reason},
+    **{code.value: (DeliveryError(code), code.value) for code in DeliveryErrorCode},
 }
 
 
 @pytest.mark.parametrize("case", FAILURES.values(), ids=FAILURES)
-def test_failed_delivery_records_error_code_and_schedules_retry(webhooks, queue, jobs, receiver, case):
-    answer, error = case
-    receiver.answers = [answer]
-    webhooks.enqueue(RECORD)
-    webhooks.deliver(queue.messages.pop(0).body)
+def test_failed_delivery_records_error_code_and_schedules_retry(delivery, queue, jobs, client, case):
+    response, error = case
+    client.responses = [response]
+    delivery.enqueue(RECORD)
+    delivery.deliver(queue.messages.pop(0).body)
     assert (jobs.state(), sent(queue)) == (("retrying", 1, error), [(2, 5)])
-    deliver_all(webhooks, queue)
-    assert (jobs.state(), len(receiver.requests)) == (("delivered", 2, ""), 2)
+    deliver_all(delivery, queue)
+    assert (jobs.state(), len(client.requests)) == (("delivered", 2, ""), 2)
 
 
-def test_final_failed_attempt_is_recorded_as_failed(webhooks, queue, jobs, receiver, log_records):
-    receiver.answers = [503] * 100
-    webhooks.enqueue(RECORD)
+def test_final_failed_attempt_is_recorded_as_failed(delivery, queue, jobs, client, log_records):
+    client.responses = [503] * 100
+    delivery.enqueue(RECORD)
     delays_s = []
     while queue.messages:
         delays_s.append(queue.messages[0].delay_s)
-        webhooks.deliver(queue.messages.pop(0).body)
-    assert delays_s == [0, *BACKOFF_S]
-    assert (jobs.state(), len(receiver.requests)) == (("failed", 6, "http_503"), 6)
+        delivery.deliver(queue.messages.pop(0).body)
+    assert delays_s == [0, *RETRY_DELAYS_S]
+    assert (jobs.state(), len(client.requests)) == (("failed", 6, "http_503"), 6)
     (warning,) = [record for record in log_records if record.levelno == logging.WARNING]
     assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_abandoned", "1" * 32, "http_503")
 
 
 def test_retry_delays_fit_sqs_maximum():
-    assert max(BACKOFF_S) <= 900
+    assert max(RETRY_DELAYS_S) <= 900
 
 
-def test_duplicate_message_is_delivered_once(webhooks, queue, receiver):
-    receiver.answers = [500]
-    webhooks.enqueue(RECORD)
+def test_duplicate_message_is_delivered_once(delivery, queue, client):
+    client.responses = [500]
+    delivery.enqueue(RECORD)
     first = queue.messages.pop(0).body
-    webhooks.deliver(first)
-    webhooks.deliver(first)
-    assert (len(receiver.requests), sent(queue)) == (1, [(2, 5)])
+    delivery.deliver(first)
+    delivery.deliver(first)
+    assert (len(client.requests), sent(queue)) == (1, [(2, 5)])
     second = queue.messages.pop(0).body
     for body in (second, second, first):
-        webhooks.deliver(body)
-    assert (len(receiver.requests), queue.messages) == (2, [])
+        delivery.deliver(body)
+    assert (len(client.requests), queue.messages) == (2, [])
 
 
-def test_double_enqueue_is_delivered_once(webhooks, queue, jobs, receiver):
-    webhooks.enqueue(RECORD)
-    webhooks.enqueue(jobs.read(RECORD.job_id))
-    webhooks.enqueue(RECORD)  # by somebody who read it before
-    deliver_all(webhooks, queue)
-    assert len(receiver.requests) == 1
+def test_double_enqueue_is_delivered_once(delivery, queue, jobs, client):
+    delivery.enqueue(RECORD)
+    delivery.enqueue(jobs.read(RECORD.job_id))
+    delivery.enqueue(RECORD)  # from a caller that read the record before
+    deliver_all(delivery, queue)
+    assert len(client.requests) == 1
 
 
-def test_message_received_before_state_update_is_delivered(webhooks, queue, jobs, receiver):
-    receiver.answers = [500]
-    receiver.before_answer = lambda: jobs.note_webhook(RECORD, WebhookState.RETRYING, attempts=0)
-    webhooks.deliver(message(1))
+def test_message_received_before_state_update_is_delivered(delivery, queue, jobs, client):
+    client.responses = [500]
+    client.before_response = lambda: jobs.note_webhook(RECORD, WebhookState.RETRYING, attempts=0)
+    delivery.deliver(message(1))
     assert (jobs.state(), sent(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
 
 
-def test_out_of_order_attempt_is_retried(webhooks, jobs, receiver):
-    with pytest.raises(WebhookMessageError):
-        webhooks.deliver(message(2))
-    assert receiver.requests == []
+def test_out_of_order_attempt_is_retried(delivery, jobs, client):
+    with pytest.raises(UnprocessableAttemptError):
+        delivery.deliver(message(2))
+    assert client.requests == []
 
 
-NOT_DUE = {
+UNDELIVERABLE = {
     "forgotten": {"forgotten": 1},
     "url_removed": {"webhook_url": None},
     "no_reply": {"reply": None},
     "delivered": {"webhook_state": WebhookState.DELIVERED},
     "failed": {"webhook_state": WebhookState.FAILED},
-    "no_longer_kept": {"kept_until": NOW_S},
+    "no_longer_retained": {"kept_until": NOW_S},
 }
 
 
-@pytest.mark.parametrize("changes", NOT_DUE.values(), ids=NOT_DUE)
-def test_undeliverable_job_is_skipped(webhooks, queue, jobs, receiver, changes):
+@pytest.mark.parametrize("changes", UNDELIVERABLE.values(), ids=UNDELIVERABLE)
+def test_undeliverable_job_is_skipped(delivery, queue, jobs, client, changes):
     jobs.records[RECORD.job_id] = replace(RECORD, **changes)
-    webhooks.deliver(message(1))
-    assert (receiver.requests, queue.messages) == ([], [])
+    delivery.deliver(message(1))
+    assert (client.requests, queue.messages) == ([], [])
     assert jobs.records[RECORD.job_id] == replace(RECORD, **changes)
 
 
-def test_deleted_job_is_skipped(webhooks, receiver):
-    webhooks.deliver(message(1, "2" * 32))
-    assert receiver.requests == []
+def test_deleted_job_is_skipped(delivery, client):
+    delivery.deliver(message(1, "2" * 32))
+    assert client.requests == []
 
 
 @pytest.mark.parametrize("changes", [{"webhook_url": None}, {"reply": None}, {"webhook_state": WebhookState.RETRYING}])
-def test_job_without_pending_webhook_is_not_enqueued(webhooks, queue, changes):
-    webhooks.enqueue(replace(RECORD, **changes))
+def test_job_without_pending_webhook_is_not_enqueued(delivery, queue, changes):
+    delivery.enqueue(replace(RECORD, **changes))
     assert queue.messages == []
 
 
@@ -295,60 +292,48 @@ KEYS = {
 
 
 @pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
-def test_revoked_key_or_missing_secret_stops_delivery(webhooks, jobs, key_table, receiver, case):
+def test_revoked_key_or_missing_secret_stops_delivery(delivery, jobs, key_table, client, case):
     changes, error = case
     if changes is None:
         key_table.records.clear()
     else:
         key_table.change(KEY.key_id, **changes)
-    webhooks.deliver(message(1))
-    assert (receiver.requests, jobs.state()) == ([], ("failed", 1, error))
+    delivery.deliver(message(1))
+    assert (client.requests, jobs.state()) == ([], ("failed", 1, error))
 
 
-def test_expired_key_still_receives_webhook(webhooks, queue, key_table, receiver):
+def test_expired_key_still_receives_webhook(delivery, queue, key_table, client):
     key_table.change(KEY.key_id, expires_at=NOW_S - 1)
-    webhooks.enqueue(RECORD)
-    deliver_all(webhooks, queue)
-    assert len(receiver.requests) == 1
+    delivery.enqueue(RECORD)
+    deliver_all(delivery, queue)
+    assert len(client.requests) == 1
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", '{"job_id": 1, "attempt": 1}', '{"job_id": "1", "attempt": 0}'])
-def test_malformed_message_is_rejected(webhooks, body):
-    with pytest.raises(WebhookMessageError):
-        webhooks.deliver(body)
+def test_malformed_message_is_rejected(delivery, body):
+    with pytest.raises(UnprocessableAttemptError):
+        delivery.deliver(body)
 
 
-def test_failure_to_schedule_retry_leaves_message_for_redelivery(webhooks, sqs, queue, jobs, receiver):
-    receiver.answers = [500]
-    webhooks.enqueue(RECORD)
+def test_failure_to_schedule_retry_leaves_message_for_redelivery(delivery, sqs, queue, jobs, client):
+    client.responses = [500]
+    delivery.enqueue(RECORD)
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
-    with pytest.raises(WebhookQueueError):
-        webhooks.deliver(queue.messages[0].body)
+    with pytest.raises(QueueSendError):
+        delivery.deliver(queue.messages[0].body)
     assert jobs.state() == ("retrying", 0, "")
-    deliver_all(webhooks, queue)
+    deliver_all(delivery, queue)
     assert jobs.state() == ("delivered", 1, "")
 
 
-def test_failure_to_enqueue_leaves_webhook_pending(webhooks, sqs, queue, jobs):
+def test_failure_to_enqueue_leaves_webhook_pending(delivery, sqs, queue, jobs):
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
-    with pytest.raises(WebhookQueueError):
-        webhooks.enqueue(RECORD)
+    with pytest.raises(QueueSendError):
+        delivery.enqueue(RECORD)
     assert jobs.read(RECORD.job_id) == RECORD
 
 
-def test_table_failure_propagates_to_caller(webhooks, jobs):
+def test_table_failure_propagates_to_caller(delivery, jobs):
     jobs.failing = True
     with pytest.raises(JobTableError):
-        webhooks.deliver(message(1))
-
-
-def test_callback_url_without_signing_secret_returns_403():
-    with pytest.raises(ProblemError) as caught:
-        require_signing_secret(RunRequest(code="1", callback_url=URL), make_key_record(KEY))
-    problem = caught.value.problem
-    assert (problem.status, problem.type) == (403, "urn:python-exec:problem:no-signing-secret")
-
-
-@pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, SECRET), (URL, SECRET)])
-def test_requests_without_callback_url_are_allowed(url, secret):
-    require_signing_secret(RunRequest(code="1", callback_url=url), make_key_record(KEY, signing_secret=secret))
+        delivery.deliver(message(1))

@@ -1,12 +1,12 @@
-"""The table of addresses that a webhook never reaches, in every form that embeds one."""
+"""Addresses that webhooks must never reach, in every notation that can embed one."""
 
 from ipaddress import ip_address
 
 import pytest
 
-from chalicelib.webhooks.public_addresses import may_be_called
+from chalicelib.webhooks.public_addresses import is_allowed_destination
 
-INSIDE = {
+NOT_PUBLIC = {
     "this_network": "0.0.0.0",  # noqa: S104 - nothing is bound
     "this_network_last": "0.255.255.255",
     "private_10": "10.0.0.1",
@@ -85,21 +85,21 @@ PUBLIC = [
 LOOPBACK = {"127.0.0.1", "127.255.255.255", "::1", "::ffff:127.0.0.1"}
 
 
-@pytest.mark.parametrize("text", INSIDE.values(), ids=INSIDE)
+@pytest.mark.parametrize("text", NOT_PUBLIC.values(), ids=NOT_PUBLIC)
 def test_non_public_address_is_rejected(text):
-    assert not may_be_called(ip_address(text))
+    assert not is_allowed_destination(ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
 def test_public_address_is_allowed(text):
-    assert may_be_called(ip_address(text))
+    assert is_allowed_destination(ip_address(text))
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "127.255.255.255", "::1", "1.1.1.1"])
 def test_local_mode_allows_loopback(text):
-    assert may_be_called(ip_address(text), local=True)
+    assert is_allowed_destination(ip_address(text), allow_local=True)
 
 
-@pytest.mark.parametrize("text", sorted(set(INSIDE.values()) - LOOPBACK))
+@pytest.mark.parametrize("text", sorted(set(NOT_PUBLIC.values()) - LOOPBACK))
 def test_local_mode_rejects_other_private_addresses(text):
-    assert not may_be_called(ip_address(text), local=True)
+    assert not is_allowed_destination(ip_address(text), allow_local=True)

@@ -1,8 +1,8 @@
 import pytest
 
-from chalicelib.webhooks.url import CallbackUrl, CallbackUrlError, parse
+from chalicelib.webhooks.url import WebhookUrl, WebhookUrlError, parse
 
-GOOD = {
+VALID = {
     "name": ("https://a.example", ("a.example", 443, "/", "a.example")),
     "path": ("https://a.example/x/y?z=1&u=@", ("a.example", 443, "/x/y?z=1&u=@", "a.example")),
     "query_alone": ("https://a.example?q", ("a.example", 443, "/?q", "a.example")),
@@ -14,7 +14,7 @@ GOOD = {
     "address": ("https://1.1.1.1/", ("1.1.1.1", 443, "/", "1.1.1.1")),
     "address_v6": ("https://[2606:4700::1111]:1/", ("2606:4700::1111", 1, "/", "[2606:4700::1111]:1")),
 }
-BAD = {
+INVALID = {
     "empty": "",
     "no_scheme": "a.example",
     "http": "http://a.example",
@@ -63,26 +63,26 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "expected"), GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize(("text", "expected"), VALID.values(), ids=VALID)
 def test_valid_url_is_parsed(text, expected):
-    host, port, target, authority = expected
-    found = parse(text)
-    assert found == CallbackUrl(is_tls=True, host=host, port=port, target=target)
-    assert found.authority == authority
+    host, port, request_target, authority = expected
+    url = parse(text)
+    assert url == WebhookUrl(is_tls=True, host=host, port=port, request_target=request_target)
+    assert url.authority == authority
 
 
-@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
 def test_invalid_url_is_rejected(text):
-    with pytest.raises(CallbackUrlError):
+    with pytest.raises(WebhookUrlError):
         parse(text)
 
 
 @pytest.mark.parametrize("text", ["http://a.example/", "http://127.0.0.1:9/", "https://[::1]:9/", "http://localhost"])
 def test_local_mode_allows_http_and_loopback(text):
-    assert parse(text, local=True).is_tls == text.startswith("https")
+    assert parse(text, allow_local=True).is_tls == text.startswith("https")
 
 
 @pytest.mark.parametrize("text", ["http://10.0.0.1", "https://[fe80::1]", "ftp://127.0.0.1", "http://169.254.169.254"])
 def test_local_mode_rejects_other_private_addresses(text):
-    with pytest.raises(CallbackUrlError):
-        parse(text, local=True)
+    with pytest.raises(WebhookUrlError):
+        parse(text, allow_local=True)

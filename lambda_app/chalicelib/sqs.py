@@ -1,0 +1,18 @@
+"""What all users of SQS share: its limits, its error codes and our errors."""
+
+from typing import Final
+
+from botocore.exceptions import ClientError
+
+LONG_POLL_S: Final = 20  # the longest wait of a ReceiveMessage call
+BATCH_SIZE: Final = 10  # the most messages in one call
+_MISSING_QUEUE_CODES: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+
+
+class QueueSendError(Exception):
+    """Raised when SQS does not take a message."""
+
+
+def is_missing_queue(error: Exception) -> bool:
+    """Return whether a call failed because its queue does not exist."""
+    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_QUEUE_CODES
