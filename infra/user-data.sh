@@ -1,5 +1,5 @@
 #!/bin/bash
-# Sets up a host on Amazon Linux 2023. CloudFormation fills in what is in braces; there is no secret in here.
+# Set up a host on Amazon Linux 2023. CloudFormation replaces the names in braces. This script contains no secrets.
 set -euo pipefail
 
 export AWS_DEFAULT_REGION="${AWS::Region}"
@@ -15,7 +15,7 @@ cat >/etc/docker/daemon.json <<'json'
   "log-opts": {"max-size": "10m", "max-file": "3"}
 }
 json
-# A container with an address of its own never asks for this host's credentials; sandboxes have no network at all.
+# Keep containers with a bridge address from this host's credentials. Sandboxes have no network at all.
 cat >/etc/systemd/system/docker.service.d/no-metadata.conf <<'unit'
 [Service]
 ExecStartPost=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || iptables -I DOCKER-USER -d 169.254.169.254 -j DROP'
@@ -36,14 +36,14 @@ systemctl restart docker
 
 aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostImageBundle}" - | docker load
 
-# The agent's user is nobody of this host but for the socket's group. Who has the socket is root: no sandbox sees it.
+# The agent runs as an unprivileged user with the socket's group. Access to the socket is root access to this host.
 socket=/var/run/docker.sock
-confined=(--network host --volume "$socket:$socket" --user "900:$(stat -c %g "$socket")"
+container_options=(--network host --volume "$socket:$socket" --user "900:$(stat -c %g "$socket")"
   --read-only --cap-drop ALL --security-opt no-new-privileges --env "AWS_DEFAULT_REGION=${AWS::Region}"
   --log-driver awslogs --log-opt "awslogs-group=${HostLogs}" --log-opt "awslogs-region=${AWS::Region}"
   --log-opt mode=non-blocking)
 
-docker run --detach --name python-exec-agent --restart unless-stopped --stop-timeout 20 "${!confined[@]}" \
+docker run --detach --name python-exec-agent --restart unless-stopped --stop-timeout 20 "${!container_options[@]}" \
   --log-opt "awslogs-stream=$HOSTNAME/agent" \
   --env "JOB_QUEUE_URL=${JobQueue}" \
   --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
@@ -51,17 +51,17 @@ docker run --detach --name python-exec-agent --restart unless-stopped --stop-tim
   --env "METRICS_NAMESPACE=${AWS::StackName}" \
   python-exec-agent
 
-cat >/etc/systemd/system/python-exec-notices.service <<unit
+cat >/etc/systemd/system/python-exec-drain.service <<unit
 [Unit]
-Description=python-exec: drains this host when EC2 takes it away
+Description=Drain this python-exec host when EC2 is about to terminate it
 Requires=docker.service
 After=docker.service
 
 [Service]
-ExecStart=/usr/bin/docker run --rm --name python-exec-notices ${!confined[*]} \\
-  --log-opt awslogs-stream=$HOSTNAME/notices --env HOST_GROUP=${AWS::StackName}-hosts \\
+ExecStart=/usr/bin/docker run --rm --name python-exec-drain ${!container_options[*]} \\
+  --log-opt awslogs-stream=$HOSTNAME/drain --env HOST_GROUP=${AWS::StackName}-hosts \\
   python-exec-agent python3 -m executor_host.termination_watcher
-ExecStop=/usr/bin/docker stop --time 5 python-exec-notices
+ExecStop=/usr/bin/docker stop --time 5 python-exec-drain
 Restart=on-failure
 RestartSec=5
 
@@ -69,12 +69,12 @@ RestartSec=5
 WantedBy=multi-user.target
 unit
 systemctl daemon-reload
-systemctl enable --now python-exec-notices
+systemctl enable --now python-exec-drain
 
-# Only now does the group count this host as in service. One on which anything of this fails is given up and replaced.
-has_sandboxes() { # under load all of them are in use
+# Put the host into service once it has a sandbox. Auto Scaling replaces a host on which this script fails.
+has_sandboxes() { # under load all sandboxes are in use
   curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
-    awk '/^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { found = 1 } END { exit !found }'
+    awk '/^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { ready = 1 } END { exit !ready }'
 }
 tries=150
 until has_sandboxes; do

@@ -34,10 +34,7 @@ ALLOWED_IN_NAMES = ("not_found", "NotFound")  # HTTP's and Docker's word
 # These areas still use banned words. Remove an area once it is clean.
 PENDING = {
     "executor_host",
-    "infra",
-    "infra/aws",
     "infra/capacity",
-    "infra/images",
     "infra/local",
     "infra/operator",
     "lambda_app",

@@ -1,4 +1,4 @@
-"""What starts an agent on a host: the user data, the tags and the pins of the image."""
+"""The files that start an agent on a host: the user data, and the tags and pins of the image."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from infra.aws import package
 from infra.images import agent_image, wheels
 
 ROOT = Path(__file__).parents[3]
-GIVEN = {
+SUBSTITUTIONS = {
     "AWS::Region": "eu-central-1",
     "AWS::StackName": "python-exec-test",
     "ArtifactBucket": "a-bucket",
@@ -29,9 +29,9 @@ GIVEN = {
 
 
 def substituted():
-    """The script as Fn::Sub leaves it."""
+    """Return the script after Fn::Sub."""
     text = package.USER_DATA.read_text()
-    filled = re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: GIVEN[found[1]], text)
+    filled = re.sub(r"\$\{([A-Za-z:]+)\}", lambda match: SUBSTITUTIONS[match[1]], text)
     return filled.replace("${!", "${")
 
 
@@ -46,9 +46,9 @@ def test_shellcheck_finds_nothing_in_user_data():
 
 def test_user_data_references_exist_in_template():
     parsed = template.load(template.PATH.read_text())
-    named = set(re.findall(r"\$\{([A-Za-z:]+)\}", package.USER_DATA.read_text()))
-    assert named == set(GIVEN)
-    assert {name for name in named if "::" not in name} <= {*parsed["Parameters"], *parsed["Resources"]}
+    references = set(re.findall(r"\$\{([A-Za-z:]+)\}", package.USER_DATA.read_text()))
+    assert references == set(SUBSTITUTIONS)
+    assert {name for name in references if "::" not in name} <= {*parsed["Parameters"], *parsed["Resources"]}
 
 
 def test_user_data_passes_only_expected_environment():
@@ -78,14 +78,14 @@ COMMANDS = {
   *"token: a-token"*/latest/meta-data/instance-id) printf i-0 ;;
   *) exit 22 ;;
 esac""",
-    "aws": 'echo "$*" >>"$FAKES/asked"',
+    "aws": 'echo "$*" >>"$FAKES/aws_calls"',
     "sleep": ":",
 }
 
 
 @pytest.fixture
 def end_of_user_data(tmp_path):
-    """Runs it with what the agent's metrics are; the exit code, and what the AWS CLI was asked."""
+    """Run the script's last part with these agent metrics; return the exit code and the calls of the AWS CLI."""
     for name, script in COMMANDS.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -93,13 +93,13 @@ def end_of_user_data(tmp_path):
     def run(metrics):
         if metrics is not None:
             (tmp_path / "metrics").write_text(metrics)
-        begin, end = substituted().split("# Only now does the group count")
+        begin, end = substituted().split("# Put the host into service")
         script = f"set -euo pipefail\n# {end}"
         assert "set -euo pipefail\n" in begin
         environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "FAKES": str(tmp_path)}
-        done = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, check=False)
-        asked = tmp_path / "asked"
-        return done.returncode, asked.read_text() if asked.exists() else ""
+        completed = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, check=False)
+        calls = tmp_path / "aws_calls"
+        return completed.returncode, calls.read_text() if calls.exists() else ""
 
     return run
 
@@ -109,9 +109,9 @@ def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
     metrics = (
         f"# HELP python_exec_warm_sandboxes\npython_exec_warm_sandboxes {pool}\npython_exec_jobs_running {running}\n"
     )
-    code, asked = end_of_user_data(metrics)
+    code, aws_calls = end_of_user_data(metrics)
     assert code == 0
-    assert asked.split() == [
+    assert aws_calls.split() == [
         *("autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name", "wait-for-ready"),
         *("--lifecycle-action-result", "CONTINUE"),
         *("--auto-scaling-group-name", "python-exec-test-hosts", "--instance-id", "i-0"),
@@ -158,7 +158,7 @@ def test_agent_container_options_match_integration_test():
 
 
 def test_image_tag_includes_architecture():
-    x86, arm = (agent_image.image_tag(each) for each in ("x86_64", "arm64"))
+    x86, arm = (agent_image.image_tag(architecture) for architecture in ("x86_64", "arm64"))
     assert x86.removesuffix("-x86_64") == arm.removesuffix("-arm64")
     assert re.fullmatch(rf"{agent_image.REPOSITORY}:[0-9a-f]{{12}}-arm64", arm)
 
@@ -168,9 +168,8 @@ def docker_on(architecture):
 
 
 def test_supported_architectures_match_packages():
-    assert {agent_image.docker_architecture(docker_on(each)) for each in agent_image.ARCHITECTURES} == set(
-        wheels.MACHINES
-    )
+    supported = {agent_image.docker_architecture(docker_on(name)) for name in agent_image.ARCHITECTURES}
+    assert supported == set(wheels.MACHINES)
     with pytest.raises(agent_image.ArchitectureError, match="riscv64"):
         agent_image.docker_architecture(docker_on("riscv64"))
 
