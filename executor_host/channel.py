@@ -1,4 +1,4 @@
-"""Exchange bytes with a sandbox's supervisor through Docker's attach stream. supervisor.py describes the frames.
+"""Exchange bytes with a sandbox's supervisor through Docker's attach stream. See supervisor/protocol.py.
 
 The supervisor shares its container with hostile code, so every frame is checked as if that code had written it.
 """
@@ -11,11 +11,10 @@ from time import monotonic
 from typing import Any, Final
 
 from chalicelib.contract import MAX_STREAM_BYTES
-from executor_host.supervisor import (
+from executor_host.supervisor.protocol import (
     ERROR,
-    ERROR_RECORD,
     FRAME_HEADER,
-    MAX_ERROR_FIELD_BYTES,
+    MAX_ERROR_RECORD_BYTES,
     READY,
     REPORT,
     REPORT_RECORD,
@@ -27,7 +26,7 @@ MAX_PAYLOAD_BYTES: Final = {
     READY: 16,
     STDOUT: MAX_STREAM_BYTES,
     STDERR: MAX_STREAM_BYTES,
-    ERROR: ERROR_RECORD.size + 2 * MAX_ERROR_FIELD_BYTES,
+    ERROR: MAX_ERROR_RECORD_BYTES,
     REPORT: REPORT_RECORD.size,
 }
 # https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach

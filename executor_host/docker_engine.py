@@ -13,7 +13,7 @@ from docker.errors import DockerException
 from executor_host.channel import Channel, SandboxError
 from executor_host.hardening import AGENT_LABEL, container_config
 from executor_host.sandbox import Sandbox
-from executor_host.supervisor import READY
+from executor_host.supervisor.protocol import READY
 
 READY_TIMEOUT_S: Final = 30.0  # far above any measured start, even on a busy host
 EXIT_DETECTION_TIMEOUT_S: Final = 1.0  # how long Docker may take to notice that a container has exited

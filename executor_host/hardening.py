@@ -125,37 +125,42 @@ def container_config(image: str, *, agent: str, oci_runtime: str | None = None) 
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": {
-            "AutoRemove": True,  # an agent that crashes leaves no containers
-            "Runtime": oci_runtime or "",
-            "NetworkMode": "none",  # exfiltration, scanning, the cloud's metadata service
-            "ReadonlyRootfs": True,  # changes to Python itself, data on the host's disk
-            "CapDrop": ["ALL"],  # privileged operations without root
-            "SecurityOpt": [
-                "no-new-privileges",
-                f"seccomp={_SECCOMP}",
-            ],  # setuid programs; kernel bugs in rare system calls
-            "MaskedPaths": list(MASKED_PATHS),  # the host's activity, keys and power use
-            "Memory": MEMORY_BYTES,  # starving the host of memory
-            "MemorySwap": MEMORY_BYTES,  # equal to Memory: no swap, which would be slow and write to disk
-            "PidsLimit": PIDS_UNDER_GVISOR if oci_runtime == GVISOR_RUNTIME else PIDS,  # fork bombs
-            "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
-            "OomScoreAdj": 500,  # if the host runs out of memory anyway, the kernel kills sandboxes first
-            "Ulimits": [
-                _ulimit("core", 0),  # memory images of crashed programs
-                _ulimit("nofile", OPEN_FILES),  # the host's file table
-                _ulimit("memlock", 64 * 1024),  # memory that cannot be reclaimed
-                _ulimit("msgqueue", 0),  # kernel memory through /dev/mqueue
-                *([_ulimit("nproc", PIDS)] if oci_runtime == GVISOR_RUNTIME else []),
-            ],
-            "IpcMode": "private",  # segments and semaphores of the host or of other sandboxes
-            "ShmSize": SHARED_MEMORY_BYTES,
-            "Tmpfs": {
-                "/tmp": f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_INODES},mode=1777,noexec,nosuid,nodev",  # noqa: S108
-            },
-            "LogConfig": {"Type": "none"},  # filling the host's disk; customers' output on disk
-            "Init": False,  # the supervisor is PID 1
+        "HostConfig": _host_config(oci_runtime),
+    }
+
+
+def _host_config(oci_runtime: str | None) -> dict[str, Any]:
+    is_gvisor = oci_runtime == GVISOR_RUNTIME
+    return {
+        "AutoRemove": True,  # an agent that crashes leaves no containers
+        "Runtime": oci_runtime or "",
+        "NetworkMode": "none",  # exfiltration, scanning, the cloud's metadata service
+        "ReadonlyRootfs": True,  # changes to Python itself, data on the host's disk
+        "CapDrop": ["ALL"],  # privileged operations without root
+        "SecurityOpt": [
+            "no-new-privileges",  # setuid programs
+            f"seccomp={_SECCOMP}",  # kernel bugs in rare system calls
+        ],
+        "MaskedPaths": list(MASKED_PATHS),  # the host's activity, keys and power use
+        "Memory": MEMORY_BYTES,  # starving the host of memory
+        "MemorySwap": MEMORY_BYTES,  # equal to Memory: no swap, which would be slow and write to disk
+        "PidsLimit": PIDS_UNDER_GVISOR if is_gvisor else PIDS,  # fork bombs
+        "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
+        "OomScoreAdj": 500,  # if the host runs out of memory anyway, the kernel kills sandboxes first
+        "Ulimits": [
+            _ulimit("core", 0),  # memory images of crashed programs
+            _ulimit("nofile", OPEN_FILES),  # the host's file table
+            _ulimit("memlock", 64 * 1024),  # memory that cannot be reclaimed
+            _ulimit("msgqueue", 0),  # kernel memory through /dev/mqueue
+            *([_ulimit("nproc", PIDS)] if is_gvisor else []),
+        ],
+        "IpcMode": "private",  # segments and semaphores of the host or of other sandboxes
+        "ShmSize": SHARED_MEMORY_BYTES,
+        "Tmpfs": {
+            "/tmp": f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_INODES},mode=1777,noexec,nosuid,nodev",  # noqa: S108
         },
+        "LogConfig": {"Type": "none"},  # filling the host's disk; customers' output on disk
+        "Init": False,  # the supervisor is PID 1
     }
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from chalicelib.contract import MAX_STREAM_BYTES, ResourceUsage, Status, Truncated, UncaughtException
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
-from executor_host.supervisor import (
+from executor_host.supervisor.protocol import (
     ERROR,
     ERROR_RECORD,
     EXITED,

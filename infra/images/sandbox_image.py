@@ -22,7 +22,12 @@ REPOSITORY: Final = "python-exec-sandbox"
 REGISTRY_BASE: Final = "python:3.13-slim"
 
 _SANDBOX: Final = Path(__file__).parent / "sandbox"
-_CONTEXT: Final = (_SANDBOX / "Dockerfile", _SANDBOX / "assemble.py", EXECUTOR_HOST / "supervisor.py")
+_SUPERVISOR: Final = sorted((EXECUTOR_HOST / "supervisor").glob("*.py"))
+_CONTEXT: Final = {  # sources: their names in the build context
+    _SANDBOX / "Dockerfile": "Dockerfile",
+    _SANDBOX / "assemble.py": "assemble.py",
+    **{path: f"sitecustomize/{path.name}" for path in _SUPERVISOR},
+}
 
 
 class ImageBuildError(Exception):
@@ -47,7 +52,7 @@ def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progre
         if not image_exists(client, tag):
             arguments = {"BASE": ensure_base_image(client, on_progress=on_progress)}
             on_progress("Building the sandbox image...")
-            context = build_context((path, path.name) for path in _CONTEXT)
+            context = build_context(_CONTEXT.items())
             build_image(client, tag, context=context, arguments=arguments)
     return tag
 

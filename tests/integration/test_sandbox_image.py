@@ -143,9 +143,11 @@ def test_concurrent_builds_produce_one_image(image):
         assert set(pool.map(lambda _: sandbox_image.ensure_image(docker.from_env()), range(3))) == {image}
 
 
-def test_tag_changes_with_every_input(monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", sandbox_image._CONTEXT, ids=sandbox_image._CONTEXT.values())
+def test_tag_changes_with_every_input(monkeypatch, tmp_path, path):
     before = sandbox_image.image_tag()
-    changed = tmp_path / "Dockerfile"
-    changed.write_text("FROM scratch\n")
-    monkeypatch.setattr(sandbox_image, "_CONTEXT", (changed, *sandbox_image._CONTEXT[1:]))
+    changed = tmp_path / path.name
+    changed.write_text(f"{path.read_text()}\n")
+    inputs = {changed if source == path else source: name for source, name in sandbox_image._CONTEXT.items()}
+    monkeypatch.setattr(sandbox_image, "_CONTEXT", inputs)
     assert sandbox_image.image_tag() != before

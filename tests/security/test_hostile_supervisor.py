@@ -14,7 +14,7 @@ import pytest
 from chalicelib.contract import MAX_STREAM_BYTES, Status
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.sandbox import Sandbox
-from executor_host.supervisor import (
+from executor_host.supervisor.protocol import (
     ERROR,
     EXITED,
     FRAME_HEADER,

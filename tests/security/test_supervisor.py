@@ -7,12 +7,12 @@ import pytest
 
 from chalicelib.contract import UncaughtException
 from executor_host.hardening import ENVIRONMENT
-from executor_host.supervisor import (
+from executor_host.supervisor.protocol import (
     ERROR,
     ERROR_RECORD,
     EXITED,
     FRAME_HEADER,
-    MAX_ERROR_FIELD_BYTES,
+    MAX_ERROR_RECORD_BYTES,
     READY,
     REPORT,
     REPORT_RECORD,
@@ -61,7 +61,7 @@ ATTACKS = {
     "smallest_pipes": "for fd in (0, 1, 2): tried(fcntl.fcntl, fd, 1031, 4096)",
     "closed_stdin": "os.close(0)",
     "closed_stderr": "os.close(2)",
-    "broken_import_of_ours": "sys.modules['sitecustomize'].__dict__.clear()",
+    "cleared_supervisor_modules": "for n in list(sys.modules):\n    if n.startswith('sitecustomize'): vars(sys.modules[n]).clear()",
     "limits": "for n in range(16): tried(resource.prlimit, 1, n, (0, 0))",
     "open_pidfds": "for n in range(64): tried(libc.syscall, 438, os.pidfd_open(1), n, 0)",
     "dead_error_record": """
@@ -157,7 +157,7 @@ def frame(kind, payload):
 FORGED = (
     frame(READY, b"3.13")
     + frame(STDOUT, b"forged")
-    + frame(ERROR, bytes(ERROR_RECORD.size + 2 * MAX_ERROR_FIELD_BYTES))
+    + frame(ERROR, bytes(MAX_ERROR_RECORD_BYTES))
     + frame(REPORT, REPORT_RECORD.pack(EXITED, 0, False, 1, 1, 1, False, False))
 )
 
@@ -231,9 +231,10 @@ def test_memory_and_environment_contain_no_agent_data(run):
     program = """
         import gc, os, sys
         print(sorted(k for k in os.environ), sorted(l.split(b"=")[0].decode() for l in open("/proc/self/environ", "rb").read().split(b"\\0") if l))
-        ours = sys.modules["sitecustomize"]
-        print([type(v).__name__ for v in vars(ours).values() if type(v) in (ours.Streams, ours.Cgroup)])
-        print([o for o in gc.get_objects() if isinstance(o, (ours.Streams, ours.Cgroup))])
+        modules = [module for name, module in sys.modules.items() if name.startswith("sitecustomize")]
+        private = (sys.modules["sitecustomize.streams"].Streams, sys.modules["sitecustomize.cgroup"].Cgroup)
+        print([type(v).__name__ for module in modules for v in vars(module).values() if isinstance(v, private)])
+        print([o for o in gc.get_objects() if isinstance(o, private)])
     """
     names = sorted({*ENVIRONMENT, "HOSTNAME"} - {"PYTHONPATH"})
     assert run(dedent(program)).stdout == f"{names} {sorted({*names, 'PYTHONPATH'})}\n[]\n[]\n"

@@ -17,8 +17,9 @@ from chalicelib.jobs.job_table import WebhookState
 from chalicelib.telemetry import metrics as api_metrics
 from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
-from executor_host import cloudwatch, hardening, metrics, supervisor
+from executor_host import cloudwatch, hardening, metrics
 from executor_host import settings as agent_settings
+from executor_host.supervisor import protocol
 from infra.operator.keys_cli import keys
 from tests.support.markdown import ROOT, code_blocks, column, read, table
 from tests.support.records import KEY, make_key_record
@@ -89,7 +90,7 @@ def test_documented_limits_match_code():
         "input": f"{contract.MAX_INPUT_BYTES // KIB} KiB",
         "stdout, stderr": f"{contract.MAX_STREAM_BYTES // KIB} KiB each",
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
-        "error type and message": f"{supervisor.MAX_ERROR_FIELD_BYTES} bytes each",
+        "error type and message": f"{protocol.MAX_ERROR_FIELD_BYTES} bytes each",
         "memory": f"{hardening.MEMORY_BYTES // MIB} MiB, including files",
         "/tmp": f"{hardening.SCRATCH_BYTES // MIB} MiB, {hardening.SCRATCH_INODES} files",
         "/dev/shm": f"{hardening.SHARED_MEMORY_BYTES // MIB} MiB",

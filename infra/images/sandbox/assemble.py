@@ -20,7 +20,7 @@ PYTHON: Final = Path(sys.executable).resolve()
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 LOCALE: Final = Path("/usr/lib/locale/C.utf8")
 ZONEINFO: Final = Path("/usr/share/zoneinfo")
-SUPERVISOR: Final = Path("/sandbox/sitecustomize.py")  # PYTHONPATH has its directory: Python imports it at startup
+SUPERVISOR: Final = Path("/sandbox/sitecustomize")  # PYTHONPATH has its directory: Python imports it at startup
 
 MOUNT_POINTS: Final = ("dev", "proc", "sys", "tmp")
 EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need files which the image does not have
@@ -88,7 +88,7 @@ def write_accounts_and_supervisor() -> None:
         (ROOT / name).mkdir()
     for name, text in ACCOUNTS.items():
         rootfs_path(Path("/etc", name)).write_text(text)
-    shutil.copyfile("/build/supervisor.py", rootfs_path(SUPERVISOR))
+    shutil.copytree("/build/sitecustomize", rootfs_path(SUPERVISOR))
 
 
 def compile_sources() -> None:

@@ -1,0 +1,17 @@
+"""Run one program in a sandbox as its PID 1, and report how it ended.
+
+The package runs inside the container, with nothing but the standard library. The image installs it as
+`sitecustomize`, which Python imports while it starts `python3 main.py`. During that import PID 1 forks. The parent
+never returns from the import: it waits for one job and watches the program (parent.py). The child gets ready, waits
+for the parent's signal and returns (program.py), so the interpreter goes on to run main.py. Python has already
+started by then, and no frame of the supervisor is below the program's.
+
+The agent imports only protocol.py.
+"""
+
+import os
+
+if __name__ == "sitecustomize" and os.getpid() == 1:
+    from .parent import supervise
+
+    supervise()
