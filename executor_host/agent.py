@@ -110,7 +110,7 @@ class Agent:
         try:
             reply = self._run(job, sandbox)
         except NoSandboxError:
-            if self._clock() < job.expires_at:
+            if self._clock() < job.start_deadline:
                 self._queue.release(message)
                 logger.info("job_released", extra={"job_id": job.id})
                 return
@@ -134,7 +134,7 @@ class Agent:
             for attempt in range(MAX_SANDBOX_ATTEMPTS):
                 if attempt > 0:
                     sandbox = self._acquire_replacement(job, replacements)
-                if self._clock() >= job.expires_at:
+                if self._clock() >= job.start_deadline:
                     return Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
                 try:
                     return self._run_in(sandbox, job)
@@ -149,7 +149,7 @@ class Agent:
             try:
                 return replacements.enter_context(self._pool.acquire(ACQUIRE_POLL_S))
             except NoSandboxError:
-                is_late = time.monotonic() >= deadline or self._clock() >= job.expires_at
+                is_late = time.monotonic() >= deadline or self._clock() >= job.start_deadline
                 if is_late or self._stopping.is_set():
                     raise
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from chalicelib.jobs.submission import SYNC_LIFE_S
+from chalicelib.jobs.submission import SYNC_JOB_TTL_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
 from infra import template
 from infra.capacity.costs import CPU_S_PER_JOB, VCPUS
@@ -108,7 +108,7 @@ def table(day: Sequence[Minute]) -> str:
 
 def simulated(policy: Policy, *, runs_per_hour: float, seed: int) -> list[Minute]:
     """A day, by the minute."""
-    work = Work(cpu_s=CPU_S_PER_JOB + PROGRAM_CPU_S, expires_s=SYNC_LIFE_S, vcpus=VCPUS[policy.instance_type])
+    work = Work(cpu_s=CPU_S_PER_JOB + PROGRAM_CPU_S, expires_s=SYNC_JOB_TTL_S, vcpus=VCPUS[policy.instance_type])
     return Fleet(policy, work, seed=seed).run(load_of(runs_per_hour), minutes=DAY_MINUTES)
 
 

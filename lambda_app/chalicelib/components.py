@@ -1,4 +1,4 @@
-"""Everything that the routes and handlers work with, made of the settings. For app.py."""
+"""Builds everything that the routes and event handlers work with from the settings."""
 
 from typing import Final
 
@@ -11,72 +11,87 @@ from chalicelib.access.key_table import KeyTable
 from chalicelib.access.load_shedding import LoadShedder
 from chalicelib.fleet.health import Health
 from chalicelib.fleet.host_registry import HostRegistry
-from chalicelib.jobs.dispatcher import Dispatcher
-from chalicelib.jobs.job_results import Results
+from chalicelib.jobs.dispatcher import JobDispatcher
+from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobTable
-from chalicelib.jobs.pending_jobs import WaitingJobs
-from chalicelib.jobs.reply_queue import LONG_POLL_S, ReplyQueue
-from chalicelib.jobs.reply_queue_cleanup import Housekeeping
-from chalicelib.jobs.submit import Jobs
+from chalicelib.jobs.pending_jobs import PendingJobs
+from chalicelib.jobs.reply_queue import ReplyQueues
+from chalicelib.jobs.reply_queue_cleanup import ReplyQueueCleanup
+from chalicelib.jobs.submit import JobService
 from chalicelib.settings import Settings
+from chalicelib.sqs import LONG_POLL_S
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
 
-CALLS: Final = Config(
+SHORT_CALL_CONFIG: Final = Config(
     connect_timeout=1,
-    read_timeout=3,  # of the time in which somebody waits for a result
-    retries={"mode": "standard", "total_max_attempts": 2},  # the gateway gives up after 29 s
-    max_pool_connections=128,  # chalice local answers each connection in a thread of its own
+    read_timeout=3,  # part of the time in which a client waits for its result
+    retries={"mode": "standard", "total_max_attempts": 2},  # API Gateway gives up after 29 s
+    max_pool_connections=128,  # chalice local serves each connection in its own thread
     tcp_keepalive=True,
 )
-POLLS: Final = CALLS.merge(Config(read_timeout=LONG_POLL_S + 5))
+LONG_POLL_CONFIG: Final = SHORT_CALL_CONFIG.merge(Config(read_timeout=LONG_POLL_S + 5))
 
 
-class Service(Struct, frozen=True, kw_only=True):
-    """One of each in a process."""
+class Components(Struct, frozen=True, kw_only=True):
+    """One of each per process."""
 
     admission: Admission
     load_shedder: LoadShedder
-    jobs: Jobs
-    results: Results
-    replies: ReplyQueue
+    jobs: JobService
+    results: JobResults
+    reply_queues: ReplyQueues
+    reply_queue_cleanup: ReplyQueueCleanup
     webhooks: WebhookDelivery
-    housekeeping: Housekeeping
     hosts: HostRegistry
     health: Health
     default_wait_s: float
     allow_local_webhooks: bool
 
 
-def service(told: Settings) -> Service:
-    """Makes no call yet."""
-    sqs, polls = boto3.client("sqs", config=CALLS), boto3.client("sqs", config=POLLS)
-    dynamodb = boto3.client("dynamodb", config=CALLS)
-    keys, table = KeyTable(dynamodb, name=told.keys_table), JobTable(dynamodb, name=told.jobs_table)
-    waiting = WaitingJobs(dynamodb, name=told.jobs_table)
+def build_components(settings: Settings) -> Components:
+    """Build the components. Makes no call to AWS."""
+    sqs = boto3.client("sqs", config=SHORT_CALL_CONFIG)
+    dynamodb = boto3.client("dynamodb", config=SHORT_CALL_CONFIG)
+    key_table = KeyTable(dynamodb, name=settings.keys_table)
+    job_table = JobTable(dynamodb, name=settings.jobs_table)
+    pending_jobs = PendingJobs(dynamodb, name=settings.jobs_table)
+    admission = Admission(key_table)
     webhooks = WebhookDelivery(
         sqs,
-        queue_url=told.webhook_queue_url,
-        jobs=table,
-        keys=keys,
-        client=WebhookClient(allow_local=told.allow_local_webhooks),
+        queue_url=settings.webhook_queue_url,
+        jobs=job_table,
+        keys=key_table,
+        client=WebhookClient(allow_local=settings.allow_local_webhooks),
     )
-    results = Results(table, waiting=waiting, webhooks=webhooks)
-    replies = ReplyQueue(sqs, polls=polls, prefix=told.reply_queue_prefix, settle_late=results.settle)
-    dispatcher = Dispatcher(sqs, job_queue_url=told.job_queue_url, replies=replies)
-    hosts = HostRegistry(dynamodb, table=told.jobs_table)
-    return Service(
-        admission=Admission(keys),
-        load_shedder=LoadShedder(sqs, job_queue_url=told.job_queue_url, max_depth=told.max_queue_depth),
-        jobs=Jobs(
-            table, hosts=dispatcher, waiting=waiting, results=results, result_retention_s=told.result_retention_s
+    results = JobResults(job_table, pending_jobs=pending_jobs, webhooks=webhooks)
+    reply_queues = ReplyQueues(
+        sqs,
+        long_poll_sqs=boto3.client("sqs", config=LONG_POLL_CONFIG),
+        prefix=settings.reply_queue_prefix,
+        on_late_reply=results.record_reply,
+    )
+    hosts = HostRegistry(dynamodb, table=settings.jobs_table)
+    return Components(
+        admission=admission,
+        load_shedder=LoadShedder(sqs, job_queue_url=settings.job_queue_url, max_depth=settings.max_queue_depth),
+        jobs=JobService(
+            job_table,
+            admission=admission,
+            pending_jobs=pending_jobs,
+            dispatcher=JobDispatcher(sqs, job_queue_url=settings.job_queue_url),
+            reply_queues=reply_queues,
+            results=results,
+            result_retention_s=settings.result_retention_s,
         ),
         results=results,
-        replies=replies,
+        reply_queues=reply_queues,
+        reply_queue_cleanup=ReplyQueueCleanup(
+            sqs, prefix=settings.reply_queue_prefix, store_reply=results.record_reply
+        ),
         webhooks=webhooks,
-        housekeeping=Housekeeping(sqs, prefix=told.reply_queue_prefix, settle=results.settle),
         hosts=hosts,
-        health=Health(sqs, job_queue_url=told.job_queue_url, hosts=hosts),
-        default_wait_s=told.default_wait_s,
-        allow_local_webhooks=told.allow_local_webhooks,
+        health=Health(sqs, job_queue_url=settings.job_queue_url, hosts=hosts),
+        default_wait_s=settings.default_wait_s,
+        allow_local_webhooks=settings.allow_local_webhooks,
     )

@@ -1,6 +1,6 @@
-"""What the API and the agent say to each other: jobs, replies, reports, their limits and their encoding.
+"""Defines the messages between the API and the agents: jobs, replies and reports, their limits and their encoding.
 
-The only module that both sides import. A golden file in tests/ freezes the wire format.
+This is the only module that both sides import. Golden files in tests/ freeze the wire format.
 """
 
 import base64
@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 
 WIRE_VERSION: Final = 1
 
-MAX_CODE_BYTES: Final = 64 * 1024  # UTF-8; a program somebody wrote, not a data set
-MAX_INPUT_BYTES: Final = 128 * 1024  # UTF-8; with the code far below what one message holds
+MAX_CODE_BYTES: Final = 64 * 1024  # in UTF-8; enough for a program, not for a data set
+MAX_INPUT_BYTES: Final = 128 * 1024  # in UTF-8; together with the code far below what one message holds
 MAX_STREAM_BYTES: Final = 64 * 1024  # of stdout and of stderr, each, as the program wrote them
 MAX_ERROR_MESSAGE_CHARS: Final = 1000  # of an exception's message; all of it is in stderr
 MIN_TIMEOUT_S: Final = 0.1
@@ -25,17 +25,17 @@ DEFAULT_TIMEOUT_S: Final = 3.0
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
-COMPRESS_ABOVE_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
+COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
 # \u escapes make six bytes of one; the largest struct is two streams (or code and input) and little else.
 MAX_DECODED_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 64 * 1024
 
 
 class ContractError(Exception):
-    """Bytes that are no valid message of this version, or a message that would not fit into one."""
+    """Raised for bytes that are not a valid message of this version, and for a message that is too large to send."""
 
 
 class Status(StrEnum):
-    """How the customer's program ended."""
+    """How a program ended."""
 
     OK = "ok"  # exit code 0
     ERROR = "error"  # any other exit code
@@ -46,15 +46,15 @@ class Status(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a job has no result. Never the doing of the customer's program."""
+    """Why a job has no result. Never caused by the program itself."""
 
-    START_TIMEOUT = "start-timeout"  # reached a host after expires_at
-    SANDBOX_ERROR = "sandbox-error"  # its sandboxes broke, each time it was tried
-    HOST_LOST = "host-lost"  # hosts took it and never finished it, as often as the queue allows
+    START_TIMEOUT = "start-timeout"  # no host started it before start_deadline
+    SANDBOX_ERROR = "sandbox-error"  # its sandbox broke on every attempt
+    HOST_LOST = "host-lost"  # every host that received it was lost
 
 
 class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
-    """One request to run code. Times are seconds since the epoch."""
+    """A request to run code. Times are seconds since the epoch."""
 
     version: int = WIRE_VERSION
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
@@ -65,7 +65,7 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
     submitted_at: float
     reply_by: float  # what is ready later goes to the results queue
-    expires_at: float  # after it nobody wants the job
+    start_deadline: float  # from then on, no host starts it
 
 
 class Truncated(Struct, frozen=True, kw_only=True):
@@ -144,7 +144,7 @@ def encode(message: Message) -> str:
     Raises ContractError when it would not fit into one SQS message.
     """
     body = json.dumps(msgspec.to_builtins(message), ensure_ascii=True, separators=(",", ":"))
-    if len(body) > COMPRESS_ABOVE_BYTES:
+    if len(body) > COMPRESSION_THRESHOLD_BYTES:
         body = base64.b64encode(zlib.compress(body.encode("ascii"), level=1)).decode("ascii")
     if len(body) > MAX_MESSAGE_BYTES:
         raise ContractError(f"message of {len(body)} bytes exceeds {MAX_MESSAGE_BYTES}")

@@ -237,9 +237,9 @@ class FaultStack:
             counts = [f"ApproximateNumberOfMessages{count}" for count in COUNTS]
             attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
             leftovers[url.rpartition("/")[2]] = sum(map(int, attributes.values()))
-        key = {"job_id": {"S": f"waiting:{self._key.key_id}"}}
+        key = {"job_id": {"S": f"pending:{self._key.key_id}"}}
         response = self._dynamodb.get_item(TableName=self.settings["JOBS_TABLE"], Key=key, ConsistentRead=True)
-        entries = response.get("Item", {}).get("waiting", {}).get("SS", ())
+        entries = response.get("Item", {}).get("pending", {}).get("SS", ())
         waiting = {entry.rpartition(":")[2] for entry in entries}
         leftovers["pending-job slots"] = len(waiting & self._sent)  # a slot of a job that was not sent expires
         # Only running ones: the next agent of that name removes what a killed agent had created but not started.

@@ -46,7 +46,7 @@ class Customer:
 
     def send(self, code, text="", timeout_s=3.0, **changes):
         now = time.time()
-        wanted = {"reply_to": self.reply_to, "reply_by": now + 60, "expires_at": now + 60}
+        wanted = {"reply_to": self.reply_to, "reply_by": now + 60, "start_deadline": now + 60}
         job = Job(id=uuid.uuid4().hex, code=code, input=text, timeout_s=timeout_s, submitted_at=now, **wanted | changes)
         self._sqs.send_message(QueueUrl=self.job_queue_url, MessageBody=encode(job), MessageGroupId="a-key")
         return job.id

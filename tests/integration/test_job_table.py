@@ -1,4 +1,4 @@
-"""What is written of a job, in DynamoDB and in the fakes: same answers to the same questions."""
+"""Test the job table and the slots of pending jobs, in DynamoDB and in the fakes that stand for them."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +8,22 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.jobs.job_table import TOMBSTONE_S, TTL_ATTRIBUTE, JobRecord, JobTable, JobTableError, from_item, to_item
-from chalicelib.jobs.pending_jobs import WaitingJobs
+from chalicelib.jobs.job_table import (
+    TOMBSTONE_TTL_S,
+    TRANSITIONS,
+    TTL_ATTRIBUTE,
+    JobRecord,
+    JobState,
+    JobTable,
+    JobTableError,
+    from_item,
+    states_before,
+    to_item,
+)
+from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
 from infra.local.emulated_aws import client, create_queues_and_tables
-from tests.support.fakes.tables import FakeJobTable, FakeWaitingJobs
+from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.problems import raises_problem
 
 NOW_S = 1_794_000_000
@@ -35,20 +46,21 @@ def table(request, dynamodb, table_name):
 
 
 @pytest.fixture(params=["dynamodb", "fake"])
-def waiting(request, dynamodb, table_name):
-    return WaitingJobs(dynamodb, name=table_name) if request.param == "dynamodb" else FakeWaitingJobs()
+def pending_jobs(request, dynamodb, table_name):
+    return PendingJobs(dynamodb, name=table_name) if request.param == "dynamodb" else FakePendingJobs()
 
 
 def record(**changes):
     members = {
         "job_id": uuid.uuid4().hex,
         "key_id": "key",
-        "fingerprint": "f" * 64,
-        "nonce": uuid.uuid4().hex,
-        "counted": 1,
-        "retry_at": NOW_S + 60,
-        "expires_at": NOW_S + 3600,
-        "kept_until": NOW_S + 90_000,
+        "state": JobState.CLAIMED,
+        "body_sha256": "f" * 64,
+        "claim_token": uuid.uuid4().hex,
+        "holds_slot": True,
+        "claim_expires_at": NOW_S + 60,
+        "start_deadline": NOW_S + 3600,
+        "retained_until": NOW_S + 90_000,
         "webhook_url": "https://receiver.example/1",
     }
     return JobRecord(**members | changes)
@@ -58,30 +70,35 @@ def claimed(table, **changes):
     return table.claim(record(**changes), now_s=NOW_S)
 
 
-def unlike(text):
-    """A text that looks like something else to whoever guesses types."""
+def ambiguous_text(text):
+    """A text that looks like a value of another type."""
     return pytest.param(text, id=repr(text))
 
 
 def test_missing_job_returns_none(table):
     assert table.read(uuid.uuid4().hex) is None
-    assert table.settle(uuid.uuid4().hex, "{}") is None
-    assert table.forget(uuid.uuid4().hex, key_id="key") is None
+    assert table.set_reply(uuid.uuid4().hex, "{}") is None
+    assert table.mark_deleted(uuid.uuid4().hex, key_id="key") is None
 
 
 def test_claimed_job_round_trips(table):
-    for changes in ({}, {"counted": 0, "promised": 1, "webhook_url": None, "fingerprint": "", "retry_at": 0}):
+    bare = {"holds_slot": False, "webhook_url": None, "body_sha256": "", "claim_expires_at": 0}
+    for changes in ({}, {"state": JobState.ACCEPTED, **bare}, {"state": JobState.HIDDEN, "reply": "{}"}):
         written = record(**changes)
         assert table.claim(written, now_s=NOW_S) is written
         assert table.read(written.job_id) == written
 
 
 @pytest.mark.parametrize(
-    "reply", [unlike(text) for text in ("null", "12", "true", "1e5", "", " ", "{}", "A" * 250_000)]
+    "reply", [ambiguous_text(text) for text in ("null", "12", "true", "1e5", "", " ", "{}", "A" * 250_000)]
 )
 def test_reply_round_trips(table, reply):
     job = claimed(table)
-    assert table.settle(job.job_id, reply) == table.read(job.job_id) == replace(job, reply=reply)
+    assert (
+        table.set_reply(job.job_id, reply)
+        == table.read(job.job_id)
+        == replace(job, state=JobState.FINISHED, reply=reply)
+    )
 
 
 def test_second_claim_returns_existing_record(table):
@@ -93,8 +110,8 @@ def test_second_claim_returns_existing_record(table):
 @pytest.mark.parametrize(("now_s", "is_new"), [(NOW_S + 89_999, False), (NOW_S + 90_000, True)])
 def test_expired_job_can_be_reclaimed(table, now_s, is_new):
     first = claimed(table)
-    table.settle(first.job_id, "{}")
-    second = record(job_id=first.job_id, kept_until=NOW_S + 200_000)
+    table.set_reply(first.job_id, "{}")
+    second = record(job_id=first.job_id, retained_until=NOW_S + 200_000)
     assert (table.claim(second, now_s=now_s) is second) == is_new
     assert (table.read(first.job_id) == second) == is_new
 
@@ -102,114 +119,143 @@ def test_expired_job_can_be_reclaimed(table, now_s, is_new):
 def test_concurrent_claims_have_one_winner(table):
     job_id = uuid.uuid4().hex
     with ThreadPoolExecutor(16) as threads:
-        tried = [record(job_id=job_id, fingerprint=f"{n}") for n in range(16)]
-        found = list(threads.map(lambda one: table.claim(one, now_s=NOW_S), tried))
-    assert sum(one is other for one, other in zip(tried, found, strict=True)) == 1
-    assert len({one.fingerprint for one in found}) == 1
+        tried = [record(job_id=job_id, body_sha256=f"{n}") for n in range(16)]
+        stored = list(threads.map(lambda one: table.claim(one, now_s=NOW_S), tried))
+    assert sum(one is other for one, other in zip(tried, stored, strict=True)) == 1
+    assert len({one.body_sha256 for one in stored}) == 1
 
 
 def test_first_reply_wins(table):
     job = claimed(table)
-    first = table.settle(job.job_id, "first")
-    assert table.settle(job.job_id, "second") == first == replace(job, reply="first")
+    first = table.set_reply(job.job_id, "first")
+    assert table.set_reply(job.job_id, "second") == first == replace(job, state=JobState.FINISHED, reply="first")
 
 
 def test_replace_succeeds_when_unchanged(table):
-    seen = claimed(table)
-    again = replace(seen, nonce="another", retry_at=NOW_S + 120)
-    assert table.replace(seen, again) is again
-    assert table.replace(seen, replace(seen, retry_at=NOW_S + 180)) == again
-    assert table.read(seen.job_id) == again
+    current = claimed(table)
+    taken_over = replace(current, claim_token="another", claim_expires_at=NOW_S + 120)
+    assert table.replace_if_unchanged(current, taken_over) is taken_over
+    assert table.replace_if_unchanged(current, replace(current, claim_expires_at=NOW_S + 180)) == taken_over
+    assert table.read(current.job_id) == taken_over
 
 
 def test_retried_write_is_recognized_by_token(dynamodb, table_name):
-    class Deaf:
+    class DropsFirstResponse:
         def put_item(self, **arguments):
             dynamodb.put_item(**arguments)
             return dynamodb.put_item(**arguments)
 
-    table = JobTable(Deaf(), name=table_name)
-    first, again = record(), record(nonce="another")
-    assert table.claim(first, now_s=NOW_S).nonce == first.nonce
-    assert table.replace(first, replace(again, job_id=first.job_id)).nonce == again.nonce
+    table = JobTable(DropsFirstResponse(), name=table_name)
+    first, second = record(), record(claim_token="another")
+    assert table.claim(first, now_s=NOW_S).claim_token == first.claim_token
+    assert table.replace_if_unchanged(first, replace(second, job_id=first.job_id)).claim_token == second.claim_token
 
 
 def test_finished_or_deleted_job_is_not_replaced(table):
-    answered, forgotten = claimed(table), claimed(table)
-    expected = [table.settle(answered.job_id, "{}"), table.forget(forgotten.job_id, key_id="key")]
-    assert [table.replace(seen, replace(seen, expires_at=1)) for seen in (answered, forgotten)] == expected
-    assert [table.read(seen.job_id) for seen in (answered, forgotten)] == expected
+    finished, deleted = claimed(table), claimed(table)
+    expected = [table.set_reply(finished.job_id, "{}"), table.mark_deleted(deleted.job_id, key_id="key")]
+    assert [table.replace_if_unchanged(job, replace(job, start_deadline=1)) for job in (finished, deleted)] == expected
+    assert [table.read(job.job_id) for job in (finished, deleted)] == expected
 
 
 def test_accepted_job_is_not_replaced(table):
-    seen = claimed(table)
-    promised = table.replace(seen, replace(seen, promised=1))
-    assert table.replace(seen, replace(seen, nonce="another")) == table.read(seen.job_id) == promised
+    current = claimed(table)
+    accepted = table.replace_if_unchanged(current, replace(current, state=JobState.ACCEPTED))
+    replaced = table.replace_if_unchanged(current, replace(current, claim_token="another"))
+    assert replaced == table.read(current.job_id) == accepted
 
 
 def test_missing_job_is_not_replaced(table):
-    seen = record()
+    missing = record()
     with pytest.raises(JobTableError):
-        table.replace(seen, seen)
-    assert table.read(seen.job_id) is None
+        table.replace_if_unchanged(missing, missing)
+    assert table.read(missing.job_id) is None
 
 
 def test_released_claim_leaves_no_record(table):
     job = claimed(table)
-    table.unclaim(job)
-    table.unclaim(job)
+    table.release_claim(job)
+    table.release_claim(job)
     assert table.read(job.job_id) is None
 
 
 def test_changed_claim_is_not_released(table):
-    answered, sent_again = claimed(table), claimed(table)
-    table.settle(answered.job_id, "{}")
-    table.replace(sent_again, replace(sent_again, nonce="another"))
-    for job in (answered, sent_again):
-        table.unclaim(job)
+    finished, taken_over = claimed(table), claimed(table)
+    table.set_reply(finished.job_id, "{}")
+    table.replace_if_unchanged(taken_over, replace(taken_over, claim_token="another"))
+    for job in (finished, taken_over):
+        table.release_claim(job)
         assert table.read(job.job_id) is not None
 
 
 def test_deleted_job_keeps_no_data_and_accepts_no_reply(table):
     job = claimed(table)
-    table.settle(job.job_id, "{}")
-    empty = replace(job, reply=None, webhook_url=None, forgotten=1)
-    assert table.forget(job.job_id, key_id="key") == empty
-    assert table.forget(job.job_id, key_id="key") == empty
-    assert table.settle(job.job_id, "{}") == empty
+    table.set_reply(job.job_id, "{}")
+    empty = replace(job, state=JobState.DELETED, reply=None, webhook_url=None)
+    assert table.mark_deleted(job.job_id, key_id="key") == empty
+    assert table.mark_deleted(job.job_id, key_id="key") == empty
+    assert table.set_reply(job.job_id, "{}") == empty
     assert table.read(job.job_id) == empty
 
 
 @pytest.mark.parametrize(
-    ("key_id", "changes"), [("other", {}), ("key", {"fingerprint": ""})], ids=["of_another_key", "not_asked_for"]
+    ("key_id", "changes"), [("other", {}), ("key", {"state": JobState.HIDDEN})], ids=["foreign", "hidden"]
 )
 def test_foreign_job_is_not_deleted(table, key_id, changes):
     job = claimed(table, **changes)
-    assert table.forget(job.job_id, key_id=key_id) == job
+    assert table.mark_deleted(job.job_id, key_id=key_id) == job
     assert table.read(job.job_id) == job
 
 
 def test_accepted_job_can_be_deleted(table):
-    assert table.forget(claimed(table, fingerprint="", promised=1).job_id, key_id="key").forgotten
+    accepted = claimed(table, body_sha256="", state=JobState.ACCEPTED)
+    assert table.mark_deleted(accepted.job_id, key_id="key").state is JobState.DELETED
 
 
 def test_ttl_is_one_day_after_retention():
     job = record()
-    assert to_item(job)[TTL_ATTRIBUTE] == {"N": str(job.kept_until + TOMBSTONE_S)}
+    assert to_item(job)[TTL_ATTRIBUTE] == {"N": str(job.retained_until + TOMBSTONE_TTL_S)}
     assert from_item(to_item(job)) == job
 
 
+def test_transitions_are_enforced(table):
+    """Try every write on a record in every state."""
+    writes = {
+        JobState.CLAIMED: lambda job: table.replace_if_unchanged(job, replace(job, state=JobState.CLAIMED)),
+        JobState.ACCEPTED: lambda job: table.replace_if_unchanged(job, replace(job, state=JobState.ACCEPTED)),
+        JobState.FINISHED: lambda job: table.set_reply(job.job_id, "{}"),
+        JobState.DELETED: lambda job: table.mark_deleted(job.job_id, key_id="key"),
+        None: table.release_claim,
+    }
+    for before in JobState:
+        for after, write in writes.items():
+            job = claimed_in_state(table, before)
+            write(job)
+            current = table.read(job.job_id)
+            expected = after if before in states_before(after) else before
+            assert (current and current.state) == expected, (before, after)
+
+
+def claimed_in_state(table, state):
+    """Store a record in a state, on a legal path to it."""
+    first = state if state in TRANSITIONS[None] else JobState.CLAIMED
+    job = claimed(table, state=first)
+    if state is JobState.FINISHED:
+        return table.set_reply(job.job_id, "{}")
+    return table.mark_deleted(job.job_id, key_id="key") if state is JobState.DELETED else job
+
+
 def test_missing_table_raises(dynamodb):
-    table, waiting, job = JobTable(dynamodb, name="nowhere"), WaitingJobs(dynamodb, name="nowhere"), record()
+    table, pending_jobs, job = JobTable(dynamodb, name="nowhere"), PendingJobs(dynamodb, name="nowhere"), record()
     calls = [
         lambda: table.read(job.job_id),
         lambda: table.claim(job, now_s=NOW_S),
-        lambda: table.replace(job, job),
-        lambda: table.unclaim(job),
-        lambda: table.settle(job.job_id, "{}"),
-        lambda: table.forget(job.job_id, key_id="key"),
-        lambda: waiting.add("a", key_id="key", plan=PLAN, until=1, now_s=0),
-        lambda: waiting.remove("a", key_id="key", until=1),
+        lambda: table.replace_if_unchanged(job, job),
+        lambda: table.release_claim(job),
+        lambda: table.set_reply(job.job_id, "{}"),
+        lambda: table.mark_deleted(job.job_id, key_id="key"),
+        lambda: pending_jobs.reserve(job, plan=PLAN, now_s=0),
+        lambda: pending_jobs.release(job),
     ]
     for call in calls:
         with pytest.raises(JobTableError):
@@ -217,13 +263,17 @@ def test_missing_table_raises(dynamodb):
 
 
 def test_malformed_item_raises():
-    for item in ({"job_id": {"S": "x"}}, to_item(record()) | {"expires_at": {"S": "soon"}}):
+    for item in ({"job_id": {"S": "x"}}, to_item(record()) | {"start_deadline": {"S": "soon"}}):
         with pytest.raises(JobTableError):
             from_item(item)
 
 
-def add(waiting, job_id, *, key_id, until=NOW_S + 60, now_s=NOW_S):
-    waiting.add(job_id, key_id=key_id, plan=PLAN, until=until, now_s=now_s)
+def make_job(job_id, *, key_id, slot_expires_at=NOW_S + 60):
+    return record(job_id=job_id, key_id=key_id, start_deadline=slot_expires_at - ABANDON_AFTER_S)
+
+
+def reserve(pending_jobs, job_id, *, key_id, now_s=NOW_S, **options):
+    pending_jobs.reserve(make_job(job_id, key_id=key_id, **options), plan=PLAN, now_s=now_s)
 
 
 @pytest.fixture
@@ -231,56 +281,56 @@ def key_id():
     return uuid.uuid4().hex
 
 
-def full(waiting, key_id, **changes):
-    for n in range(PLAN.max_pending_jobs):
-        add(waiting, f"{n}", key_id=key_id, **changes)
+def reserve_all(pending_jobs, key_id):
+    for number in range(PLAN.max_pending_jobs):
+        reserve(pending_jobs, f"{number}", key_id=key_id)
 
 
-def test_pending_jobs_up_to_plan_limit_are_accepted(waiting, key_id):
-    full(waiting, key_id)
+def test_pending_jobs_up_to_plan_limit_are_accepted(pending_jobs, key_id):
+    reserve_all(pending_jobs, key_id)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
-        add(waiting, "one more", key_id=key_id)
-    add(waiting, "one", key_id=f"other than {key_id}")
+        reserve(pending_jobs, "one more", key_id=key_id)
+    reserve(pending_jobs, "one", key_id=f"other than {key_id}")
 
 
-def test_adding_pending_job_is_idempotent(waiting, key_id):
-    full(waiting, key_id)
-    full(waiting, key_id)
-    waiting.remove("0", key_id=key_id, until=NOW_S + 60)
-    add(waiting, "one more", key_id=key_id)
+def test_reserving_a_slot_is_idempotent(pending_jobs, key_id):
+    reserve_all(pending_jobs, key_id)
+    reserve_all(pending_jobs, key_id)
+    pending_jobs.release(make_job("0", key_id=key_id))
+    reserve(pending_jobs, "one more", key_id=key_id)
 
 
-def test_removing_pending_job_is_idempotent(waiting, key_id):
-    waiting.remove("0", key_id=key_id, until=NOW_S + 60)
-    full(waiting, key_id)
+def test_releasing_a_slot_is_idempotent(pending_jobs, key_id):
+    pending_jobs.release(make_job("0", key_id=key_id))
+    reserve_all(pending_jobs, key_id)
     for _ in range(2):
-        waiting.remove("0", key_id=key_id, until=NOW_S + 60)
-    add(waiting, "one more", key_id=key_id)
+        pending_jobs.release(make_job("0", key_id=key_id))
+    reserve(pending_jobs, "one more", key_id=key_id)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
-        add(waiting, "two more", key_id=key_id)
+        reserve(pending_jobs, "two more", key_id=key_id)
 
 
-def test_expired_entry_frees_slot(waiting, key_id):
-    add(waiting, "over", key_id=key_id, until=NOW_S + 10)
-    for n in range(PLAN.max_pending_jobs - 1):
-        add(waiting, f"{n}", key_id=key_id)
+def test_expired_slot_is_free(pending_jobs, key_id):
+    reserve(pending_jobs, "lost", key_id=key_id, slot_expires_at=NOW_S + 10)
+    for number in range(PLAN.max_pending_jobs - 1):
+        reserve(pending_jobs, f"{number}", key_id=key_id)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
-        add(waiting, "early", key_id=key_id, now_s=NOW_S + 9)
-    add(waiting, "later", key_id=key_id, now_s=NOW_S + 10)
+        reserve(pending_jobs, "early", key_id=key_id, now_s=NOW_S + 9)
+    reserve(pending_jobs, "later", key_id=key_id, now_s=NOW_S + 10)
     with raises_problem(problems.TOO_MANY_PENDING_JOBS):
-        add(waiting, "one more", key_id=key_id, now_s=NOW_S + 10)
+        reserve(pending_jobs, "one more", key_id=key_id, now_s=NOW_S + 10)
 
 
-def test_removing_last_entry_frees_all_slots(waiting, key_id):
-    add(waiting, "a", key_id=key_id)
-    waiting.remove("a", key_id=key_id, until=NOW_S + 60)
-    full(waiting, key_id)
+def test_releasing_the_last_slot_frees_all(pending_jobs, key_id):
+    reserve(pending_jobs, "a", key_id=key_id)
+    pending_jobs.release(make_job("a", key_id=key_id))
+    reserve_all(pending_jobs, key_id)
 
 
-def test_concurrent_adds_respect_plan_limit(waiting, key_id):
-    def try_(n):
+def test_concurrent_reservations_respect_plan_limit(pending_jobs, key_id):
+    def try_(number):
         try:
-            add(waiting, f"{n}", key_id=key_id)
+            reserve(pending_jobs, f"{number}", key_id=key_id)
         except ProblemError:
             return False
         return True

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook
 from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.access.key_table import KeyTable, to_item
 from chalicelib.contract import encode
-from chalicelib.jobs.job_table import JobRecord, JobTable, WebhookState
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
 from infra.local.emulated_aws import client, create_queues_and_tables
@@ -53,11 +53,10 @@ def record(url):
     return JobRecord(
         job_id=job_id,
         key_id=KEY.key_id,
-        counted=1,
-        promised=1,
-        retry_at=now_s,
-        expires_at=now_s,
-        kept_until=now_s + 3600,
+        state=JobState.FINISHED,
+        holds_slot=True,
+        start_deadline=now_s,
+        retained_until=now_s + 3600,
         reply=encode(make_result(job_id)),
         webhook_url=url,
     )

@@ -42,7 +42,7 @@ def agent_in_memory(engine):
 def run_job(queue, code, stdin, *, timeout_s=3.0):
     """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S."""
     now, name = time.time(), uuid.uuid4().hex
-    times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "expires_at": now + REPLY_TIMEOUT_S}
+    times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "start_deadline": now + REPLY_TIMEOUT_S}
     queue.enqueue(encode(Job(id=name, code=code, input=stdin, timeout_s=timeout_s, reply_to=name, **times)))
     try:
         return decode_reply(queue.wait_for_sent(name, timeout_s=REPLY_TIMEOUT_S))

@@ -34,7 +34,7 @@ def queue_round_trip(environment):
     sqs = sqs_client()
     requests, replies = (sqs.create_queue(QueueName=f"bench-{name}")["QueueUrl"] for name in ("requests", "replies"))
     other_process = subprocess.Popen([sys.executable, "-m", "tests.load.queue_round_trip", requests, replies])
-    times = {"submitted_at": 0, "reply_by": 0, "expires_at": 0}
+    times = {"submitted_at": 0, "reply_by": 0, "start_deadline": 0}
     body = encode(Job(id="0" * 32, code=CODE, input=STDIN, reply_to=replies, **times))
 
     def round_trip(_):

@@ -1,7 +1,11 @@
-"""Build valid results and key records for tests."""
+"""Build valid results, key records and submissions for tests."""
 
-from chalicelib.access.api_keys import KeyRecord, KeyStatus, new_key
+from chalicelib.access import rate_limits
+from chalicelib.access.admission import Caller
+from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
+from chalicelib.access.plans import PLANS, Plan
 from chalicelib.contract import ResourceUsage, Result, Status, Truncated, UncaughtException
+from chalicelib.jobs.submission import RunRequest, Submission
 
 KEY = new_key()  # of the customer whom the API knows in tests
 
@@ -34,3 +38,16 @@ def make_result(job_id, **changes):
         "runtime": "python 3.13",
     }
     return Result(**members | changes)
+
+
+def make_caller(*, key_id: str = "key", plan: Plan = PLANS["pro"]) -> Caller:
+    """Return the caller of an authenticated request."""
+    record = make_key_record(ApiKey(key_id, "secret"), plan=plan.name)
+    status = rate_limits.quota_status(record, plan, now_us=1_700_000_000 * rate_limits.SECOND_US)
+    return Caller(record=record, secret_sha256=record.secret_sha256, quota_status=status)
+
+
+def make_submission(*, key_id: str = "key", plan: Plan = PLANS["pro"], **changes) -> Submission:
+    """Return a submission that waits up to 20 seconds for its result."""
+    members = {"request": RunRequest(code="c"), "caller": make_caller(key_id=key_id, plan=plan), "wait_s": 20.0}
+    return Submission(**members | changes)

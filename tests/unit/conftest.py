@@ -1,24 +1,24 @@
-import contextlib
 import logging
+from types import SimpleNamespace
 
 import app as api
 import pytest
-from hypothesis import settings
+from msgspec.structs import replace
 
 from chalicelib.access.admission import Admission
 from chalicelib.access.load_shedding import LoadShedder
 from chalicelib.fleet.health import Health
-from chalicelib.jobs.job_results import Results
-from chalicelib.jobs.reply_queue import ReplyQueue
+from chalicelib.jobs.dispatcher import JobDispatcher
+from chalicelib.jobs.job_results import JobResults
+from chalicelib.jobs.reply_queue import ReplyQueues
+from chalicelib.jobs.submit import JobService
 from chalicelib.telemetry.logs import JsonFormatter
-from tests.support.fakes.job_service import FakeJobs
+from tests.support.fakes.job_service import FakeJobService
 from tests.support.fakes.sqs import FakeSqs
-from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakeWaitingJobs
+from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakePendingJobs
 from tests.support.records import KEY, make_key_record
 
-# The same examples in every run, on every machine: a failure is reproducible, and no run is unlucky.
-settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=False)
-settings.load_profile("deterministic")
+LOGGERS = ("chalicelib", "python-exec")
 
 
 class RecordingHandler(logging.Handler):
@@ -32,9 +32,9 @@ class RecordingHandler(logging.Handler):
 
 @pytest.fixture
 def log_records():
-    """What the API's loggers, which do not propagate to pytest's, are told during the test."""
+    """Records of the API's loggers, which do not propagate to pytest's."""
     handler = RecordingHandler()
-    loggers = [logging.getLogger(name) for name in ("chalicelib", "python-exec")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
@@ -69,17 +69,20 @@ def hosts():
 
 
 @pytest.fixture
-def service(table, sqs, job_queue_url, job_table, hosts):
-    """What the API of the test works with: its jobs, tables and queues are fakes."""
-    results = Results(job_table, waiting=FakeWaitingJobs(), webhooks=None)
-    return api.Service(
-        admission=Admission(table, sleep=lambda _: None),
+def components(table, sqs, job_queue_url, job_table, hosts):
+    """Components of the API whose jobs, tables and queues are fakes."""
+    admission = Admission(table)
+    results = JobResults(job_table, pending_jobs=FakePendingJobs(), webhooks=None)
+    return api.Components(
+        admission=admission,
         load_shedder=LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2),
-        jobs=FakeJobs(),
+        jobs=FakeJobService(admission),
         results=results,
-        replies=ReplyQueue(sqs, polls=sqs, prefix="python-exec-reply-", settle_late=results.settle),
+        reply_queues=ReplyQueues(
+            sqs, long_poll_sqs=sqs, prefix="python-exec-reply-", on_late_reply=results.record_reply
+        ),
+        reply_queue_cleanup=None,
         webhooks=None,
-        housekeeping=None,
         hosts=hosts,
         health=Health(sqs, job_queue_url=job_queue_url, hosts=hosts),
         default_wait_s=20.0,
@@ -88,34 +91,42 @@ def service(table, sqs, job_queue_url, job_table, hosts):
 
 
 @pytest.fixture
-def jobs(monkeypatch, service):
-    """Where the API of the test submits its orders."""
-    monkeypatch.setattr(api, "service", lambda: service)
-    return service.jobs
+def jobs(monkeypatch, components):
+    """The service that the API of the test submits to."""
+    monkeypatch.setattr(api, "components", lambda: components)
+    return components.jobs
 
 
-@contextlib.contextmanager
-def lines_of(logger_name):
-    class Lines(logging.Handler):
-        def emit(self, record):
-            lines.append(self.format(record))
-
-    lines, handler, logger = [], Lines(), logging.getLogger(logger_name)
-    handler.setFormatter(JsonFormatter())
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
+@pytest.fixture
+def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
+    """Let the API of the test use a real JobService, with its table and slots in memory."""
+    pending_jobs = FakePendingJobs()
+    service = JobService(
+        job_table,
+        admission=components.admission,
+        pending_jobs=pending_jobs,
+        dispatcher=JobDispatcher(sqs, job_queue_url=job_queue_url),
+        reply_queues=components.reply_queues,
+        results=components.results,
+        result_retention_s=86_400,
+    )
+    with_service = replace(components, jobs=service)
+    monkeypatch.setattr(api, "components", lambda: with_service)
+    return SimpleNamespace(table=job_table, pending_jobs=pending_jobs)
 
 
 @pytest.fixture
 def log_lines():
-    """What the API's routes write to its log, as written."""
-    with lines_of("python-exec") as lines:
-        yield lines
+    """The lines of the API's log, as written."""
 
+    class Lines(logging.Handler):
+        def emit(self, record):
+            lines.append(self.format(record))
 
-@pytest.fixture
-def module_log_lines():
-    """The same of the modules that the routes call."""
-    with lines_of("chalicelib") as lines:
-        yield lines
+    lines, handler = [], Lines()
+    handler.setFormatter(JsonFormatter())
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    yield lines
+    for name in LOGGERS:
+        logging.getLogger(name).removeHandler(handler)

@@ -48,6 +48,7 @@ JOBS = st.builds(
     reply_to=st.none() | st.text(min_size=1, max_size=100),
     submitted_at=TIMES,
     reply_by=TIMES,
+    start_deadline=TIMES,
 )
 RESULTS = st.builds(
     Result,

@@ -28,13 +28,13 @@ def test_optional_settings_have_defaults():
 
 
 @pytest.mark.parametrize(("text", "default_wait_s"), [("1", 1.0), ("2.5", 2.5), ("25", 25.0)])
-def test_reply_wait_within_range_is_taken(text, default_wait_s):
+def test_wait_within_range_is_accepted(text, default_wait_s):
     assert load(REQUIRED | {"DEFAULT_WAIT_S": text}).default_wait_s == default_wait_s
 
 
 @pytest.mark.parametrize("text", ["", "0.9", "25.1", "-1", "nan", "inf", "20s"])
-def test_reply_wait_out_of_range_is_refused(text):
-    with pytest.raises(SettingsError, match="DEFAULT_WAIT_S must be a number from 1 to 25"):
+def test_wait_out_of_range_is_rejected(text):
+    with pytest.raises(SettingsError, match="DEFAULT_WAIT_S: Expected `float`"):
         load(REQUIRED | {"DEFAULT_WAIT_S": text})
 
 
@@ -50,13 +50,13 @@ def test_missing_table_name_is_rejected(name):
         load(REQUIRED | {"KEYS_TABLE": name})
 
 
-def test_queue_depth_is_taken():
+def test_queue_depth_is_read():
     assert load(REQUIRED | {"MAX_QUEUE_DEPTH": "1"}).max_queue_depth == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "many", "\u0661"])
 def test_invalid_queue_depth_is_rejected(text):
-    with pytest.raises(SettingsError, match="MAX_QUEUE_DEPTH must be a whole number above 0"):
+    with pytest.raises(SettingsError, match="MAX_QUEUE_DEPTH: Expected `int`"):
         load(REQUIRED | {"MAX_QUEUE_DEPTH": text})
 
 
@@ -65,19 +65,19 @@ def test_local_webhooks_are_allowed_outside_lambda():
 
 
 def test_local_webhooks_are_rejected_on_lambda():
-    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must be absent on Lambda"):
+    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must not be set on Lambda"):
         load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
 
 
-@pytest.mark.parametrize("text", ["false", "1", "True", " true"])
-def test_local_webhooks_are_true_or_absent(text):
-    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must be true or absent"):
+@pytest.mark.parametrize("text", ["", "yes", " true"])
+def test_malformed_boolean_is_rejected(text):
+    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS: Expected `bool`"):
         load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": text})
 
 
 def test_all_invalid_settings_are_reported():
     with pytest.raises(
         SettingsError,
-        match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*MAX_QUEUE_DEPTH.*DEFAULT_WAIT_S",
+        match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*DEFAULT_WAIT_S.*MAX_QUEUE_DEPTH",
     ):
         load({"DEFAULT_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})

@@ -20,6 +20,7 @@ from chalicelib.access.key_table import KeyTableError, StaleRecordError
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.access.rate_limits import QuotaStatus
 from chalicelib.problems import ProblemError
+from chalicelib.telemetry import request_context
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,15 @@ class Admission:
         self._key_cache.put(record)
         return self._caller(record, sha256, now_us)
 
+    def reject_if_limited(self, caller: Caller, *, runs: int) -> None:
+        """Raise ProblemError if the cached record already rules out a charge. Makes no call.
+
+        Since counters only grow, such a rejection stays right until the limit resets. The quota counts if `runs` is 1.
+        """
+        require_active_key(caller)
+        if caller.quota_status.retry_after_s(runs=runs):
+            raise _limited(caller.quota_status, runs=runs)
+
     def charge(self, caller: Caller, *, runs: int = 1) -> Caller:
         """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
 
@@ -187,6 +197,8 @@ class Admission:
 
     def _caller(self, record: KeyRecord, sha256: str, now_us: int) -> Caller:
         quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
+        request_context.bind(key_id=record.key_id, plan=record.plan)
+        request_context.set_headers(quota_status.headers())
         return Caller(record=record, secret_sha256=sha256, quota_status=quota_status)
 
     def _now_us(self) -> int:

@@ -1,15 +1,14 @@
-"""What a client would like of `POST /` besides the answer: the Prefer header of RFC 7240. For the route that runs."""
+"""Parses the Prefer header of RFC 7240: how a client wants to receive the result."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
 
-MIN_WAIT_S: Final = 1
-MAX_WAIT_S: Final = 25  # API Gateway gives up after 29 s
+from chalicelib.settings import MAX_WAIT_S, MIN_WAIT_S
 
-# preference = token [ "=" word ] *( ";" parameter ), of which we know none. Possessive: no header takes long.
+# preference = token [ "=" word ] *( ";" parameter ); parameters are ignored. Possessive, so that time stays linear.
 _PREFERENCE: Final = re.compile(
     r'\s*+([\w!#$%&\'*+.^`|~-]++)\s*+(?:=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;,"]*+))\s*+)?(?:;|$)'
 )
@@ -17,37 +16,40 @@ _MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")*+')
 
 
 class Preference(Struct, frozen=True, kw_only=True):
-    """How long to wait for the result: `wait_s`, by default as the API likes; not at all if only `respond_async`."""
+    """Whether to answer 202 without waiting, and how long to wait if the client said so."""
 
     respond_async: bool = False
     wait_s: int | None = None
 
-    def applied(self) -> dict[str, str]:
-        """The header that tells which preferences were honoured. Both together are one wish (RFC 7240, 4.3)."""
-        honoured = ["respond-async"] * self.respond_async + [f"wait={self.wait_s}"] * bool(self.wait_s)
-        return {"Preference-Applied": ", ".join(honoured)} if honoured else {}
+    def applied_header(self, *, waits: bool) -> dict[str, str]:
+        """Return the Preference-Applied header of a request that waits or does not; empty if no preference applied."""
+        applied = []
+        if self.respond_async:
+            applied.append("respond-async")
+        if waits and self.wait_s is not None:
+            applied.append(f"wait={self.wait_s}")
+        return {"Preference-Applied": ", ".join(applied)} if applied else {}
 
 
-def parse(headers: Iterable[str]) -> Preference:
-    """The preferences in the values of Prefer. What is not understood is ignored, as the RFC asks."""
-    found: dict[str, str] = {}
-    for header in headers:
-        for part in _split(header):
-            match = _PREFERENCE.match(part)
-            if match:
-                found.setdefault(match[1].lower(), match[2] or match[3] or "")  # the first of two counts
-    wait = found.get("wait", "")
+def parse(header_values: Iterable[str]) -> Preference:
+    """Parse all values of the header. Ignore unknown and malformed preferences, as the RFC requires."""
+    preferences: dict[str, str] = {}
+    for value in header_values:
+        for member in _split_members(value):
+            if match := _PREFERENCE.match(member):
+                preferences.setdefault(match[1].lower(), match[2] or match[3] or "")  # the first one counts
+    wait = preferences.get("wait", "")
     return Preference(
-        respond_async="respond-async" in found,
-        wait_s=min(max(int(wait), MIN_WAIT_S), MAX_WAIT_S) if re.fullmatch("[0-9]{1,9}", wait) else None,
+        respond_async="respond-async" in preferences,
+        wait_s=int(min(max(int(wait), MIN_WAIT_S), MAX_WAIT_S)) if re.fullmatch("[0-9]{1,9}", wait) else None,
     )
 
 
-def _split(header: str) -> Iterable[str]:
-    """The members between the commas, but for those in quotation marks; none after a quotation that does not end."""
-    at = 0
-    while at <= len(header) and (match := _MEMBER.match(header, at)):
-        at = match.end() + 1
-        if header[match.end() : at] == '"':
+def _split_members(value: str) -> Iterator[str]:
+    """Split at the commas outside quoted strings; ignore everything from an unterminated quoted string on."""
+    position = 0
+    while position <= len(value) and (match := _MEMBER.match(value, position)):
+        position = match.end() + 1
+        if value[match.end() : position] == '"':
             return
         yield match[0]

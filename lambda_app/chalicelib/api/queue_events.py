@@ -1,69 +1,56 @@
-"""What the queues bring to Lambda besides requests: results, dead letters. Called by the handlers in app.py."""
+"""Processes the messages that SQS passes to Lambda: results, host reports and dead letters."""
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from chalicelib.contract import Failure, FailureReason, HostReport, Reply, decode_from_host, decode_job
-from chalicelib.telemetry import logs
+from chalicelib.contract import Failure, FailureReason, HostReport, decode_from_host, decode_job
+from chalicelib.fleet.host_registry import HostRegistry
+from chalicelib.jobs.job_results import JobResults
+from chalicelib.telemetry import request_context
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-Record = Mapping[str, Any]  # of an SQS event
-
-
-class Results(Protocol):
-    """What is used of results.Results."""
-
-    def settle(self, reply: Reply, *, key_id: str | None = None) -> object:
-        """Stores a reply."""
+Message = Mapping[str, Any]  # a record of an SQS event
 
 
-class HostRegistry(Protocol):
-    """What is used of hosts.HostRegistry."""
-
-    def store(self, report: HostReport) -> object:
-        """Stores a report."""
-
-
-def each(event: Mapping[str, Any], handle: Callable[[Record], object]) -> dict[str, Any]:
-    """Handles the messages of an SQS event one by one; the answer tells Lambda which of them are to come again.
+def process_batch(event: Mapping[str, Any], process: Callable[[Message], object]) -> dict[str, Any]:
+    """Process the messages of an SQS event one by one. Return those that failed, for Lambda to redeliver.
 
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
     """
-    failed = []
-    for record in event["Records"]:
-        logs.begin(message_id=record["messageId"])
+    failures = []
+    for message in event["Records"]:
+        request_context.start(message_id=message["messageId"])
         try:
-            handle(record)
-        except Exception:  # one bad message must not bring back the others
-            log.exception(
-                "message_processing_failed", extra={"receives": record["attributes"].get("ApproximateReceiveCount")}
-            )
-            failed.append({"itemIdentifier": record["messageId"]})
-    return {"batchItemFailures": failed}
+            process(message)
+        except Exception:  # one bad message must not redeliver the others
+            receives = message["attributes"].get("ApproximateReceiveCount")
+            logger.exception("message_processing_failed", extra={"receives": receives})
+            failures.append({"itemIdentifier": message["messageId"]})
+    return {"batchItemFailures": failures}
 
 
-def store_result(record: Record, results: Results, hosts: HostRegistry) -> None:
-    """Stores what a host sent when nobody waited. Raises ContractError, or what Results and HostRegistry raise."""
-    sent = decode_from_host(record["body"])
-    if isinstance(sent, HostReport):
-        hosts.store(sent)
+def store_result(message: Message, results: JobResults, hosts: HostRegistry) -> None:
+    """Store a result or a host report. Raise ContractError if it is neither, or what storing it raises."""
+    body = decode_from_host(message["body"])
+    if isinstance(body, HostReport):
+        hosts.store(body)
         return
-    logs.add(job_id=sent.id)
-    results.settle(sent, key_id=_key_id(record))
-    log.info("result_stored")
+    request_context.bind(job_id=body.id)
+    results.record_reply(body, key_id=_key_id(message))
+    logger.info("result_stored")
 
 
-def answer_dead_letter(record: Record, results: Results) -> None:
-    """Tells a customer that the hosts lost a job. Raises ContractError for what is no job, which so stays there."""
-    job = decode_job(record["body"])
-    logs.add(job_id=job.id)
-    results.settle(Failure(id=job.id, reason=FailureReason.HOST_LOST), key_id=_key_id(record))
-    log.error("dead_lettered_job_failed")
+def fail_dead_lettered_job(message: Message, results: JobResults) -> None:
+    """Fail a job whose host was lost on every attempt. Raise ContractError for a malformed message."""
+    job = decode_job(message["body"])
+    request_context.bind(job_id=job.id)
+    results.record_reply(Failure(id=job.id, reason=FailureReason.HOST_LOST), key_id=_key_id(message))
+    logger.error("dead_lettered_job_failed")
 
 
-def _key_id(record: Record) -> str | None:
-    """The group of each job and result is the key that it belongs to."""
-    key_id: str | None = record["attributes"].get("MessageGroupId")
+def _key_id(message: Message) -> str | None:
+    """Return the API key id of a message, which is its message group."""
+    key_id: str | None = message["attributes"].get("MessageGroupId")
     return key_id

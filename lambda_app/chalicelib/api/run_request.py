@@ -1,15 +1,18 @@
-"""The body of a POST, which anybody may have written, to a RunRequest that is safe to send on."""
+"""Turns an untrusted POST request into a submission that is safe to send to the hosts."""
 
 import json
 import re
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
-from msgspec import Struct
+from chalice.app import Request
 
 from chalicelib import problems
+from chalicelib.access.admission import Caller
 from chalicelib.access.api_keys import KeyRecord
 from chalicelib.access.plans import Plan
+from chalicelib.api.headers import idempotency_key
+from chalicelib.api.prefer_header import Preference
 from chalicelib.contract import (
     DEFAULT_TIMEOUT_S,
     MAX_CODE_BYTES,
@@ -17,15 +20,16 @@ from chalicelib.contract import (
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
 )
+from chalicelib.jobs.submission import RunRequest, Submission
 from chalicelib.problems import ProblemError
 from chalicelib.webhooks import url as webhook_url
 
 FIELDS: Final = ("code", "input", "timeout_s", "callback_url")
-# A client may escape each byte of a text as six (\u0001); the rest is names and white space.
+# A client may escape each byte of a string as six (\u0001); the rest is names and white space.
 MAX_BODY_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 4096
-MAX_ECHO_CHARS: Final = 64  # of an unknown field's name
+MAX_ECHO_CHARS: Final = 64  # of the name of an unknown field
 
-# A missing Content-Type is refused too: RFC 9110 8.3 leaves it to guessing, which browsers' forms exploit.
+# A missing Content-Type is rejected too: RFC 9110 8.3 leaves it to guessing, which HTML forms exploit.
 _JSON_TYPE: Final = re.compile(r"application/json\s*(;\s*charset=(utf-8|\"utf-8\")\s*)?", re.IGNORECASE)
 
 
@@ -64,40 +68,56 @@ def _too_large(*, actual_bytes: int, limit_bytes: int, field: str | None = None)
     )
 
 
-class RunRequest(Struct, frozen=True, kw_only=True):
-    """What a customer asks to have run, checked."""
-
-    code: str
-    input: str = ""
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    callback_url: str | None = None
+def parse_submission(
+    request: Request,
+    caller: Caller,
+    *,
+    preference: Preference,
+    default_wait_s: float,
+    under_pressure: bool,
+    allow_local_webhooks: bool,
+) -> Submission:
+    """Parse and validate a request to run code. Raise ProblemError if it is invalid or exceeds the caller's plan."""
+    key = idempotency_key(request)
+    body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
+    content_type = request.headers.get("content-type", "")
+    run_request = parse_run_request(body, content_type=content_type, allow_local_webhooks=allow_local_webhooks)
+    check_plan_limits(run_request, caller.plan)
+    check_callback(run_request, caller.record, preference=preference)
+    # A request with a callback_url never waits: its result is delivered.
+    is_async = preference.respond_async and (preference.wait_s is None or run_request.callback_url is not None)
+    return Submission(
+        request=run_request,
+        caller=caller,
+        wait_s=preference.wait_s or default_wait_s,
+        is_async=is_async,
+        under_pressure=under_pressure,
+        idempotency_key=key,
+        body=body,
+    )
 
 
 def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: bool = False) -> RunRequest:
-    """The request in `body`; `allow_local_webhooks` as in settings.
-
-    Raises ProblemError.
-    """
+    """Parse a request body; `allow_local_webhooks` as in the settings. Raise ProblemError if it is invalid."""
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, code=RequestErrorCode.UNSUPPORTED_CONTENT_TYPE)
     if len(body) > MAX_BODY_BYTES:
         raise _too_large(actual_bytes=len(body), limit_bytes=MAX_BODY_BYTES)
-    given = _json_object(body)
-    for name in given:
+    fields = _json_object(body)
+    for name in fields:
         if name not in FIELDS:
-            raise _invalid(
-                RequestErrorCode.UNKNOWN_FIELD, f"Unknown field. Allowed: {', '.join(FIELDS)}.", field=_echo(name)
-            )
-    code = _text(given, "code", limit_bytes=MAX_CODE_BYTES)
+            detail = f"Unknown field. Allowed: {', '.join(FIELDS)}."
+            raise _invalid(RequestErrorCode.UNKNOWN_FIELD, detail, field=_shorten_field_name(name))
+    code = _parse_string(fields, "code", limit_bytes=MAX_CODE_BYTES)
     if code is None:
         raise _invalid(RequestErrorCode.MISSING, "code is required.", field="code")
     if not code:
         raise _invalid(RequestErrorCode.EMPTY, "code must not be empty.", field="code")
     return RunRequest(
         code=code,
-        input=_text(given, "input", limit_bytes=MAX_INPUT_BYTES) or "",
-        timeout_s=_timeout_s(given),
-        callback_url=_callback_url(given, allow_local=allow_local_webhooks),
+        input=_parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES) or "",
+        timeout_s=_parse_timeout_s(fields),
+        callback_url=_parse_callback_url(fields, allow_local=allow_local_webhooks),
     )
 
 
@@ -121,17 +141,15 @@ def check_plan_limits(request: RunRequest, plan: Plan) -> None:
         )
 
 
-def check_signing_secret(request: RunRequest, key: KeyRecord) -> None:
-    """Raise ProblemError for a callback_url if the key has no signing secret."""
-    if request.callback_url is not None and not key.signing_secret:
-        raise ProblemError(problems.NO_SIGNING_SECRET)
-
-
-def require_async(wanted: RunRequest, respond_async: bool) -> None:  # noqa: FBT001 - what it is about
-    """Raises InvalidRequestError for a callback_url of a request that waits for its result."""
-    if wanted.callback_url is not None and not respond_async:
-        detail = "callback_url needs the header Prefer: respond-async."
+def check_callback(request: RunRequest, key: KeyRecord, *, preference: Preference) -> None:
+    """Raise ProblemError for a callback_url without Prefer: respond-async, or with a key without a signing secret."""
+    if request.callback_url is None:
+        return
+    if not preference.respond_async:
+        detail = "callback_url requires the header Prefer: respond-async."
         raise _invalid(RequestErrorCode.REQUIRES_RESPOND_ASYNC, detail, field="callback_url")
+    if not key.signing_secret:
+        raise ProblemError(problems.NO_SIGNING_SECRET)
 
 
 def _json_object(body: bytes) -> dict[str, object]:
@@ -140,7 +158,7 @@ def _json_object(body: bytes) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise _invalid(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=_reject_nan_and_infinity)
     except (ValueError, RecursionError) as error:
         raise _invalid(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
     if not isinstance(value, dict):
@@ -148,23 +166,23 @@ def _json_object(body: bytes) -> dict[str, object]:
     return value
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    # Parsers disagree which of two wins (RFC 8259, 4), so a proxy may have checked the other one.
+def _reject_duplicate_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    # Parsers disagree on which of two wins (RFC 8259, 4), so a proxy may have checked the other one.
     value: dict[str, object] = {}
     for name, member in pairs:
         if name in value:
-            raise _invalid(RequestErrorCode.DUPLICATE_NAME, "Duplicate field name.", field=_echo(name))
+            raise _invalid(RequestErrorCode.DUPLICATE_NAME, "Duplicate field name.", field=_shorten_field_name(name))
         value[name] = member
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_nan_and_infinity(name: str) -> NoReturn:
     message = f"{name} is not JSON"
     raise ValueError(message)
 
 
-def _text(given: dict[str, object], field: str, *, limit_bytes: int) -> str | None:
-    value = given.get(field)
+def _parse_string(fields: dict[str, object], field: str, *, limit_bytes: int) -> str | None:
+    value = fields.get(field)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -182,8 +200,8 @@ def _text(given: dict[str, object], field: str, *, limit_bytes: int) -> str | No
     return value
 
 
-def _timeout_s(given: dict[str, object]) -> float:
-    value = given.get("timeout_s")
+def _parse_timeout_s(fields: dict[str, object]) -> float:
+    value = fields.get("timeout_s")
     if value is None:
         return DEFAULT_TIMEOUT_S
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -197,8 +215,8 @@ def _timeout_s(given: dict[str, object]) -> float:
     return float(value)
 
 
-def _callback_url(given: dict[str, object], *, allow_local: bool) -> str | None:
-    text = _text(given, "callback_url", limit_bytes=webhook_url.MAX_URL_CHARS)
+def _parse_callback_url(fields: dict[str, object], *, allow_local: bool) -> str | None:
+    text = _parse_string(fields, "callback_url", limit_bytes=webhook_url.MAX_URL_CHARS)
     if text is not None:
         try:
             webhook_url.parse(text, allow_local=allow_local)
@@ -207,5 +225,5 @@ def _callback_url(given: dict[str, object], *, allow_local: bool) -> str | None:
     return text
 
 
-def _echo(name: str) -> str:
+def _shorten_field_name(name: str) -> str:
     return name[:MAX_ECHO_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")

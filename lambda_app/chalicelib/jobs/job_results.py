@@ -1,6 +1,6 @@
-"""What became of a job: its first reply is stored and stays, whoever brings it and however often the job ran.
+"""The one result that each job ends in: whichever reply is stored first stays, no matter how often the job ran.
 
-For the routes and for whatever brings replies: the results queue, dead letters, late and unfetched replies.
+Used by the routes and by everything that brings replies: the results queue, dead letters, late and orphaned replies.
 """
 
 import logging
@@ -10,123 +10,97 @@ from typing import Final, Protocol
 
 from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Reply, encode
-from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, JobTableError, WebhookState
+from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
 from chalicelib.sqs import QueueSendError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# After expires_at: to run, to come back from hosts that died, to be answered by the dead-letter queue's handler.
-SETTLED_AFTER_S: Final = 600
-FOUND_KEPT_S: Final = 600  # a result for nobody: well above the time in which its job may still be promised
+ORPHAN_RESULT_TTL_S: Final = 600  # well above the time in which its job may still be accepted
 
 
-class Table(Protocol):
-    """What is used of a JobTable. Raises JobTableError."""
-
-    def read(self, job_id: str) -> JobRecord | None:
-        """The job as it is now."""
-
-    def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
-        """Stores a job that is not there; the one that is."""
-
-    def settle(self, job_id: str, reply: str) -> JobRecord | None:
-        """Gives a job its reply; how it is then."""
-
-    def forget(self, job_id: str, *, key_id: str) -> JobRecord | None:
-        """Empties a job."""
-
-
-class Waiting(Protocol):
-    """What is used of WaitingJobs. Raises JobTableError."""
-
-    def remove(self, job_id: str, *, key_id: str, until: int) -> None:
-        """Counts a job no more."""
-
-
-class Webhooks(Protocol):
-    """What is used of webhooks.Webhooks."""
+class WebhookSender(Protocol):
+    """The part of webhooks.delivery.WebhookDelivery that a result needs."""
 
     def enqueue(self, record: JobRecord) -> None:
-        """Has a result sent to its customer. Raises when that cannot be arranged."""
+        """Schedule the delivery of a result. Raise JobTableError or QueueSendError on failure."""
 
 
-class Results:
-    """The ends of jobs. Any number of threads may use it at once."""
+class JobResults:
+    """Stored results. Thread-safe."""
 
     def __init__(
         self,
-        table: Table,
+        table: JobTable,
         *,
-        waiting: Waiting,
-        webhooks: Webhooks,
+        pending_jobs: PendingJobs,
+        webhooks: WebhookSender,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
-        self._waiting = waiting
+        self._pending_jobs = pending_jobs
         self._webhooks = webhooks
         self._clock = clock
 
     def get(self, job_id: str, *, key_id: str) -> JobRecord:
-        """A job of that key, with its reply once there is one. Raises ProblemError."""
+        """Return a job of this key, with its reply if there is one. Raise ProblemError if the key cannot see it."""
         try:
-            record = self._known(self._table.read(job_id), key_id)
-            if record.reply is None and self._clock() >= record.expires_at + SETTLED_AFTER_S:
-                lost = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
-                record = self._known(self.settle(lost), key_id)
+            record = self._require_visible(self._table.read(job_id), key_id)
+            if record.state is not JobState.FINISHED and self._clock() >= record.start_deadline + ABANDON_AFTER_S:
+                expired = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
+                record = self._require_visible(self.record_reply(expired), key_id)
         except (JobTableError, QueueSendError) as error:
-            log.exception("job_table_error")
+            logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record
 
-    def forget(self, job_id: str, *, key_id: str) -> None:
-        """Removes what a customer sent and got. Raises ProblemError."""
+    def delete(self, job_id: str, *, key_id: str) -> None:
+        """Delete what the customer sent and received. Raise ProblemError if the key has no such job."""
         try:
-            record = self._table.forget(job_id, key_id=key_id)
+            record = self._table.mark_deleted(job_id, key_id=key_id)
         except JobTableError as error:
-            log.exception("job_table_error")
+            logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
-        if record is None or record.key_id != key_id or not record.is_asked_for:
+        if record is None or record.key_id != key_id or not record.is_visible:
             raise ProblemError(problems.JOB_NOT_FOUND)
 
-    def settle(self, reply: Reply, *, key_id: str | None = None) -> JobRecord | None:
-        """Stores a reply unless its job has one: the job as it is then.
+    def record_reply(self, reply: Reply, *, key_id: str | None = None) -> JobRecord | None:
+        """Store a reply unless its job has one, and return the job's record.
 
-        None if there is no item. With a `key_id` one is made, for a request whose wait is just over: who was
-        answered already never sees it. Storing twice is harmless, so whoever fails tries again. Raises
-        JobTableError, or what the webhook's queue raises.
+        Return None if the job has no record. If `key_id` is given, create a hidden record instead, so that a request
+        that is about to accept the job finds the result. Idempotent: callers may retry on failure. Raise JobTableError,
+        or QueueSendError if the webhook cannot be scheduled.
         """
-        body = encode(reply)
-        record = self._table.settle(reply.id, body)
+        encoded = encode(reply)
+        record = self._table.set_reply(reply.id, encoded)
         if record is None and key_id is not None:
-            now_s = int(self._clock())
-            found = JobRecord(
-                job_id=reply.id,
-                key_id=key_id,
-                retry_at=now_s,
-                expires_at=now_s,
-                kept_until=now_s + FOUND_KEPT_S,
-                reply=body,
-            )
-            record = self._table.claim(found, now_s=now_s)
-            if record is not found:  # its customer was promised the result between the two calls
-                record = self._table.settle(reply.id, body)
+            record = self._hide(reply.id, encoded, key_id)
         if record is None:
             return None
-        if record.counted:
-            self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
+        if record.holds_slot:
+            self._pending_jobs.release(record)
         if record.reply and record.webhook_url and record.webhook_state is WebhookState.PENDING:
             self._webhooks.enqueue(record)
         return record
 
-    def _known(self, record: JobRecord | None, key_id: str) -> JobRecord:
-        if record is None or record.key_id != key_id or not record.is_asked_for:
+    def _hide(self, job_id: str, reply: str, key_id: str) -> JobRecord | None:
+        now_s = int(self._clock())
+        hidden = JobRecord(
+            job_id=job_id,
+            key_id=key_id,
+            state=JobState.HIDDEN,
+            start_deadline=now_s,
+            retained_until=now_s + ORPHAN_RESULT_TTL_S,
+            reply=reply,
+        )
+        record = self._table.claim(hidden, now_s=now_s)
+        # A different record is one that its request accepted between the two calls.
+        return record if record is hidden else self._table.set_reply(job_id, reply)
+
+    def _require_visible(self, record: JobRecord | None, key_id: str) -> JobRecord:
+        if record is None or record.key_id != key_id or not record.is_visible:
             raise ProblemError(problems.JOB_NOT_FOUND)
-        if record.forgotten or self._clock() >= record.kept_until:
+        if record.state is JobState.DELETED or self._clock() >= record.retained_until:
             raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
         return record
-
-
-def waits_until(record: JobRecord) -> int:
-    """When a job counts as waiting no more, even if nothing ever comes of it."""
-    return record.expires_at + SETTLED_AFTER_S

@@ -1,215 +1,259 @@
-"""The jobs in DynamoDB: what was promised to whom, and the one reply that each ends in. For submit.py and delivery.py.
+"""Job records in DynamoDB, and the states that they go through.
 
-A job has an item from the moment that its customer may ask for it later, until the table's TTL removes it.
+A job has a record from the moment when its customer may ask for it later, until the table's TTL removes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
 PARTITION_KEY: Final = "job_id"
 TTL_ATTRIBUTE: Final = "ttl"
-TOMBSTONE_S: Final = 86_400  # an item outlives its reply by this, to say that it is gone
+TOMBSTONE_TTL_S: Final = 86_400  # a record outlives its result by this, so that the API can answer 410
 
-_IS_OPEN: Final = "attribute_exists(job_id) AND attribute_not_exists(reply) AND attribute_not_exists(forgotten)"
 Item = Mapping[str, Any]
 
 
 class JobTableError(Exception):
-    """The table did not answer, or not as expected."""
+    """Raised when DynamoDB does not respond, or holds an item that is not a job record."""
+
+
+class JobState(StrEnum):
+    """Where a job is on its way to its one result."""
+
+    CLAIMED = "claimed"  # a request owns it until claim_expires_at and has not answered yet
+    ACCEPTED = "accepted"  # its customer received a 202
+    HIDDEN = "hidden"  # its result came before anyone accepted it; no customer sees it
+    FINISHED = "finished"  # its reply is stored
+    DELETED = "deleted"  # by its customer; an empty record remains
+
+
+# None is the absence of a record; one past retained_until counts as absent.
+TRANSITIONS: Final[Mapping[JobState | None, frozenset[JobState | None]]] = MappingProxyType(
+    {
+        None: frozenset({JobState.CLAIMED, JobState.ACCEPTED, JobState.HIDDEN}),
+        JobState.CLAIMED: frozenset(
+            {JobState.CLAIMED, JobState.ACCEPTED, JobState.FINISHED, JobState.DELETED, None}  # None: was not charged
+        ),
+        JobState.ACCEPTED: frozenset({JobState.FINISHED, JobState.DELETED, None}),  # None: could not be sent
+        JobState.HIDDEN: frozenset(),
+        JobState.FINISHED: frozenset({JobState.DELETED}),
+        JobState.DELETED: frozenset(),
+    }
+)
 
 
 class WebhookState(StrEnum):
-    """How far the delivery of a webhook has come."""
+    """How far the delivery of a result to its customer is."""
 
-    PENDING = "pending"  # the job has no result yet
-    RETRYING = "retrying"  # the first or another attempt is due
-    DELIVERED = "delivered"
-    FAILED = "failed"  # no further attempt follows
+    PENDING = "pending"  # there is no result yet
+    RETRYING = "retrying"  # an attempt is due
+    DELIVERED = "delivered"  # the endpoint confirmed it
+    FAILED = "failed"  # the last attempt failed
 
 
 class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the table holds of a job. Times are whole seconds since the epoch.
+    """One item of the table. Times are whole seconds since the epoch.
 
-    `reply` is written once, as contract.encode writes it: large ones are compressed and fit into an item.
-    `fingerprint` is the SHA-256 of the body of a request that had an Idempotency-Key. `nonce` is new with each
-    writer, who so knows its own item again when a write whose answer was lost is tried twice.
+    `claim_token` is unique per writer: it lets a writer recognize its own record when boto3 retries a write whose
+    response was lost. `reply` is written once, as contract.encode writes it.
     """
 
     job_id: str
     key_id: str
-    fingerprint: str = ""
-    nonce: str = ""
-    counted: int = 0  # among the waiting jobs of its key, until it has its reply
-    promised: int = 0  # its customer is told to ask for it, and it is not sent again
-    retry_at: int  # unless it is promised: from then on the same request sends it again
-    expires_at: int  # from then on no host begins it
-    kept_until: int  # its customer may ask until then
+    state: JobState
+    body_sha256: str = ""  # of a request with an Idempotency-Key
+    claim_token: str = ""
+    claim_expires_at: int = 0  # from then on, the same request may take over a claimed job
+    holds_slot: bool = False  # counts as a pending job of its key until it has a reply
+    start_deadline: int  # from then on, no host starts it
+    retained_until: int
     reply: str | None = None
-    forgotten: int | None = None  # its customer has deleted it
     webhook_url: str | None = None
     webhook_state: WebhookState = WebhookState.PENDING
     webhook_attempts: int = 0
     webhook_error: str | None = None  # of the last attempt
 
     @property
-    def is_asked_for(self) -> bool:
-        """Whether its customer knows of it. A result for nobody has an item too, for who is about to be promised it."""
-        return bool(self.promised or self.fingerprint)
-
-
-class DynamoDb(Protocol):
-    """What is used of boto3's client."""
-
-    def get_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - boto3 has no types
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_GetItem.html."""
-
-    def put_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html."""
-
-    def update_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html."""
-
-    def delete_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_DeleteItem.html."""
+    def is_visible(self) -> bool:
+        """Return whether the job exists for its customer."""
+        return self.state is not JobState.HIDDEN
 
 
 class JobTable:
-    """One item a job. Every write has a condition, so that who comes second sees what the first one wrote.
+    """Conditional reads and writes of job records. Each write returns the record that is stored afterwards.
 
-    All methods raise JobTableError when the table does not answer.
+    Every method raises JobTableError if DynamoDB does not respond.
     """
 
-    def __init__(self, dynamodb: DynamoDb, *, name: str) -> None:
+    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
         self._dynamodb = dynamodb
         self._name = name
 
     def read(self, job_id: str) -> JobRecord | None:
-        """The job as it is now, None if there is none."""
-        answer = self._call("get_item", Key=_key(job_id), ConsistentRead=True)
-        return from_item(answer["Item"]) if "Item" in answer else None
+        """Return the current record."""
+        response = self._call(self._dynamodb.get_item, Key=_key(job_id), ConsistentRead=True)
+        return from_item(response["Item"]) if "Item" in response else None
 
     def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
-        """Stores a job unless there is one of this id that is still kept; the one that is there then."""
-        condition = "attribute_not_exists(job_id) OR kept_until <= :now"
-        return self._put(record, condition, {":now": now_s})
+        """Store a record unless the job has one that is still retained."""
+        return self._put(record, "attribute_not_exists(#state) OR retained_until <= :now", {":now": now_s})
 
-    def replace(self, seen: JobRecord, record: JobRecord) -> JobRecord:
-        """Stores `record` if the job is of the same writer as `seen` and neither promised nor done; what is there."""
-        condition = f"nonce = :nonce AND promised = :no AND {_IS_OPEN}"
-        return self._put(record, condition, {":nonce": seen.nonce, ":no": 0})
+    def replace_if_unchanged(self, expected: JobRecord, record: JobRecord) -> JobRecord:
+        """Store a record if the claim of `expected` still stands."""
+        condition, values = _state_allows(record.state)
+        return self._put(record, f"claim_token = :token AND {condition}", {":token": expected.claim_token, **values})
 
-    def unclaim(self, record: JobRecord) -> None:
-        """Removes what `claim` stored, as if it had never been, unless it went on meanwhile."""
-        self._change("delete_item", record.job_id, f"nonce = :nonce AND {_IS_OPEN}", {":nonce": record.nonce})
-
-    def settle(self, job_id: str, reply: str) -> JobRecord | None:
-        """Gives a job its reply, unless it has one or is forgotten; how it is then, None if there is no such job."""
-        return self._change("update_item", job_id, _IS_OPEN, {":reply": reply}, UpdateExpression="SET reply = :reply")
-
-    def forget(self, job_id: str, *, key_id: str) -> JobRecord | None:
-        """Removes all that a customer sent and got; how it is then, None if there is no such job."""
-        return self._change(
-            "update_item",
-            job_id,
-            "key_id = :key_id AND (promised = :one OR fingerprint <> :none)",
-            {":key_id": key_id, ":one": 1, ":none": ""},
-            UpdateExpression="SET forgotten = :one REMOVE reply, webhook_url, webhook_error",
+    def release_claim(self, record: JobRecord) -> None:
+        """Remove a record, as if the job had never been claimed, unless it has changed."""
+        condition, values = _state_allows(None)
+        self._write(
+            self._dynamodb.delete_item,
+            f"claim_token = :token AND {condition}",
+            {":token": record.claim_token, **values},
+            Key=_key(record.job_id),
         )
 
-    def note_webhook(
-        self, seen: JobRecord, state: WebhookState, *, attempts: int, error: str | None = None
+    def set_reply(self, job_id: str, reply: str) -> JobRecord | None:
+        """Finish a job unless it is finished or deleted. Return None if it has no record."""
+        condition, values = _state_allows(JobState.FINISHED)
+        return self._update(
+            job_id,
+            "SET reply = :reply, #state = :state",
+            condition,
+            {":reply": reply, ":state": JobState.FINISHED, **values},
+        )
+
+    def mark_deleted(self, job_id: str, *, key_id: str) -> JobRecord | None:
+        """Remove everything that the customer sent and received. Return None if the job has no record."""
+        condition, values = _state_allows(JobState.DELETED)
+        return self._update(
+            job_id,
+            "SET #state = :state REMOVE reply, webhook_url, webhook_error",
+            f"key_id = :key_id AND {condition}",
+            {":key_id": key_id, ":state": JobState.DELETED, **values},
+        )
+
+    def update_webhook(
+        self, expected: JobRecord, state: WebhookState, *, attempts: int, error: str | None = None
     ) -> JobRecord | None:
-        """Writes down how far the webhook is unless it went on since `seen`; how it is then, None if it is gone."""
-        return self._change(
-            "update_item",
-            seen.job_id,
-            "webhook_state = :seen AND webhook_attempts = :before",
+        """Record the progress of a webhook unless it has changed since `expected`. Return None without a record."""
+        return self._update(
+            expected.job_id,
+            "SET webhook_state = :webhook_state, webhook_attempts = :attempts, webhook_error = :error",
+            "#state = :finished AND webhook_state = :expected_state AND webhook_attempts = :expected_attempts",
             {
-                ":seen": seen.webhook_state,
-                ":before": seen.webhook_attempts,
-                ":state": state,
+                ":finished": JobState.FINISHED,
+                ":expected_state": expected.webhook_state,
+                ":expected_attempts": expected.webhook_attempts,
+                ":webhook_state": state,
                 ":attempts": attempts,
                 ":error": error or "",
             },
-            UpdateExpression="SET webhook_state = :state, webhook_attempts = :attempts, webhook_error = :error",
         )
 
     def _put(self, record: JobRecord, condition: str, values: Mapping[str, str | int]) -> JobRecord:
         try:
-            self._call(
-                "put_item",
-                Item=to_item(record),
-                ConditionExpression=condition,
-                ExpressionAttributeValues=_values(values),
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except _RefusedError as refused:
-            if refused.record is None:  # it was removed since
-                raise JobTableError(self._name) from refused
-            return refused.record
+            self._call(self._dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
+        except _ConditionFailedError as failed:
+            if failed.record is None:  # it was removed since
+                raise JobTableError(self._name) from failed
+            return failed.record
         return record
 
-    def _change(
-        self, operation: str, job_id: str, condition: str, values: Mapping[str, str | int], **arguments: str
+    def _update(
+        self, job_id: str, expression: str, condition: str, values: Mapping[str, str | int]
+    ) -> JobRecord | None:
+        return self._write(
+            self._dynamodb.update_item,
+            condition,
+            values,
+            Key=_key(job_id),
+            UpdateExpression=expression,
+            ReturnValues="ALL_NEW",
+        )
+
+    def _write(
+        self, operation: Callable[..., Any], condition: str, values: Mapping[str, str | int], **arguments: object
     ) -> JobRecord | None:
         try:
-            answer = self._call(
-                operation,
-                Key=_key(job_id),
-                ConditionExpression=condition,
-                ExpressionAttributeValues=_values(values),
-                ReturnValues="ALL_NEW" if operation == "update_item" else "NONE",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **arguments,
-            )
-        except _RefusedError as refused:
-            return refused.record
-        return from_item(answer["Attributes"]) if "Attributes" in answer else None
+            response = self._call(operation, **_conditional(condition, values), **arguments)
+        except _ConditionFailedError as failed:
+            return failed.record
+        return from_item(response["Attributes"]) if "Attributes" in response else None
 
-    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - as boto3 has them
+    def _call(self, operation: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 - boto3's response
         try:
-            answer: dict[str, Any] = getattr(self._dynamodb, operation)(TableName=self._name, **arguments)
+            return operation(TableName=self._name, **arguments)
         except ClientError as error:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 item = error.response.get("Item")
-                raise _RefusedError(from_item(item) if item else None) from error
+                raise _ConditionFailedError(from_item(item) if item else None) from error
             raise JobTableError(self._name) from error
         except BotoCoreError as error:
             raise JobTableError(self._name) from error
-        return answer
 
 
-class _RefusedError(Exception):
-    """The condition did not hold; `record` is what is there."""
+class _ConditionFailedError(Exception):
+    """Raised when the condition of a write does not hold; `record` is the current one."""
 
     def __init__(self, record: JobRecord | None) -> None:
         super().__init__("the condition did not hold")
         self.record = record
 
 
+def states_before(state: JobState | None) -> list[JobState]:
+    """Return the states of a stored record from which `state` can be reached; None means removal."""
+    return [before for before, after in TRANSITIONS.items() if before is not None and state in after]
+
+
 def from_item(item: Item) -> JobRecord:
-    """Raises JobTableError for an item that is no job."""
-    flat = {name: next(iter(value.values())) for name, value in item.items() if name != TTL_ATTRIBUTE}
+    """Decode an item. Raise JobTableError if it is not a job record."""
+    attributes = {name: next(iter(value.values())) for name, value in item.items() if name != TTL_ATTRIBUTE}
     try:
-        return msgspec.convert(flat, JobRecord, strict=False)
+        return msgspec.convert(attributes, JobRecord, strict=False)
     except msgspec.ValidationError as error:
-        raise JobTableError("an item of the table is no job") from error
+        raise JobTableError("an item of the table is not a job record") from error
 
 
 def to_item(record: JobRecord) -> Item:
-    """With all that conditions compare, and the time of its end."""
-    members = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not None}
-    return _values({**members, TTL_ATTRIBUTE: record.kept_until + TOMBSTONE_S})
+    """Encode a record, with the time at which DynamoDB removes it."""
+    attributes = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not None}
+    return _values({**attributes, TTL_ATTRIBUTE: record.retained_until + TOMBSTONE_TTL_S})
+
+
+def _state_allows(state: JobState | None) -> tuple[str, dict[str, str | int]]:
+    """Return the condition, with its values, that the current state may become `state`."""
+    values: dict[str, str | int] = {f":{before}": before for before in states_before(state)}
+    return f"#state IN ({', '.join(values)})", values
+
+
+def _conditional(condition: str, values: Mapping[str, str | int]) -> dict[str, Any]:
+    return {
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {"#state": "state"},  # a reserved word
+        "ExpressionAttributeValues": _values(values),
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
 
 
 def _key(job_id: str) -> Item:
     return {PARTITION_KEY: {"S": job_id}}
 
 
-def _values(members: Mapping[str, str | int]) -> Item:
-    return {name: {"N": str(value)} if isinstance(value, int) else {"S": str(value)} for name, value in members.items()}
+def _values(values: Mapping[str, str | int]) -> Item:
+    return {name: _value(value) for name, value in values.items()}
+
+
+def _value(value: str | int) -> Item:
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

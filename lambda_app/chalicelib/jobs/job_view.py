@@ -1,4 +1,4 @@
-"""How customers see a job, wherever they hear of it: `POST /`, `GET /jobs/{id}`, a webhook."""
+"""How customers see a job, wherever they learn of it: `POST /`, `GET /jobs/{id}`, a webhook."""
 
 from typing import Any, Final
 
@@ -9,48 +9,51 @@ from chalicelib.contract import ContractError, Failure, Reply, Result, decode_re
 from chalicelib.jobs.job_table import JobRecord
 
 PENDING: Final = "pending"  # `status` of a job that is queued or running
-FAILED: Final = "failed"  # of one that has no result and will have none
+FAILED: Final = "failed"  # `status` of a job that has no result and will have none
 
 
-class DamagedReplyError(Exception):
-    """What is stored as a reply is none."""
+class CorruptReplyError(Exception):
+    """Raised when a stored reply cannot be decoded."""
 
 
-def of_result(result: Result) -> dict[str, Any]:
-    """A program that ran: the members of contract.Result but its version."""
+def result_body(result: Result) -> dict[str, Any]:
+    """Return the members of a result but its wire version."""
     members = msgspec.structs.asdict(result)
     del members["version"]
     return members
 
 
-def of_record(record: JobRecord) -> dict[str, Any]:
-    """A stored job, with its result or why it has none. Raises DamagedReplyError."""
-    shown: dict[str, Any] = (
-        _of_reply(reply_of(record)) if record.reply is not None else {"id": record.job_id, "status": PENDING}
-    )
+def pending_body(job_id: str) -> dict[str, Any]:
+    """Return the body of a job that has no result yet."""
+    return {"id": job_id, "status": PENDING}
+
+
+def job_body(record: JobRecord) -> dict[str, Any]:
+    """Return a stored job, with its result or its failure. Raise CorruptReplyError."""
+    body = pending_body(record.job_id) if record.reply is None else _reply_body(decode_stored_reply(record))
     if record.webhook_url is not None:
-        shown["webhook"] = {
+        body["webhook"] = {
             "state": record.webhook_state,
             "attempts": record.webhook_attempts,
             "error": record.webhook_error or None,
         }
-    return shown
+    return body
 
 
 def webhook_body(record: JobRecord) -> bytes:
-    """What is sent to a callback_url, as JSON: the same for each attempt. Raises DamagedReplyError."""
-    return msgspec.json.encode(_of_reply(reply_of(record)))
+    """Return the JSON for a callback_url, the same for each attempt. Raise CorruptReplyError."""
+    return msgspec.json.encode(_reply_body(decode_stored_reply(record)))
 
 
-def reply_of(record: JobRecord) -> Reply:
-    """Raises DamagedReplyError."""
+def decode_stored_reply(record: JobRecord) -> Reply:
+    """Decode the reply of a finished job. Raise CorruptReplyError."""
     try:
         return decode_reply(record.reply or "")
     except ContractError as error:
-        raise DamagedReplyError(record.job_id) from error
+        raise CorruptReplyError(record.job_id) from error
 
 
-def _of_reply(reply: Reply) -> dict[str, Any]:
+def _reply_body(reply: Reply) -> dict[str, Any]:
     if isinstance(reply, Failure):
         return {"id": reply.id, "status": FAILED, "problem": problems.job_failed(reply.id, reply.reason).problem}
-    return of_result(reply)
+    return result_body(reply)

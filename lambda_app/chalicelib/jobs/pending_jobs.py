@@ -1,69 +1,67 @@
-"""How many asynchronous jobs of a key wait for their results: exact, and free again whatever happens. For submit.py.
+"""The slots of a key's pending jobs: an exact limit that recovers by itself after any failure.
 
-A set of entries in the jobs table, one item a key. To remove an entry twice is harmless, which a counter is not;
-each carries the time when it ends by itself, should its job vanish.
+Each key has one item in the jobs table with a set of entries. Removing an entry twice is harmless, which decrementing
+a counter is not, and each entry carries the time when it expires, in case its job is lost.
 """
 
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import problems
 from chalicelib.access.plans import Plan
-from chalicelib.jobs.job_table import PARTITION_KEY, JobTableError
+from chalicelib.jobs.job_table import PARTITION_KEY, JobRecord, JobTableError
 from chalicelib.problems import ProblemError
 
-ATTEMPTS: Final = 3  # each but the first after others ended by themselves
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+# After its start deadline, a job still has to run, to be redelivered by hosts that died, and to be dead-lettered.
+ABANDON_AFTER_S: Final = 600
+MAX_ATTEMPTS: Final = 3  # to reserve a slot, each after the first once expired entries were removed
 
 
-class DynamoDb(Protocol):
-    """What is used of boto3's client."""
+class PendingJobs:
+    """The slots of all keys. Methods raise JobTableError if DynamoDB does not respond."""
 
-    def update_item(self, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - boto3 has no types
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html."""
-
-
-class WaitingJobs:
-    """The entries of all keys. Methods raise JobTableError when the table does not answer."""
-
-    def __init__(self, dynamodb: DynamoDb, *, name: str) -> None:
-        """`name` of the jobs table."""
+    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
+        """Use the jobs table of this name."""
         self._dynamodb = dynamodb
         self._name = name
 
-    def add(self, job_id: str, *, key_id: str, plan: Plan, until: int, now_s: int) -> None:
-        """Counts a job until it is removed or `until`, seconds since the epoch. Raises TooManyWaitingError."""
-        entry = _entry(job_id, until)
-        for _ in range(ATTEMPTS):
+    def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
+        """Reserve a slot for a job. Raise ProblemError if its key has none left."""
+        entry = _entry(record)
+        for _ in range(MAX_ATTEMPTS):
             try:
                 return self._update(
-                    key_id,
-                    "ADD waiting :entries",
-                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":most": {"N": str(plan.max_pending_jobs)}},
-                    ConditionExpression="attribute_not_exists(waiting) OR size(waiting) < :most "
-                    "OR contains(waiting, :entry)",
+                    record.key_id,
+                    "ADD pending :entries",
+                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":max": {"N": str(plan.max_pending_jobs)}},
+                    ConditionExpression="attribute_not_exists(pending) OR size(pending) < :max "
+                    "OR contains(pending, :entry)",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
-                waiting = error.response.get("Item", {}).get("waiting", {}).get("SS", [])
-                over = [entry for entry in waiting if _until(entry) <= now_s]
-                if not over:
+                pending = error.response.get("Item", {}).get("pending", {}).get("SS", [])
+                expired = [entry for entry in pending if _expires_at(entry) <= now_s]
+                if not expired:
                     raise _too_many(plan) from error
-                self._remove(key_id, over)
+                self._remove(record.key_id, expired)
         raise _too_many(plan)
 
-    def remove(self, job_id: str, *, key_id: str, until: int) -> None:
-        """Counts a job no more; `until` as it was added."""
-        self._remove(key_id, [_entry(job_id, until)])
+    def release(self, record: JobRecord) -> None:
+        """Release the slot of a job."""
+        self._remove(record.key_id, [_entry(record)])
 
     def _remove(self, key_id: str, entries: list[str]) -> None:
-        self._update(key_id, "DELETE waiting :entries", {":entries": {"SS": entries}})
+        self._update(key_id, "DELETE pending :entries", {":entries": {"SS": entries}})
 
-    def _update(self, key_id: str, expression: str, values: dict[str, dict[str, Any]], **arguments: str) -> None:
+    def _update(self, key_id: str, expression: str, values: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401
         try:
             self._dynamodb.update_item(
                 TableName=self._name,
-                Key={PARTITION_KEY: {"S": f"waiting:{key_id}"}},  # no job has such an id
+                Key={PARTITION_KEY: {"S": f"pending:{key_id}"}},  # a job id has no colon
                 UpdateExpression=expression,
                 ExpressionAttributeValues=values,
                 **arguments,
@@ -76,11 +74,16 @@ class WaitingJobs:
             raise JobTableError(self._name) from error
 
 
-def _entry(job_id: str, until: int) -> str:
-    return f"{until}:{job_id}"
+def slot_expires_at(record: JobRecord) -> int:
+    """Return when the slot of a job is free even if no result ever arrives, in seconds since the epoch."""
+    return record.start_deadline + ABANDON_AFTER_S
 
 
-def _until(entry: str) -> int:
+def _entry(record: JobRecord) -> str:
+    return f"{slot_expires_at(record)}:{record.job_id}"
+
+
+def _expires_at(entry: str) -> int:
     return int(entry.partition(":")[0])
 
 

@@ -1,280 +1,232 @@
-"""The reply queue of this process. Lambda freezes background threads, so one who waits polls for all."""
+"""Reply queues, each leased to one request at a time. A Lambda process serves one request, so it has one queue."""
 
 import logging
 import threading
 import time
 import uuid
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
-from msgspec import Struct
 
 from chalicelib.contract import ContractError, Reply, decode_reply
+from chalicelib.sqs import BATCH_SIZE, LONG_POLL_S, is_missing_queue
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+    from types_boto3_sqs.literals import QueueAttributeNameType
 
-LONG_POLL_S: Final = 20  # the longest that SQS waits
-LATE_AGAIN_S: Final = 10  # until a late reply that could not be stored is received again
-PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
-BATCH: Final = 10  # messages in one SQS call
-NEW_QUEUE_S: Final = 5.0  # a queue this young may still be unknown to parts of SQS
-MAX_REMEMBERED: Final = 1000  # job ids of about a hundred bytes
-RETIRED_S: Final = 21_600  # long before housekeeping takes a queue this old for abandoned, this process makes another
-ATTRIBUTES: Final = {
+_T = TypeVar("_T")
+logger = logging.getLogger(__name__)
+
+LATE_REPLY_RETRY_S: Final = 10  # until a late reply that could not be stored is received again
+POLL_PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
+QUEUE_PROPAGATION_S: Final = 5.0  # in which parts of SQS may not know a new queue
+MAX_TRACKED_JOBS: Final = 1000  # job ids of about a hundred bytes
+ROTATE_QUEUE_AFTER_S: Final = 21_600  # long before the clean-up takes a queue this old for abandoned
+ATTRIBUTES: Final[Mapping["QueueAttributeNameType", str]] = {
     "MessageRetentionPeriod": "3600",
-    "VisibilityTimeout": "15",  # then a reply comes again whose poll broke on the way
+    "VisibilityTimeout": "15",  # after which a reply is redelivered whose poll was interrupted
     "ReceiveMessageWaitTimeSeconds": str(LONG_POLL_S),
     "SqsManagedSseEnabled": "true",
 }
-_GONE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
 
 
 class ReplyQueueError(Exception):
-    """The reply queue could not be created."""
-
-
-class Sqs(Protocol):
-    """What is used of boto3's client."""
-
-    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str]) -> dict[str, Any]:  # noqa: N803
-        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html."""
-
-    def receive_message(
-        self,
-        *,
-        QueueUrl: str,  # noqa: N803
-        MaxNumberOfMessages: int,  # noqa: N803
-        WaitTimeSeconds: int,  # noqa: N803
-    ) -> dict[str, Any]:
-        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html."""
-
-    def change_message_visibility(
-        self,
-        *,
-        QueueUrl: str,  # noqa: N803
-        ReceiptHandle: str,  # noqa: N803
-        VisibilityTimeout: int,  # noqa: N803
-    ) -> dict[str, Any]:
-        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html."""
-
-    def delete_message_batch(
-        self,
-        *,
-        QueueUrl: str,  # noqa: N803
-        Entries: Sequence[Mapping[str, str]],  # noqa: N803
-    ) -> dict[str, Any]:
-        """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteMessageBatch.html."""
-
-
-class _Queue(Struct, frozen=True):
-    url: str
-    created_at: float
+    """Raised when a reply queue cannot be created."""
 
 
 class ReplyQueue:
-    """Hands each reply to the thread that waits for it. Any number of threads may wait at once."""
+    """One reply queue. For one thread at a time."""
 
     def __init__(
         self,
-        sqs: Sqs,
+        sqs: "SQSClient",
         *,
-        polls: Sqs,
-        prefix: str,
-        settle_late: Callable[[Reply], object],
-        clock: Callable[[], float] = time.monotonic,
+        long_poll_sqs: "SQSClient",
+        url: str,
+        on_late_reply: Callable[[Reply], object],
+        clock: Callable[[], float],
     ) -> None:
-        """`polls` is for calls that take LONG_POLL_S, `prefix` of the queue's name.
-
-        `settle_late` takes the replies that nobody waits for any more.
-        """
+        self.url = url
+        self.created_at = clock()
+        self.is_missing = False
         self._sqs = sqs
-        self._polls = polls
-        self._prefix = prefix
-        self._settle_late = settle_late
+        self._long_poll_sqs = long_poll_sqs
+        self._on_late_reply = on_late_reply
         self._clock = clock
-        self._creating = threading.Lock()
-        self._queue: _Queue | None = None
-        self._changed = threading.Condition()  # guards everything below
-        self._polling = False
-        self._expected: set[str] = set()
-        self._arrived: dict[str, Reply] = {}
-        self._receipts: list[tuple[str, str]] = []  # of messages that were taken care of, by job
-        self._overdue: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were waited for in vain
-        self._done: OrderedDict[str, None] = OrderedDict()  # jobs whose replies were taken care of; they may come again
-        self.dropped: Counter[str] = Counter()  # replies that nobody waited for, by reason
+        self._receipts: list[str] = []  # of messages that are to be deleted
+        self._current: tuple[str, str] | None = None  # job id and receipt of the reply that was returned
+        self._processed: OrderedDict[str, None] = OrderedDict()  # jobs whose replies may be redelivered
 
-    def url(self) -> str:
-        """Where jobs are answered from now on; the queue is created if there is none. Raises ReplyQueueError."""
-        queue = self._current()
-        with self._changed:
-            is_over = self._clock() - queue.created_at > RETIRED_S and not self._expected
-        if is_over:
-            self._replace(queue)
-        return self._current().url
-
-    @contextmanager
-    def expecting(self, job_id: str) -> Iterator[None]:
-        """Keeps a reply to this job from being dropped. Enter before the job is sent."""
-        with self._changed:
-            self._expected.add(job_id)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._expected.discard(job_id)
-                untaken = self._arrived.pop(job_id, None)
-            if untaken is not None:  # it came at the very end of the wait
-                self._settle_late(untaken)
-
-    def wait(self, job_id: str, *, deadline: float) -> Reply:
-        """The reply to an expected job. Raises TimeoutError at `deadline`, a time of the clock."""
-        left_s = deadline - self._clock()
-        while left_s > 0:
-            with self._changed:
-                if left_s < 1:  # too short for a long poll; somebody else may hold one meanwhile
-                    self._changed.wait_for(lambda: job_id in self._arrived, min(left_s, PAUSE_S))
-                self._changed.wait_for(lambda: job_id in self._arrived or not self._polling, deadline - self._clock())
-                if job_id in self._arrived or self._polling:
-                    break
-                self._polling = True
-            self._poll(deadline)
-            left_s = deadline - self._clock()
-        with self._changed:
-            if job_id not in self._arrived:
-                _remember(self._overdue, job_id)
-                raise TimeoutError
-            return self._arrived.pop(job_id)
-
-    def arrived(self, job_id: str) -> Reply | None:
-        """The reply to an expected job if it is there; one that comes after this call is a late one."""
-        with self._changed:
-            self._expected.discard(job_id)
-            return self._arrived.pop(job_id, None)
-
-    def put_back(self, job_id: str) -> None:
-        """Lets a reply that was handed out come again, as a late one: who took it could not keep it."""
-        with self._changed:
-            self._done.pop(job_id, None)
-            _remember(self._overdue, job_id)
-            self._receipts = [(owner, receipt) for owner, receipt in self._receipts if owner != job_id]
-
-    def look_for(self, job_id: str) -> None:
-        """Takes what is in the queue, if this process waited for that reply in vain and nobody is polling."""
-        with self._changed:
-            if job_id not in self._overdue or self._polling:
-                return
-            self._polling = True
-        self._poll(self._clock())
-
-    def _current(self) -> _Queue:
-        with self._creating:
-            if self._queue is None:
-                name = self._prefix + uuid.uuid4().hex
-                try:
-                    url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
-                except (BotoCoreError, ClientError) as error:
-                    raise ReplyQueueError(name) from error
-                self._queue = _Queue(url, self._clock())
-                log.info("reply_queue_created", extra={"queue": name})
-            return self._queue
-
-    def _poll(self, deadline: float) -> None:
-        late = []
-        try:
-            self._delete_handled()
-            messages = self._receive(deadline)
-            with self._changed:
-                late = [(reply, message) for message in messages if (reply := self._hand_out(message))]
-        finally:
-            with self._changed:
-                self._polling = False
-                self._changed.notify_all()
-        for reply, message in late:
-            self._settle(reply, message)
-
-    def _receive(self, deadline: float) -> list[dict[str, Any]]:
-        queue = None
-        try:
-            queue = self._current()
-            wait_s = min(LONG_POLL_S, max(0, int(deadline - self._clock())))
-            answer = self._polls.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=wait_s)
-        except (BotoCoreError, ClientError, ReplyQueueError) as error:
-            log.warning("reply_poll_failed", exc_info=True)
-            if queue and _is_gone(error) and self._clock() - queue.created_at > NEW_QUEUE_S:
-                self._replace(queue)
-            time.sleep(max(0.0, min(PAUSE_S, deadline - self._clock())))
-            return []
-        messages: list[dict[str, Any]] = answer.get("Messages", [])
-        return messages
-
-    def _replace(self, old: _Queue) -> None:
-        with self._creating:
-            if self._queue is old:
-                self._queue = None
-        with self._changed:
-            self._receipts.clear()
-
-    def _hand_out(self, message: Mapping[str, Any]) -> Reply | None:
-        """The reply in a message if it is late: nobody waits for it, and it was not taken care of before."""
-        try:
-            reply = decode_reply(message["Body"])
-        except ContractError as error:
-            self._receipts.append(("", message["ReceiptHandle"]))
-            self.dropped["undecodable"] += 1
-            log.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"], "why": str(error)})
-            return None
-        self._overdue.pop(reply.id, None)
-        is_done = reply.id in self._done
-        if reply.id not in self._expected and not is_done:
-            return reply
-        self._receipts.append((reply.id, message["ReceiptHandle"]))
-        if not is_done:
-            self._arrived[reply.id] = reply
-            _remember(self._done, reply.id)
+    def wait(self, job_id: str, *, deadline: float) -> Reply | None:
+        """Return the reply to a job. Return None at `deadline`, a time of the clock, or if the queue is missing."""
+        self._current = None
+        self._delete_processed()
+        while not self.is_missing and (remaining_s := deadline - self._clock()) > 0:
+            wait_s = min(LONG_POLL_S, int(remaining_s))
+            if reply := self.receive(job_id, wait_s=wait_s):
+                return reply
+            if wait_s == 0:
+                time.sleep(min(POLL_PAUSE_S, remaining_s))
         return None
 
-    def _settle(self, reply: Reply, message: Mapping[str, Any]) -> None:
-        try:
-            self._settle_late(reply)
-        except Exception:  # the request that polls is another customer's
-            log.exception("late_reply_store_failed", extra={"late_job_id": reply.id})
-            self._receive_again(message)
-            return
-        self.dropped["late"] += 1
-        log.info("late_reply", extra={"late_job_id": reply.id})
-        with self._changed:
-            self._receipts.append((reply.id, message["ReceiptHandle"]))
-            _remember(self._done, reply.id)
+    def receive(self, job_id: str | None, *, wait_s: int) -> Reply | None:
+        """Process one batch of messages, and return the reply to this job if it is among them."""
+        own_reply = None
+        for message in self._receive(wait_s):
+            reply = self._decode(message)
+            if reply is None or reply.id in self._processed:
+                self._receipts.append(message["ReceiptHandle"])
+            elif reply.id == job_id:
+                own_reply, self._current = reply, (reply.id, message["ReceiptHandle"])
+            else:
+                self._process_late_reply(reply, message)
+        return own_reply
 
-    def _receive_again(self, message: Mapping[str, Any]) -> None:
+    def acknowledge(self) -> bool:
+        """Let the reply that was returned be deleted, and return whether there was one. Otherwise it is redelivered."""
+        if self._current is None:
+            return False
+        self._mark_processed(*self._current)
+        self._current = None
+        return True
+
+    def _receive(self, wait_s: int) -> list[Mapping[str, Any]]:
+        try:
+            response = self._long_poll_sqs.receive_message(
+                QueueUrl=self.url, MaxNumberOfMessages=BATCH_SIZE, WaitTimeSeconds=wait_s
+            )
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("reply_poll_failed", exc_info=True)
+            self.is_missing = is_missing_queue(error) and self._clock() - self.created_at > QUEUE_PROPAGATION_S
+            time.sleep(POLL_PAUSE_S if wait_s else 0)
+            return []
+        return list(response.get("Messages", []))
+
+    def _decode(self, message: Mapping[str, Any]) -> Reply | None:
+        try:
+            return decode_reply(message["Body"])
+        except ContractError as error:
+            logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"], "reason": str(error)})
+            return None
+
+    def _process_late_reply(self, reply: Reply, message: Mapping[str, Any]) -> None:
+        try:
+            self._on_late_reply(reply)
+        except Exception:  # the request that polls is another customer's
+            logger.exception("late_reply_store_failed", extra={"late_job_id": reply.id})
+            self._shorten_visibility(message)
+            return
+        logger.info("late_reply", extra={"late_job_id": reply.id})
+        self._mark_processed(reply.id, message["ReceiptHandle"])
+
+    def _shorten_visibility(self, message: Mapping[str, Any]) -> None:
         try:
             self._sqs.change_message_visibility(
-                QueueUrl=self.url(), ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=LATE_AGAIN_S
+                QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=LATE_REPLY_RETRY_S
             )
-        except (BotoCoreError, ClientError, ReplyQueueError):
-            log.warning("late_reply_requeue_failed", exc_info=True)
+        except (BotoCoreError, ClientError):
+            logger.warning("late_reply_requeue_failed", exc_info=True)
 
-    def _delete_handled(self) -> None:
-        # While the next job runs, so that no reply waits for it; only whole batches: a tenth of the calls.
-        with self._changed:
-            if len(self._receipts) < BATCH:
-                return
-            receipts, self._receipts = self._receipts[:BATCH], self._receipts[BATCH:]
-        entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, (_, receipt) in enumerate(receipts)]
+    def _mark_processed(self, job_id: str, receipt: str) -> None:
+        self._receipts.append(receipt)
+        _add_bounded(self._processed, job_id, None)
+
+    def _delete_processed(self) -> None:
+        # Only whole batches, which takes a tenth of the calls, and while the next job runs.
+        if len(self._receipts) < BATCH_SIZE:
+            return
+        receipts, self._receipts = self._receipts[:BATCH_SIZE], self._receipts[BATCH_SIZE:]
         try:
-            self._sqs.delete_message_batch(QueueUrl=self.url(), Entries=entries)
-        except (BotoCoreError, ClientError, ReplyQueueError):
-            log.warning("reply_delete_failed", exc_info=True)  # they expire
+            self._sqs.delete_message_batch(
+                QueueUrl=self.url,
+                Entries=[{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)],
+            )
+        except (BotoCoreError, ClientError):
+            logger.warning("reply_delete_failed", exc_info=True)  # they expire
 
 
-def _remember(jobs: OrderedDict[str, None], job_id: str) -> None:
-    jobs[job_id] = None
-    if len(jobs) > MAX_REMEMBERED:
-        jobs.popitem(last=False)
+class ReplyQueues:
+    """The reply queues of this process. Thread-safe."""
+
+    def __init__(
+        self,
+        sqs: "SQSClient",
+        *,
+        long_poll_sqs: "SQSClient",
+        prefix: str,
+        on_late_reply: Callable[[Reply], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Name queues with `prefix`, and pass replies that no request waits for to `on_late_reply`."""
+        self._sqs = sqs
+        self._long_poll_sqs = long_poll_sqs
+        self._prefix = prefix
+        self._on_late_reply = on_late_reply
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the two below
+        self._idle: list[ReplyQueue] = []
+        self._late_jobs: OrderedDict[str, ReplyQueue] = OrderedDict()  # where the reply to a job may still arrive
+
+    @contextmanager
+    def lease(self, job_id: str) -> Iterator[ReplyQueue]:
+        """Lease a queue for one job. A reply is acknowledged unless the block raises; then it is redelivered.
+
+        Raise ReplyQueueError if a queue is needed and cannot be created.
+        """
+        queue = self._take_idle() or self._create()
+        has_reply = False
+        try:
+            yield queue
+            has_reply = queue.acknowledge()
+        finally:
+            with self._lock:
+                if not queue.is_missing:
+                    self._idle.append(queue)
+                if not has_reply:
+                    _add_bounded(self._late_jobs, job_id, queue)
+
+    def poll_for_late_reply(self, job_id: str) -> None:
+        """Store the reply to a job that this process stopped waiting for, if it has arrived and its queue is idle."""
+        with self._lock:
+            queue = self._late_jobs.get(job_id)
+            if queue is None or queue not in self._idle:
+                return
+            self._idle.remove(queue)
+        try:
+            queue.receive(None, wait_s=0)
+        finally:
+            with self._lock:
+                self._idle.append(queue)
+
+    def _take_idle(self) -> ReplyQueue | None:
+        with self._lock:
+            while self._idle:
+                queue = self._idle.pop()
+                if self._clock() - queue.created_at <= ROTATE_QUEUE_AFTER_S:
+                    return queue
+        return None
+
+    def _create(self) -> ReplyQueue:
+        name = self._prefix + uuid.uuid4().hex
+        try:
+            url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
+        except (BotoCoreError, ClientError) as error:
+            raise ReplyQueueError(name) from error
+        logger.info("reply_queue_created", extra={"queue": name})
+        return ReplyQueue(
+            self._sqs,
+            long_poll_sqs=self._long_poll_sqs,
+            url=url,
+            on_late_reply=self._on_late_reply,
+            clock=self._clock,
+        )
 
 
-def _is_gone(error: Exception) -> bool:
-    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _GONE
+def _add_bounded(entries: OrderedDict[str, _T], job_id: str, value: _T) -> None:
+    entries[job_id] = value
+    if len(entries) > MAX_TRACKED_JOBS:
+        entries.popitem(last=False)

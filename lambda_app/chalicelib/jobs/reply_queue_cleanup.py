@@ -1,96 +1,99 @@
-"""Looks after the reply queues of processes that are gone. Called on a schedule."""
+"""Cleans up the reply queues of API processes that have exited. Runs on a schedule."""
 
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.contract import ContractError, Reply, decode_reply
+from chalicelib.sqs import BATCH_SIZE
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
 
-ABANDONED_S: Final = 43_200  # a queue this old; a process makes another long before (replies.RETIRED_S)
-UNFETCHED_S: Final = 30  # above any wait: nobody comes for a reply this old
-RUN_S: Final = 45.0  # of one call, below the time limit of its function
-BATCH: Final = 10
-MAX_PEEKS: Final = 50  # at one queue
+logger = logging.getLogger(__name__)
+
+QUEUE_MAX_AGE_S: Final = 43_200  # a process rotates its queues long before (reply_queue.ROTATE_QUEUE_AFTER_S)
+ORPHAN_REPLY_AGE_S: Final = 30  # longer than any wait
+TIME_BUDGET_S: Final = 45.0  # below the timeout of the function
+MAX_RECEIVES_PER_QUEUE: Final = 50
 
 
-class Housekeeping:
-    """Stores replies that nobody fetched and deletes queues that nobody uses."""
+class ReplyQueueCleanup:
+    """Stores orphaned replies and deletes abandoned queues."""
 
     def __init__(
         self,
-        sqs: Any,  # noqa: ANN401 - boto3's client has no type
+        sqs: "SQSClient",
         *,
         prefix: str,
-        settle: Callable[[Reply], object],
+        store_reply: Callable[[Reply], object],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`prefix` of the reply queues' names."""
+        """Clean up the queues whose names begin with `prefix`."""
         self._sqs = sqs
         self._prefix = prefix
-        self._settle = settle
+        self._store_reply = store_reply
         self._clock = clock
 
     def run(self) -> None:
-        """Goes through all reply queues, in any order, until they are done or the time is up."""
-        deadline = self._clock() + RUN_S
-        urls = list(self._queues())
-        random.shuffle(urls)  # each call begins anew: in SQS's order the last ones might never have a turn
+        """Clean up all reply queues, in random order, until the time budget is used up."""
+        deadline = self._clock() + TIME_BUDGET_S
+        urls = list(self._queue_urls())
+        random.shuffle(urls)  # in the order of SQS, the last ones might never have their turn
         for url in urls:
             if self._clock() >= deadline:
-                log.warning("reply_queue_cleanup_incomplete")
+                logger.warning("reply_queue_cleanup_incomplete")
                 return
             try:
-                self._look_after(url)
-            except Exception:  # the next one may be well
-                log.exception("reply_queue_cleanup_failed")
+                self._clean_queue(url)
+            except Exception:  # the next queue may be fine
+                logger.exception("reply_queue_cleanup_failed")
 
-    def _queues(self) -> Iterator[str]:
+    def _queue_urls(self) -> Iterator[str]:
         pages = self._sqs.get_paginator("list_queues").paginate(
             QueueNamePrefix=self._prefix, PaginationConfig={"PageSize": 1000}
         )
         for page in pages:
             yield from page.get("QueueUrls", ())
 
-    def _look_after(self, url: str) -> None:
-        wanted = ["CreatedTimestamp", "ApproximateNumberOfMessages"]
-        found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
-        is_empty = not int(found["ApproximateNumberOfMessages"]) or self._store_unfetched(url)
-        if is_empty and float(found["CreatedTimestamp"]) <= self._clock() - ABANDONED_S:
+    def _clean_queue(self, url: str) -> None:
+        attributes = self._sqs.get_queue_attributes(
+            QueueUrl=url, AttributeNames=["CreatedTimestamp", "ApproximateNumberOfMessages"]
+        )["Attributes"]
+        is_empty = not int(attributes["ApproximateNumberOfMessages"]) or self._store_orphaned_replies(url)
+        if is_empty and float(attributes["CreatedTimestamp"]) <= self._clock() - QUEUE_MAX_AGE_S:
             self._sqs.delete_queue(QueueUrl=url)
-            log.info("reply_queue_deleted")
+            logger.info("reply_queue_deleted")
 
-    def _store_unfetched(self, url: str) -> bool:
-        """Whether nothing is left, not even for somebody who still waits."""
-        for _ in range(MAX_PEEKS):
-            # Only a look: a process that lives still receives what is its own.
-            answer = self._sqs.receive_message(
+    def _store_orphaned_replies(self, url: str) -> bool:
+        """Return whether the queue is empty afterwards, without replies that a request may still wait for."""
+        for _ in range(MAX_RECEIVES_PER_QUEUE):
+            response = self._sqs.receive_message(
                 QueueUrl=url,
-                MaxNumberOfMessages=BATCH,
-                VisibilityTimeout=0,
+                MaxNumberOfMessages=BATCH_SIZE,
+                VisibilityTimeout=0,  # a live process still receives its own replies
                 WaitTimeSeconds=0,
                 MessageSystemAttributeNames=["SentTimestamp"],
             )
-            messages = answer.get("Messages", ())
-            old = [message for message in messages if self._is_unfetched(message)]
-            if not old:
+            messages = response.get("Messages", [])
+            orphaned = [message for message in messages if self._is_orphaned(message)]
+            if not orphaned:
                 return not messages
-            for message in old:
+            for message in orphaned:
                 self._store(message)
                 self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return False
 
-    def _is_unfetched(self, message: dict[str, Any]) -> bool:
-        return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self._clock() - UNFETCHED_S
+    def _is_orphaned(self, message: Mapping[str, Any]) -> bool:
+        return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self._clock() - ORPHAN_REPLY_AGE_S
 
-    def _store(self, message: dict[str, Any]) -> None:
+    def _store(self, message: Mapping[str, Any]) -> None:
         try:
             reply = decode_reply(message["Body"])
         except ContractError:
-            log.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
+            logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
             return
-        self._settle(reply)
-        log.info("orphaned_reply_stored", extra={"job_id": reply.id})
+        self._store_reply(reply)
+        logger.info("orphaned_reply_stored", extra={"job_id": reply.id})

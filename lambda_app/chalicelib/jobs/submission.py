@@ -1,4 +1,4 @@
-"""What a request asks for, and the job and the item of the jobs table that it becomes. For submit.py."""
+"""A submission: what an authorized request asks for, and the job and the record that it becomes."""
 
 import hashlib
 import math
@@ -7,65 +7,85 @@ from typing import Final
 
 from msgspec import Struct
 
+from chalicelib.access.admission import Caller
 from chalicelib.access.plans import Plan
-from chalicelib.api.run_request import RunRequest
-from chalicelib.contract import Job
-from chalicelib.jobs.job_table import JobRecord
+from chalicelib.contract import DEFAULT_TIMEOUT_S, Job
+from chalicelib.jobs.job_table import JobRecord, JobState
 
-SYNC_LIFE_S: Final = 120  # from its submission a job may begin; beyond the wait, since a late result is kept
-ASYNC_LIFE_S: Final = 3600
-SENDING_S: Final = 5  # from its claim on an asynchronous job is sent; who takes longer is taken for dead
-WAITING_S: Final = 4  # on top of its wait: a process that waits for a job has by then stored its reply or promised it
+SYNC_JOB_TTL_S: Final = 120  # in which a host may start the job; longer than any wait, since a late result is kept
+ASYNC_JOB_TTL_S: Final = 3600
+SEND_CLAIM_TTL_S: Final = 5  # after which the sender of an asynchronous job is taken for dead
+WAIT_CLAIM_MARGIN_S: Final = 4  # after its wait, in which a process accepts its job or stores the reply
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """A request to run code, and how its sender wants to hear of it."""
+class RunRequest(Struct, frozen=True, kw_only=True):
+    """The validated body of a request."""
+
+    code: str
+    input: str = ""
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    callback_url: str | None = None
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """A parsed, authorized request to run code, and how its sender receives the result."""
 
     request: RunRequest
-    key_id: str
-    plan: Plan
+    caller: Caller
     wait_s: float
     is_async: bool = False
-    is_counted: bool = False  # among its key's waiting jobs; an asynchronous one always is
+    under_pressure: bool = False  # then synchronous jobs need a slot too
     idempotency_key: str | None = None
-    body: bytes = b""  # as it was sent, for the fingerprint
+    body: bytes = b""  # as received
+
+    @property
+    def key_id(self) -> str:
+        """Return the id of the API key that the job belongs to."""
+        return self.caller.record.key_id
+
+    @property
+    def plan(self) -> Plan:
+        """Return the plan of that key."""
+        return self.caller.plan
 
 
-def idempotent_id(order: Order) -> str:
-    """The id of the job that is the same for the same key and Idempotency-Key."""
-    return hashlib.sha256(f"{order.key_id}\n{order.idempotency_key}".encode()).hexdigest()[:32]
+def idempotent_job_id(submission: Submission) -> str:
+    """Return the job id that all requests with the same API key and Idempotency-Key share."""
+    return hashlib.sha256(f"{submission.key_id}\n{submission.idempotency_key}".encode()).hexdigest()[:32]
 
 
-def record_of(
-    order: Order, job_id: str, *, now: float, result_retention_s: int, before: JobRecord | None = None
+def build_record(
+    submission: Submission, job_id: str, *, now: float, result_retention_s: int, previous: JobRecord | None = None
 ) -> JobRecord:
-    """The item of a job that is about to be sent at `now`; of one that is sent again, `before` is its item so far."""
-    at_work_s = SENDING_S if order.is_async else order.wait_s + WAITING_S
-    expires_at = int(now) + (ASYNC_LIFE_S if order.is_async else SYNC_LIFE_S)
-    if before is not None:
-        expires_at = max(expires_at, before.expires_at)
+    """Return the record of a job that is about to be sent; `previous` is the one of a job that is sent again."""
+    claim_ttl_s = SEND_CLAIM_TTL_S if submission.is_async else submission.wait_s + WAIT_CLAIM_MARGIN_S
+    start_deadline = int(now) + (ASYNC_JOB_TTL_S if submission.is_async else SYNC_JOB_TTL_S)
+    if previous is not None:
+        start_deadline = max(start_deadline, previous.start_deadline)
+    is_idempotent = submission.idempotency_key is not None
     return JobRecord(
         job_id=job_id,
-        key_id=order.key_id,
-        fingerprint=hashlib.sha256(order.body).hexdigest() if order.idempotency_key is not None else "",
-        nonce=uuid.uuid4().hex,
-        counted=int(order.is_async or order.is_counted),
-        retry_at=math.ceil(now + at_work_s),
-        expires_at=expires_at,
-        kept_until=expires_at + result_retention_s,
-        webhook_url=order.request.callback_url,
+        key_id=submission.key_id,
+        state=JobState.CLAIMED,
+        body_sha256=hashlib.sha256(submission.body).hexdigest() if is_idempotent else "",
+        claim_token=uuid.uuid4().hex,
+        claim_expires_at=math.ceil(now + claim_ttl_s),
+        holds_slot=submission.is_async or submission.under_pressure,
+        start_deadline=start_deadline,
+        retained_until=start_deadline + result_retention_s,
+        webhook_url=submission.request.callback_url,
     )
 
 
-def job_of(order: Order, record: JobRecord, *, now: float) -> Job:
-    """The job, for nobody to wait for."""
+def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to: str | None) -> Job:
+    """Return the message for the hosts; `reply_to` is the reply queue of a caller that waits."""
     return Job(
         id=record.job_id,
-        code=order.request.code,
-        input=order.request.input,
-        timeout_s=order.request.timeout_s,
-        reply_to=None,
+        code=submission.request.code,
+        input=submission.request.input,
+        timeout_s=submission.request.timeout_s,
+        reply_to=reply_to,
         submitted_at=now,
-        reply_by=now if order.is_async else now + order.wait_s,
-        expires_at=record.expires_at,
+        reply_by=now + submission.wait_s if reply_to else now,
+        start_deadline=record.start_deadline,
     )

@@ -1,262 +1,262 @@
-"""From a request to its job, to the reply if it comes in time, else to the promise of one. For `POST /`.
+"""Submits a job and waits for its reply. If that takes too long, accepts the job, whose result is then fetched later.
 
-A job that its customer may ask for later has an item in the jobs table: at once if it is asynchronous or has an
-Idempotency-Key, otherwise when the wait is over. Nothing is promised that was not sent before (docs/decisions/009).
-A program has no effects, so to send a job twice harms nobody.
+A job has a record as soon as its customer may ask for it later: at once if it is asynchronous or has an
+Idempotency-Key, otherwise when the wait ends. No job is accepted before it is sent (docs/decisions/009), and since a
+program has no effects outside its sandbox, sending a job twice is harmless.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import problems
+from chalicelib.access.admission import Admission
 from chalicelib.access.plans import Plan
-from chalicelib.contract import Job, Reply
-from chalicelib.jobs.job_results import waits_until
-from chalicelib.jobs.job_table import JobRecord, JobTableError
-from chalicelib.jobs.submission import Order, idempotent_id, job_of, record_of
+from chalicelib.contract import Failure, Reply, Result
+from chalicelib.jobs.dispatcher import JobDispatcher
+from chalicelib.jobs.job_results import JobResults
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, JobTableError
+from chalicelib.jobs.job_view import decode_stored_reply
+from chalicelib.jobs.pending_jobs import PendingJobs
+from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueueError, ReplyQueues
+from chalicelib.jobs.submission import Submission, build_job, build_record, idempotent_job_id
 from chalicelib.problems import ProblemError
-from chalicelib.telemetry import logs
+from chalicelib.telemetry import request_context
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-NOT_SENT: Final = 0  # `retry_at` of a job that its queue did not take: the next request sends it
-PATIENCE_S: Final = 2.5  # of a repeated request, on top of its wait, for whoever is about to promise the job
-READ_EVERY_S: Final = 0.5  # while another process waits for the same job
-MIN_WAIT_S: Final = 1.0  # less is not worth to be waited for anew
-
-
-class Table(Protocol):
-    """What is used of a JobTable. Raises JobTableError."""
-
-    def read(self, job_id: str) -> JobRecord | None:
-        """The job as it is now."""
-
-    def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
-        """Stores a job that is not there; the one that is."""
-
-    def replace(self, seen: JobRecord, record: JobRecord) -> JobRecord:
-        """Stores a job in the place of one without a reply; the one that is there."""
-
-    def unclaim(self, record: JobRecord) -> None:
-        """Takes a claim back."""
+REPLY_GRACE_S: Final = 2.0  # a reply that was sent in time may still be on its way at reply_by
+RETRY_IMMEDIATELY: Final = 0  # claim_expires_at of a job that SQS did not take: the next request sends it
+TAKEOVER_GRACE_S: Final = 2.5  # that a repeated request adds to its wait, for a process about to accept the job
+POLL_INTERVAL_S: Final = 0.5  # while another process waits for the same job
+MIN_RESUMED_WAIT_S: Final = 1.0  # a shorter remaining wait is not worth a reply queue
 
 
-class Hosts(Protocol):
-    """What is used of a Dispatcher. Raises QueueUnavailableError."""
+class PendingJob(Struct, frozen=True):
+    """A job that was accepted: its customer asks for the result later."""
 
-    def reply_to(self) -> str:
-        """Where this process takes replies."""
-
-    def run(self, job: Job, *, key_id: str, if_late: Callable[[], object]) -> Reply | None:
-        """Sends a job and waits for its reply."""
-
-    def put_back(self, job_id: str) -> None:
-        """Has a reply that `run` returned come once more."""
-
-    def send(self, job: Job, *, key_id: str) -> None:
-        """Sends a job."""
+    job_id: str
 
 
-class Waiting(Protocol):
-    """What is used of WaitingJobs. Raises JobTableError."""
-
-    def add(self, job_id: str, *, key_id: str, plan: Plan, until: int, now_s: int) -> None:
-        """Counts a job. Raises TooManyWaitingError."""
-
-    def remove(self, job_id: str, *, key_id: str, until: int) -> None:
-        """Counts it no more."""
-
-
-class Results(Protocol):
-    """What is used of results.Results. Raises JobTableError."""
-
-    def settle(self, reply: Reply) -> JobRecord | None:
-        """Stores the reply to a job that is in the table."""
-
-
-class Admit(Protocol):
-    """Takes a request from the customer's rate, and `runs` of them from the quota. Refuses by raising ProblemError."""
-
-    def __call__(self, *, runs: int) -> object: ...
-
-
-class Jobs:
-    """What becomes of jobs. Any number of threads may use it at once."""
+class JobService:
+    """Submits jobs. Thread-safe."""
 
     def __init__(
         self,
-        table: Table,
+        table: JobTable,
         *,
-        hosts: Hosts,
-        waiting: Waiting,
-        results: Results,
+        admission: Admission,
+        pending_jobs: PendingJobs,
+        dispatcher: JobDispatcher,
+        reply_queues: ReplyQueues,
+        results: JobResults,
         result_retention_s: int,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._table = table
-        self._hosts = hosts
-        self._waiting = waiting
+        self._admission = admission
+        self._pending_jobs = pending_jobs
+        self._dispatcher = dispatcher
+        self._reply_queues = reply_queues
         self._results = results
-        self._result_kept_s = result_retention_s
+        self._result_retention_s = result_retention_s
         self._clock = clock
         self._sleep = sleep
 
-    def submit(self, order: Order, *, admit: Admit) -> Reply | JobRecord:
-        """Has a program run: its reply, or the job if that is to come later.
+    def submit(self, submission: Submission) -> Result | Failure | PendingJob:
+        """Run a program. Return its reply, or the pending job if the reply is not ready.
 
-        What was asked before under an Idempotency-Key costs no run. Raises ProblemError.
+        A repeated Idempotency-Key is not charged again. Raise ProblemError.
         """
         try:
-            submit = self._submit_anew if order.idempotency_key is None else self._submit_once
-            answer = submit(order, admit)
+            if submission.idempotency_key is None:
+                outcome = self._submit_new(submission)
+            else:
+                outcome = self._submit_idempotent(submission)
         except JobTableError as error:
-            log.exception("job_table_error")
+            logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
-        if isinstance(answer, JobRecord) and answer.forgotten:
+        if not isinstance(outcome, JobRecord):
+            return outcome
+        if outcome.state is JobState.DELETED:
             raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
-        return answer
+        if outcome.reply is None or submission.is_async:
+            return PendingJob(outcome.job_id)
+        return decode_stored_reply(outcome)
 
-    def _submit_anew(self, order: Order, admit: Admit) -> Reply | JobRecord:
-        record = self._record(order, uuid.uuid4().hex)
-        self._enter(order, record, admit)
-        return self._begin(order, record, is_stored=False)
+    def _submit_new(self, submission: Submission) -> Reply | JobRecord:
+        record = self._build_record(submission, uuid.uuid4().hex)
+        request_context.bind(job_id=record.job_id)
+        if submission.is_async:
+            with self._slot(record, submission.plan):
+                self._admission.charge(submission.caller)
+                accepted = self._accept(record, is_stored=False)  # the result and the webhook need the record
+                with self._claim(accepted):
+                    self._send(submission, accepted)
+            return accepted
+        with self._lease(record.job_id) as queue:
+            with self._slot(record, submission.plan):
+                self._admission.charge(submission.caller)
+                self._send(submission, record, reply_to=queue.url)
+            return self._await_reply(submission, record, queue, is_stored=False)
 
-    def _submit_once(self, order: Order, admit: Admit) -> Reply | JobRecord:
-        mine = self._record(order, idempotent_id(order))
-        logs.add(job_id=mine.job_id)
-        record = self._table.claim(mine, now_s=int(self._clock()))
-        if record.nonce != mine.nonce:
-            if record.fingerprint != mine.fingerprint:
-                raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED)
-            admit(runs=0)
-            return self._again(order, record)
-        try:
-            self._enter(order, mine, admit)
-        except Exception:
-            self._table.unclaim(mine)
-            raise
-        return self._begin_stored(order, mine)
+    def _submit_idempotent(self, submission: Submission) -> Reply | JobRecord:
+        new_record = self._build_record(submission, idempotent_job_id(submission))
+        request_context.bind(job_id=new_record.job_id)
+        record = self._table.claim(new_record, now_s=int(self._clock()))
+        if record.claim_token == new_record.claim_token:
+            return self._start_claimed(submission, record, is_charged=False)
+        if record.body_sha256 != new_record.body_sha256:
+            raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED)
+        self._admission.charge(submission.caller, runs=0)
+        return self._await_existing_job(submission, record)
 
-    def _again(self, order: Order, record: JobRecord) -> Reply | JobRecord:
-        """The answer to a request that was made before."""
-        until = self._clock() + (0.0 if order.is_async else order.wait_s)
-        holder = record.nonce
-        while record.reply is None and not record.forgotten:
-            if record.nonce != holder:  # another repeat was faster; it is about to promise the job
-                holder, until = record.nonce, max(until, self._clock())
-            left_s = until - self._clock()
-            if record.promised and left_s <= 0:
+    def _start_claimed(self, submission: Submission, record: JobRecord, *, is_charged: bool) -> Reply | JobRecord:
+        with ExitStack() as leases:
+            with self._claim(record, is_charged=is_charged) as claim:
+                queue = None if submission.is_async else leases.enter_context(self._lease(record.job_id))
+                with self._slot(record, submission.plan):
+                    if not claim.is_charged:
+                        self._admission.charge(submission.caller)
+                        claim.is_charged = True
+                    self._send(submission, record, reply_to=queue.url if queue else None)
+            if queue is None:
+                return self._accept(record, is_stored=True)
+            return self._await_reply(submission, record, queue, is_stored=True)
+
+    def _await_existing_job(self, submission: Submission, record: JobRecord) -> Reply | JobRecord:
+        """Wait for a job that an earlier request submitted, or take it over if that request died."""
+        deadline = self._clock() + (0.0 if submission.is_async else submission.wait_s)
+        claim_token = record.claim_token
+        while record.state in {JobState.CLAIMED, JobState.ACCEPTED}:
+            if record.claim_token != claim_token:  # another repeated request took over; it is about to accept the job
+                claim_token, deadline = record.claim_token, max(deadline, self._clock())
+            remaining_s = deadline - self._clock()
+            if record.state is JobState.ACCEPTED and remaining_s <= 0:
                 return record
-            if not record.promised and (self._clock() >= record.retry_at or left_s <= -PATIENCE_S):
-                # Who has it seems to have died, or waits for longer than we do: then it may run twice.
-                mine = self._record(replace(order, wait_s=max(left_s, 0.0)), record.job_id, before=record)
-                held = self._table.replace(record, mine)
-                if held.nonce == mine.nonce:
-                    return self._take_over(order, record, mine, left_s=left_s)
-                record = held
+            has_expired = self._clock() >= record.claim_expires_at or remaining_s <= -TAKEOVER_GRACE_S
+            if record.state is JobState.CLAIMED and has_expired:
+                # Its process seems to have died, or waits for longer than this request does: the job may run twice.
+                resumed = replace(submission, wait_s=max(remaining_s, 0.0))
+                new_record = self._build_record(resumed, record.job_id, previous=record)
+                current = self._table.replace_if_unchanged(record, new_record)
+                if current.claim_token == new_record.claim_token:
+                    return self._take_over(submission, record, new_record, remaining_s=remaining_s)
+                record = current
                 continue
-            self._sleep(READ_EVERY_S)
-            found = self._table.read(record.job_id)
-            if found is None:  # the first request was refused
+            self._sleep(POLL_INTERVAL_S)
+            latest = self._table.read(record.job_id)
+            if latest is None:  # the first request was rejected
                 raise ProblemError(problems.JOB_STORE_UNAVAILABLE)
-            record = found
+            record = latest
         return record
 
-    def _take_over(self, order: Order, before: JobRecord, record: JobRecord, *, left_s: float) -> Reply | JobRecord:
-        self._uncount(before)
-        is_async = order.is_async or left_s < MIN_WAIT_S
-        return self._begin_stored(replace(order, wait_s=left_s, is_async=is_async), record, is_again=True)
+    def _take_over(
+        self, submission: Submission, previous: JobRecord, record: JobRecord, *, remaining_s: float
+    ) -> Reply | JobRecord:
+        self._release_slot(previous)
+        is_async = submission.is_async or remaining_s < MIN_RESUMED_WAIT_S
+        resumed = replace(submission, wait_s=remaining_s, is_async=is_async)
+        return self._start_claimed(resumed, record, is_charged=True)
 
-    def _enter(self, order: Order, record: JobRecord, admit: Admit) -> None:
-        """Counted before it is paid for, since what has no place costs nothing."""
-        self._count(order, record)
-        try:
-            admit(runs=1)
-        except Exception:
-            self._uncount(record)
-            raise
-
-    def _begin_stored(self, order: Order, record: JobRecord, *, is_again: bool = False) -> Reply | JobRecord:
-        try:
-            if is_again:
-                self._count(order, record)
-            return self._begin(order, record, is_stored=True)
-        except ProblemError as error:
-            if error.problem.type == problems.RESULT_TIMEOUT.uri:
-                raise
-            # it was not sent; it is paid for, so its sender need only ask again
-            self._table.replace(record, replace(record, retry_at=NOT_SENT))
-            raise
-
-    def _begin(self, order: Order, record: JobRecord, *, is_stored: bool) -> Reply | JobRecord:
-        """What comes of a job: its reply, or how it is stored."""
-        logs.add(job_id=record.job_id)
-        if order.is_async:
-            return self._send(order, record, is_stored=is_stored)
-        promised: list[JobRecord] = []
-        try:
-            job = replace(job_of(order, record, now=self._clock()), reply_to=self._hosts.reply_to())
-            reply = self._hosts.run(
-                job, key_id=order.key_id, if_late=lambda: promised.append(self._promise(record, is_stored=is_stored))
-            )
-        except JobTableError as error:
-            log.exception("job_table_error")
-            raise ProblemError(problems.RESULT_TIMEOUT, job_id=record.job_id) from error
-        except Exception:
-            self._uncount(record)
-            raise
+    def _await_reply(
+        self, submission: Submission, record: JobRecord, queue: ReplyQueue, *, is_stored: bool
+    ) -> Reply | JobRecord:
+        reply = self._wait(queue, record.job_id, wait_s=submission.wait_s + REPLY_GRACE_S)
         if reply is None:
-            return promised[0]
-        if not is_stored and not promised:
-            self._uncount(record)
+            try:
+                record = self._accept(record, is_stored=is_stored)
+            except JobTableError as error:
+                logger.exception("job_table_error")
+                raise ProblemError(problems.RESULT_TIMEOUT, job_id=record.job_id) from error
+            reply = queue.receive(record.job_id, wait_s=0)
+            if reply is None:
+                return record
+        elif not is_stored:
+            self._release_slot(record)
             return reply
-        try:
-            return self._results.settle(reply) or reply
-        except Exception:
-            self._hosts.put_back(record.job_id)
-            raise
+        return self._results.record_reply(reply) or reply
 
-    def _send(self, order: Order, record: JobRecord, *, is_stored: bool) -> JobRecord:
-        """For nobody to wait for."""
-        try:
-            if not is_stored:  # its result and its webhook need the item; its customer hears of it once it is sent
-                record = self._promise(record, is_stored=False)
-            self._hosts.send(job_of(order, record, now=self._clock()), key_id=order.key_id)
-        except Exception:
-            self._uncount(record)
-            if not is_stored:
-                self._table.unclaim(record)
-            raise
-        return self._promise(record, is_stored=True) if is_stored else record
+    def _wait(self, queue: ReplyQueue, job_id: str, *, wait_s: float) -> Reply | None:
+        started_at = time.monotonic()
+        reply = queue.wait(job_id, deadline=started_at + wait_s)
+        request_context.record("ReplyWaitMs", round((time.monotonic() - started_at) * 1000))
+        if reply is None:
+            request_context.record("LateReplies", 1)
+        return reply
 
-    def _promise(self, record: JobRecord, *, is_stored: bool) -> JobRecord:
-        """From now on the customer may ask for it, and it is not sent again."""
-        promised = replace(record, promised=1)
+    def _send(self, submission: Submission, record: JobRecord, *, reply_to: str | None = None) -> None:
+        job = build_job(submission, record, now=self._clock(), reply_to=reply_to)
+        self._dispatcher.send(job, key_id=submission.key_id)
+
+    def _accept(self, record: JobRecord, *, is_stored: bool) -> JobRecord:
+        """Let the customer ask for the job later. Return its current record, which may already have a reply."""
+        accepted = replace(record, state=JobState.ACCEPTED)
         if is_stored:
-            return self._table.replace(record, promised)
-        held = self._table.claim(promised, now_s=int(self._clock()))
-        if held.nonce != promised.nonce:  # its result came first, stored by who did not know that it counts
-            self._uncount(record)
-        return held
+            return self._table.replace_if_unchanged(record, accepted)
+        current = self._table.claim(accepted, now_s=int(self._clock()))
+        if current.claim_token != accepted.claim_token:  # the result came first, in a hidden record without a slot
+            self._release_slot(record)
+        return current
 
-    def _record(self, order: Order, job_id: str, *, before: JobRecord | None = None) -> JobRecord:
-        return record_of(order, job_id, now=self._clock(), result_retention_s=self._result_kept_s, before=before)
+    def _build_record(self, submission: Submission, job_id: str, *, previous: JobRecord | None = None) -> JobRecord:
+        return build_record(
+            submission,
+            job_id,
+            now=self._clock(),
+            result_retention_s=self._result_retention_s,
+            previous=previous,
+        )
 
-    def _count(self, order: Order, record: JobRecord) -> None:
-        if record.counted:
-            now_s, until = int(self._clock()), waits_until(record)
-            self._waiting.add(record.job_id, key_id=order.key_id, plan=order.plan, until=until, now_s=now_s)
+    @contextmanager
+    def _lease(self, job_id: str) -> Iterator[ReplyQueue]:
+        try:
+            with self._reply_queues.lease(job_id) as queue:
+                yield queue
+        except ReplyQueueError as error:
+            logger.exception("reply_queue_failed")
+            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
 
-    def _uncount(self, record: JobRecord) -> None:
-        if not record.counted:
+    @contextmanager
+    def _claim(self, record: JobRecord, *, is_charged: bool = False) -> Iterator["_Claim"]:
+        """Give the claim up if the block raises. A charged job stays, so that repeating the request sends it."""
+        claim = _Claim(is_charged)
+        try:
+            yield claim
+        except Exception:
+            if claim.is_charged:
+                expired = replace(record, claim_expires_at=RETRY_IMMEDIATELY)
+                self._table.replace_if_unchanged(record, expired)
+            else:
+                self._table.release_claim(record)
+            raise
+
+    @contextmanager
+    def _slot(self, record: JobRecord, plan: Plan) -> Iterator[None]:
+        """Reserve a slot if the job needs one, and release it if the block raises."""
+        if record.holds_slot:
+            self._pending_jobs.reserve(record, plan=plan, now_s=int(self._clock()))
+        try:
+            yield
+        except Exception:
+            self._release_slot(record)
+            raise
+
+    def _release_slot(self, record: JobRecord) -> None:
+        if not record.holds_slot:
             return
         try:
-            self._waiting.remove(record.job_id, key_id=record.key_id, until=waits_until(record))
-        except JobTableError:  # it ends by itself
-            log.warning("slot_release_failed", exc_info=True)
+            self._pending_jobs.release(record)
+        except JobTableError:  # it expires
+            logger.warning("slot_release_failed", exc_info=True)
+
+
+class _Claim(Struct):
+    is_charged: bool

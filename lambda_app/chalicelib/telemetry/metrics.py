@@ -1,4 +1,4 @@
-"""Metrics of the API: members of its log lines, of which CloudWatch makes metrics. No call, no library.
+"""Reports metrics as members of log lines, from which CloudWatch extracts them. No call, no library.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -6,12 +6,12 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.problems import TYPE_PREFIX
 from chalicelib.settings import DEFAULT_METRICS_NAMESPACE
+from chalicelib.telemetry import request_context
 
 UNITS: Final = MappingProxyType(
     {
@@ -22,7 +22,7 @@ UNITS: Final = MappingProxyType(
         "ReplyWaitMs": "Milliseconds",
     }
 )
-REFUSALS: Final = frozenset(
+COUNTED_REJECTIONS: Final = frozenset(
     {
         "unauthorized",
         "key-revoked",
@@ -37,43 +37,32 @@ REFUSALS: Final = frozenset(
 )
 
 Values = Mapping[str, float]
-_of_request: ContextVar[Values] = ContextVar("metrics", default=MappingProxyType({}))
 
 
-def begin() -> None:
-    """Forget the last request on this thread."""
-    _of_request.set({})
+def cold_start_fields() -> dict[str, Any]:
+    """Return `extra` for the log line of a process that begins to serve."""
+    return _emf_fields({"ColdStarts": 1})
 
 
-def put(name: str, value: float) -> None:
-    """A value of this request, for its log line."""
-    _of_request.set({**_of_request.get(), name: value})
+def request_fields(problem_type: str | None) -> dict[str, Any]:
+    """Return `extra` for the last log line of a request, which ended with a problem of this type or without one."""
+    values = {"Requests": 1, **request_context.current().metrics}
+    slug = (problem_type or "").removeprefix(TYPE_PREFIX)
+    if slug not in COUNTED_REJECTIONS:
+        return _emf_fields(values)
+    return {**_emf_fields(values, by_reason={"RejectedRequests": 1}), "Reason": slug}
 
 
-def of_process() -> dict[str, Any]:
-    """`extra` of the log line that says that a process has begun to serve."""
-    return _members({"ColdStarts": 1})
-
-
-def of_request(problem: str | None) -> dict[str, Any]:
-    """`extra` of the log line of a request that ended with a result or with a problem of that type."""
-    values = {"Requests": 1, **_of_request.get()}
-    reason = (problem or "").removeprefix(TYPE_PREFIX)
-    if reason not in REFUSALS:
-        return _members(values)
-    return {**_members(values, by_reason={"RejectedRequests": 1}), "Reason": reason}
-
-
-def _members(values: Values, by_reason: Values = MappingProxyType({})) -> dict[str, Any]:
+def _emf_fields(values: Values, by_reason: Values = MappingProxyType({})) -> dict[str, Any]:
     directives = [_directive(values, [[]])]
     if by_reason:
-        directives.append(_directive(by_reason, [[], ["Reason"]]))  # the sum of all has no dimension
+        directives.append(_directive(by_reason, [[], ["Reason"]]))  # without a dimension, it is the sum of all
     emf = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directives}
     return {**values, **by_reason, "emf": emf}
 
 
 def _directive(values: Values, dimensions: Sequence[Sequence[str]]) -> dict[str, Any]:
     metrics = [{"Name": name, "Unit": UNITS[name]} for name in values]
-    # Not of the Settings: the first line may come before anything needs them.
+    # Read here rather than in Settings: the first line may be written before anything needs the settings.
     namespace = os.environ.get("METRICS_NAMESPACE", DEFAULT_METRICS_NAMESPACE)
     return {"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics}

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from chalicelib.access.api_keys import SIGNING_PREFIX, KeyStatus
 from chalicelib.access.key_table import KeyTable
-from chalicelib.jobs.job_table import JobRecord, JobTable, WebhookState
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, WebhookClient
@@ -70,7 +70,7 @@ class WebhookDelivery:
         if record.webhook_url is None or record.webhook_state is not WebhookState.PENDING or record.reply is None:
             return
         self._enqueue_attempt(record, attempt=1, delay_s=0)
-        self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=0)
+        self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
 
     def deliver(self, message_body: str) -> None:
         """Make the attempt that a message of the webhook queue asks for. Also raise UnprocessableAttemptError."""
@@ -96,29 +96,28 @@ class WebhookDelivery:
         record = self._jobs.read(job_id)
         if record is not None and self._is_deliverable(record) and record.webhook_state is WebhookState.PENDING:
             # The message arrived before `enqueue` updated the record. This write makes that update fail its condition.
-            record = self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=0)
+            record = self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
         return record if record is not None and self._is_deliverable(record) else None
 
     def _is_deliverable(self, record: JobRecord) -> bool:
         return (
             record.webhook_url is not None
-            and record.reply is not None
-            and record.forgotten is None
+            and record.state is JobState.FINISHED
             and record.webhook_state in {WebhookState.PENDING, WebhookState.RETRYING}
-            and self._clock() < record.kept_until
+            and self._clock() < record.retained_until
         )
 
     def _make_attempt(self, record: JobRecord, attempt: int, secret: str) -> None:
         error = self._post(record, secret)
         if error is None:
-            self._jobs.note_webhook(record, WebhookState.DELIVERED, attempts=attempt)
+            self._jobs.update_webhook(record, WebhookState.DELIVERED, attempts=attempt)
             logger.info("webhook_delivered", extra=_log_fields(record, attempt))
         elif attempt > len(RETRY_DELAYS_S):
             self._abandon(record, attempt, error)
         else:
             # Enqueue first: a crash in between repeats this attempt instead of losing the next one.
             self._enqueue_attempt(record, attempt=attempt + 1, delay_s=RETRY_DELAYS_S[attempt - 1])
-            self._jobs.note_webhook(record, WebhookState.RETRYING, attempts=attempt, error=error)
+            self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=attempt, error=error)
             logger.info("webhook_failed", extra={**_log_fields(record, attempt), "error": error})
 
     def _post(self, record: JobRecord, secret: str) -> str | None:
@@ -139,7 +138,7 @@ class WebhookDelivery:
         return None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"http_{status}"
 
     def _abandon(self, record: JobRecord, attempt: int, error: str) -> None:
-        self._jobs.note_webhook(record, WebhookState.FAILED, attempts=attempt, error=error)
+        self._jobs.update_webhook(record, WebhookState.FAILED, attempts=attempt, error=error)
         logger.warning("webhook_abandoned", extra={**_log_fields(record, attempt), "error": error})
 
     def _enqueue_attempt(self, record: JobRecord, *, attempt: int, delay_s: int) -> None:

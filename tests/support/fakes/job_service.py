@@ -3,17 +3,19 @@
 from tests.support.records import make_result
 
 
-class FakeJobs:
-    """Jobs that echo the request in the result, or raise `error`; `promised` is answered instead."""
+class FakeJobService:
+    """A JobService that charges, then echoes the request in the result, returns `outcome`, or raises `error`."""
 
-    def __init__(self):
-        self.orders = []
+    def __init__(self, admission):
+        self._admission = admission
+        self.submissions = []
         self.error = None
-        self.promised = None
+        self.outcome = None
 
-    def submit(self, order, *, admit):
-        admit(runs=1)
-        self.orders.append(order)
+    def submit(self, submission):
+        self._admission.charge(submission.caller)
+        self.submissions.append(submission)
         if self.error:
             raise self.error
-        return self.promised or make_result("0" * 32, stdout=order.request.input, stderr=order.request.code)
+        request = submission.request
+        return self.outcome or make_result("0" * 32, stdout=request.input, stderr=request.code)

@@ -10,7 +10,8 @@ from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.access.key_table import KeyTableError, StaleRecordError
 from chalicelib.fleet.host_registry import HostRegistryError
-from chalicelib.jobs.job_table import JobTableError
+from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, JobTableError, states_before
+from chalicelib.jobs.pending_jobs import slot_expires_at
 from chalicelib.problems import ProblemError
 
 
@@ -68,59 +69,71 @@ class FakeKeyTable:
 
 
 class FakeJobTable:
-    """A JobTable in memory. `failing` takes it away."""
+    """A JobTable in memory. Set `is_unavailable` to simulate an outage."""
 
-    def __init__(self, *records):
+    def __init__(self, *records: JobRecord) -> None:
         self._lock = threading.Lock()
         self.records = {record.job_id: record for record in records}
-        self.failing = False
+        self.is_unavailable = False
 
     def read(self, job_id):
         with self._lock:
-            return self._held(job_id)
+            return self._get(job_id)
 
     def claim(self, record, *, now_s):
         with self._lock:
-            held = self._held(record.job_id)
-            return self._put(record) if held is None or held.kept_until <= now_s else held
+            current = self._get(record.job_id)
+            if current is None or current.retained_until <= now_s:
+                assert record.state in TRANSITIONS[None]
+                return self._put(record)
+            return current
 
-    def replace(self, seen, record):
+    def replace_if_unchanged(self, expected, record):
         with self._lock:
-            held = self._held(seen.job_id)
-            if held is None:
+            current = self._get(expected.job_id)
+            if current is None:
                 raise JobTableError("no such job")
-            return self._put(record) if self._is_open(held) and not held.promised and held.nonce == seen.nonce else held
+            return self._put(record) if self._is_claim_of(current, expected, record.state) else current
 
-    def unclaim(self, record):
+    def release_claim(self, record):
         with self._lock:
-            held = self._held(record.job_id)
-            if held is not None and self._is_open(held) and held.nonce == record.nonce:
+            current = self._get(record.job_id)
+            if current is not None and self._is_claim_of(current, record, None):
                 del self.records[record.job_id]
 
-    def settle(self, job_id, reply):
-        return self._change(job_id, self._is_open, reply=reply)
+    def set_reply(self, job_id, reply):
+        return self._update(job_id, self._may_become(JobState.FINISHED), state=JobState.FINISHED, reply=reply)
 
-    def forget(self, job_id, *, key_id):
-        nothing = {"reply": None, "webhook_url": None, "webhook_error": None}
-        return self._change(job_id, lambda held: held.key_id == key_id and held.is_asked_for, forgotten=1, **nothing)
+    def mark_deleted(self, job_id, *, key_id):
+        may_be_deleted = self._may_become(JobState.DELETED)
+        changes = {"state": JobState.DELETED, "reply": None, "webhook_url": None, "webhook_error": None}
+        return self._update(job_id, lambda current: current.key_id == key_id and may_be_deleted(current), **changes)
 
-    def note_webhook(self, seen, state, *, attempts, error=None):
-        as_seen = (seen.webhook_state, seen.webhook_attempts)
+    def update_webhook(self, expected, state, *, attempts, error=None):
+        def is_unchanged(current):
+            is_expected = (expected.webhook_state, expected.webhook_attempts) == (
+                current.webhook_state,
+                current.webhook_attempts,
+            )
+            return current.state is JobState.FINISHED and is_expected
+
         changes = {"webhook_state": state, "webhook_attempts": attempts, "webhook_error": error or ""}
-        return self._change(seen.job_id, lambda held: (held.webhook_state, held.webhook_attempts) == as_seen, **changes)
+        return self._update(expected.job_id, is_unchanged, **changes)
 
-    def state(self):
-        """Of its only job's webhook: state, attempts, error."""
-        (held,) = self.records.values()
-        return held.webhook_state, held.webhook_attempts, held.webhook_error
+    def webhook_state(self):
+        """Return state, attempts and error of the webhook of the only job."""
+        (record,) = self.records.values()
+        return record.webhook_state, record.webhook_attempts, record.webhook_error
 
-    def _change(self, job_id, condition, **changes):
+    def _update(self, job_id, condition, **changes):
         with self._lock:
-            held = self._held(job_id)
-            return self._put(replace(held, **changes)) if held is not None and condition(held) else held
+            current = self._get(job_id)
+            if current is None or not condition(current):
+                return current
+            return self._put(replace(current, **changes))
 
-    def _held(self, job_id):
-        if self.failing:
+    def _get(self, job_id):
+        if self.is_unavailable:
             raise JobTableError("gone")
         return self.records.get(job_id)
 
@@ -128,30 +141,39 @@ class FakeJobTable:
         self.records[record.job_id] = record
         return record
 
-    def _is_open(self, held):
-        return held.reply is None and not held.forgotten
+    def _may_become(self, state):
+        return lambda current: current.state in states_before(state)
+
+    def _is_claim_of(self, current, expected, state):
+        return self._may_become(state)(current) and current.claim_token == expected.claim_token
 
 
-class FakeWaitingJobs:
-    """WaitingJobs in memory."""
+class FakePendingJobs:
+    """PendingJobs in memory. Set `is_unavailable` to simulate an outage."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self.entries = defaultdict(dict)
+        self.is_unavailable = False
 
-    def add(self, job_id, *, key_id, plan, until, now_s):
+    def reserve(self, record, *, plan, now_s):
+        if self.is_unavailable:
+            raise JobTableError("gone")
         with self._lock:
-            entries = self.entries[key_id]
-            if (job_id, until) not in entries and len(entries) >= plan.max_pending_jobs:
-                for entry in [entry for entry in entries if entry[1] <= now_s]:
-                    del entries[entry]
+            entries, entry = self.entries[record.key_id], self._entry(record)
+            if entry not in entries and len(entries) >= plan.max_pending_jobs:
+                for expired in [entry for entry in entries if entry[1] <= now_s]:
+                    del entries[expired]
                 if len(entries) >= plan.max_pending_jobs:
                     raise ProblemError(problems.TOO_MANY_PENDING_JOBS)
-            entries[job_id, until] = True
+            entries[entry] = True
 
-    def remove(self, job_id, *, key_id, until):
+    def release(self, record):
         with self._lock:
-            self.entries[key_id].pop((job_id, until), None)
+            self.entries[record.key_id].pop(self._entry(record), None)
+
+    def _entry(self, record):
+        return record.job_id, slot_expires_at(record)
 
 
 class FakeHostRegistry:

@@ -103,7 +103,7 @@ def test_invalid_request_returns_problem_and_submits_nothing(connection, jobs, c
     response, problem = exchange(connection, body, headers=headers)
     assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
     assert (problem["status"], problem["type"]) == (status, f"urn:python-exec:problem:{slug}")
-    assert jobs.orders == []
+    assert jobs.submissions == []
 
 
 def test_dispatch_error_is_a_problem_with_its_members(connection, jobs):
@@ -202,7 +202,7 @@ def test_request_log_excludes_code_input_and_output(connection, log_lines):
 
 
 @pytest.mark.usefixtures("jobs")
-def test_problem_log_line_names_type_and_rule_without_input(connection, log_lines):
+def test_problem_log_line_names_type_and_code_without_input(connection, log_lines):
     exchange(connection, '{"code": "1", "secret": 1}')
     (text,) = log_lines
     line = json.loads(text)
@@ -230,7 +230,7 @@ def test_log_context_does_not_leak_between_requests(connection, log_lines):
 
 
 def test_import_makes_no_aws_call_and_needs_no_setting():
-    program = "import app, sys; app.app; print(app._service.cache_info().currsize)"
+    program = "import app, sys; app.app; print(app._build_components.cache_info().currsize)"
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=LAMBDA_APP,
@@ -248,7 +248,7 @@ def test_components_are_built_once_across_threads(monkeypatch):
     monkeypatch.setenv("KEYS_TABLE", "keys")
     monkeypatch.setenv("JOBS_TABLE", "jobs")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    api._service.cache_clear()
+    api._build_components.cache_clear()
     with ThreadPoolExecutor(16) as pool:
-        assert len({id(made) for made in pool.map(lambda _: api.service(), range(32))}) == 1
-    api._service.cache_clear()
+        assert len({id(components) for components in pool.map(lambda _: api.components(), range(32))}) == 1
+    api._build_components.cache_clear()

@@ -1,4 +1,4 @@
-"""What admission looks like over HTTP: status, problem, headers and log line, also of what follows it."""
+"""Test admission over HTTP: status, problem, headers and log line."""
 
 import json
 import random
@@ -40,7 +40,7 @@ get_usage = partial(send, method="GET", path="/usage", body="")
 def test_valid_key_is_accepted_in_either_header(jobs):
     assert send()[0] == 200
     assert send({"Authorization": f"Bearer {KEY}"}, key=None)[0] == 200
-    assert [order.key_id for order in jobs.orders] == [KEY_ID] * 2
+    assert [submission.key_id for submission in jobs.submissions] == [KEY_ID] * 2
 
 
 REFUSED = {
@@ -62,7 +62,7 @@ def test_all_401_responses_are_identical(jobs, path):
     status, headers, problem = answers[0]
     assert (status, problem["type"]) == (401, SLUG + "unauthorized")
     assert headers["WWW-Authenticate"] == 'Bearer realm="python-exec"'
-    assert jobs.orders == []
+    assert jobs.submissions == []
 
 
 def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
@@ -80,7 +80,7 @@ def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
         status, _, problem = send({name: value}, key=None)
         assert (status, problem["type"]) == (401, SLUG + "unauthorized"), value
         assert table.calls == {"read": 1}
-    assert jobs.orders == []
+    assert jobs.submissions == []
 
 
 def test_response_includes_both_rate_limit_policies():
@@ -117,7 +117,35 @@ def test_rate_limit_exceeded_returns_429_with_retry_after(jobs, table):
     assert headers["Retry-After"] == "3"
     assert headers["RateLimit"].startswith('"rate";r=0;t=7, "month";r=1000;t=')
     assert headers.keys() >= LIMITS
-    assert jobs.orders == []
+    assert jobs.submissions == []
+
+
+LIMITED_REQUESTS = {
+    "plain": {},
+    "invalid_body": {"body": "{"},
+    "idempotent": {"headers": {"Idempotency-Key": "k"}},
+    "async": {"headers": {"Prefer": "respond-async"}},
+    "idempotent_async": {"headers": {"Idempotency-Key": "k", "Prefer": "respond-async"}},
+}
+
+
+@pytest.mark.parametrize("request_", LIMITED_REQUESTS.values(), ids=LIMITED_REQUESTS)
+def test_known_rate_limit_is_enforced_without_any_call(table, job_service, request_):
+    table.change(KEY_ID, plan="free", tat_us=int((time.time() + 60) * rate_limits.SECOND_US))
+    send()  # now the process knows
+    table.calls.clear()
+    job_service.table.is_unavailable = job_service.pending_jobs.is_unavailable = True
+    status, headers, problem = send(**request_)
+    assert (status, problem["type"], headers["Retry-After"]) == (429, SLUG + "rate-limited", headers["Retry-After"])
+    assert (table.calls, headers.keys() >= LIMITS) == ({}, True)
+
+
+def test_known_quota_exhaustion_still_serves_replays(table, job_service):
+    request = {"headers": {"Idempotency-Key": "k", "Prefer": "respond-async"}}
+    status, _, first = send(**request)
+    table.change(KEY_ID, runs=2**40)
+    assert send()[2]["type"] == SLUG + "quota-exceeded"
+    assert (status, send(**request)[2]) == (202, first)
 
 
 def test_quota_exceeded_returns_429_with_its_own_type(table):
@@ -153,7 +181,7 @@ def test_request_above_plan_limit_returns_403_with_limit(jobs, table):
     assert headers.keys() >= LIMITS
     _, _, problem = send(body=json.dumps({"code": "1", "input": "x" * 20_000}))
     assert (problem["field"], problem["limit_bytes"]) == ("input", 16384)
-    assert jobs.orders == []
+    assert jobs.submissions == []
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -161,11 +189,11 @@ def test_key_table_failure_returns_503_and_submits_nothing(jobs, table, known):
     if known:
         send()
     table.is_unavailable = True
-    jobs.orders.clear()
+    jobs.submissions.clear()
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "authentication-unavailable", "2")
     assert (headers.keys() >= LIMITS) == known
-    assert jobs.orders == []
+    assert jobs.submissions == []
 
 
 def test_overload_returns_503_without_consuming_quota(jobs, table, sqs, job_queue_url):
@@ -173,7 +201,7 @@ def test_overload_returns_503_without_consuming_quota(jobs, table, sqs, job_queu
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "overloaded", "5")
-    assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, jobs.orders) == (True, 0, [])
+    assert (headers.keys() >= LIMITS, table.records[KEY_ID].runs, jobs.submissions) == (True, 0, [])
 
 
 def test_overload_is_not_revealed_to_unauthenticated_callers(sqs, job_queue_url):

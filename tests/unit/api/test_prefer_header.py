@@ -72,4 +72,4 @@ def test_parsing_time_is_linear(text, end):
     ],
 )
 def test_preference_applied_header(preference, applied):
-    assert preference.applied() == applied
+    assert preference.applied_header(waits=True) == applied

@@ -2,10 +2,13 @@ import json
 
 import pytest
 
-from chalicelib import contract
+from chalicelib import contract, problems
+from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.api import run_request
+from chalicelib.api.prefer_header import Preference
 from chalicelib.api.run_request import MAX_BODY_BYTES, RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
+from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
 CODE = 64 * 1024
@@ -25,6 +28,7 @@ def problem_of(*args):
 
 
 HOOK = "https://receiver.example/results?of=me"
+SIGNING_SECRET = new_signing_secret()
 GOOD = {
     "callback_url": ({"code": "1", "callback_url": HOOK}, RunRequest(code="1", callback_url=HOOK)),
     "code_only": ({"code": "1"}, RunRequest(code="1", input="", timeout_s=3.0)),
@@ -159,7 +163,7 @@ def test_valid_request_produces_valid_job():
         reply_to="http://sqs",
         submitted_at=0,
         reply_by=0,
-        expires_at=0,
+        start_deadline=0,
     )
     assert contract.decode_job(contract.encode(job)) == job
 
@@ -178,29 +182,28 @@ def test_local_webhooks_allow_loopback_callback_url():
 
 
 def test_callback_url_without_respond_async_is_rejected():
-    with pytest.raises(ProblemError) as caught:
-        run_request.require_async(RunRequest(code="1", callback_url=HOOK), respond_async=False)
-    problem = caught.value.problem
+    with raises_problem(problems.INVALID_REQUEST) as raised:
+        check_callback(HOOK, respond_async=False)
+    problem = raised.value.problem
     assert (problem.status, problem.field, problem.code) == (400, "callback_url", "requires_respond_async")
 
 
-@pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
-def test_requests_without_callback_url_are_accepted(url, respond_async):
-    run_request.require_async(RunRequest(code="1", callback_url=url), respond_async=respond_async)
-
-
 def test_callback_url_without_signing_secret_returns_403():
-    with pytest.raises(ProblemError) as caught:
-        run_request.check_signing_secret(RunRequest(code="1", callback_url=HOOK), make_key_record(KEY))
-    problem = caught.value.problem
-    assert (problem.status, problem.type) == (403, "urn:python-exec:problem:no-signing-secret")
+    with raises_problem(problems.NO_SIGNING_SECRET) as raised:
+        check_callback(HOOK, respond_async=True, signing_secret="")
+    assert raised.value.problem.status == 403
 
 
-@pytest.mark.parametrize(("url", "secret"), [(None, ""), (None, "whsec_x"), (HOOK, "whsec_x")])
-def test_request_that_needs_no_signing_secret_is_accepted(url, secret):
-    run_request.check_signing_secret(
-        RunRequest(code="1", callback_url=url), make_key_record(KEY, signing_secret=secret)
-    )
+@pytest.mark.parametrize(("url", "respond_async"), [(HOOK, True), (None, True), (None, False)])
+@pytest.mark.parametrize("signing_secret", ["", SIGNING_SECRET], ids=["without_secret", "with_secret"])
+def test_other_requests_are_accepted(url, respond_async, signing_secret):
+    check_callback(url, respond_async=respond_async, signing_secret=signing_secret if url is None else SIGNING_SECRET)
+
+
+def check_callback(url, *, respond_async, signing_secret=SIGNING_SECRET):
+    key = make_key_record(KEY, signing_secret=signing_secret)
+    request = RunRequest(code="1", callback_url=url)
+    run_request.check_callback(request, key, preference=Preference(respond_async=respond_async))
 
 
 def test_oversized_body_is_rejected_before_parsing():

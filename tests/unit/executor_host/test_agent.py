@@ -71,7 +71,7 @@ def job(**changes):
         "reply_to": REPLIES,
         "submitted_at": now - 2,
         "reply_by": now + 20,
-        "expires_at": now + 20,
+        "start_deadline": now + 20,
     }
     return Job(**(members | changes))
 
@@ -110,7 +110,7 @@ def test_each_job_gets_a_fresh_sandbox(agent, engine, queue):
 
 
 def test_expired_job_is_failed_without_running(agent, engine, queue):
-    sent = job(expires_at=time.time() - 1)
+    sent = job(start_deadline=time.time() - 1)
     assert send_and_wait(queue, sent) == Failure(id=sent.id, reason=FailureReason.START_TIMEOUT)
     eventually(lambda: len(queue.deleted) == 1)
     assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
@@ -161,7 +161,7 @@ def test_unused_sandbox_runs_the_next_job(engine, queue, start):
     start(engine, size=1, workers=1)
     eventually(lambda: len(engine.started) == 2)
     queue.enqueue("malformed")
-    send_and_wait(queue, job(expires_at=time.time() - 1))
+    send_and_wait(queue, job(start_deadline=time.time() - 1))
     send_and_wait(queue, job())
     assert [len(sandbox.ran) for sandbox in engine.started[:2]] == [1, 0]
 

@@ -8,6 +8,7 @@ import pytest
 
 from chalicelib.contract import decode_from_host
 from chalicelib.telemetry import logs as api_logs
+from chalicelib.telemetry import request_context
 from executor_host import cloudwatch, logs, metrics
 from executor_host.host_reporter import INTERVAL_S, REPORTS_PER_LOG_LINE, HostReporter
 from executor_host.job_queue import QueueError
@@ -126,5 +127,5 @@ def test_metrics_are_logged_every_minute():
 def test_api_and_agent_log_formats_match():
     record = logging.makeLogRecord({"msg": "e", "levelname": "INFO", "name": "n", "x": 1})
     agent_line = logs.formatter().format(record)
-    api_logs.begin()
+    request_context.start()
     assert json.loads(api_logs.JsonFormatter().format(record)) == json.loads(agent_line)

@@ -10,7 +10,7 @@ from chalice.local import LambdaContext, LocalGateway
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import queue_events
 from chalicelib.contract import HostReport, encode
-from chalicelib.telemetry import metrics
+from chalicelib.telemetry import metrics, request_context
 from tests.support.emf import parse_emf_line
 from tests.support.fakes.sqs import client_error
 from tests.support.records import KEY
@@ -81,7 +81,9 @@ def test_host_report_is_stored_and_malformed_message_is_retried(hosts):
     records = [
         {"messageId": name, "body": body, "attributes": {}} for name, body in (("a", encode(REPORT)), ("b", "nothing"))
     ]
-    answer = queue_events.each({"Records": records}, lambda record: queue_events.store_result(record, None, hosts))
+    answer = queue_events.process_batch(
+        {"Records": records}, lambda message: queue_events.store_result(message, None, hosts)
+    )
     assert answer == {"batchItemFailures": [{"itemIdentifier": "b"}]}
     assert hosts.reports == {"h1": REPORT}
 
@@ -109,9 +111,9 @@ def test_validation_error_is_not_counted_as_rejection(log_lines):
 
 
 def test_metrics_do_not_leak_between_requests():
-    metrics.put("LateReplies", 1)
-    metrics.begin()
-    assert "LateReplies" not in metrics.of_request(None)
+    request_context.record("LateReplies", 1)
+    request_context.start()
+    assert "LateReplies" not in metrics.request_fields(None)
 
 
 def test_cold_start_is_counted(monkeypatch, log_lines):
@@ -124,9 +126,9 @@ def test_cold_start_is_counted(monkeypatch, log_lines):
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    api._service.cache_clear()
-    first, second = api.service(), api.service()
-    api._service.cache_clear()
+    api._build_components.cache_clear()
+    first, second = api.components(), api.components()
+    api._build_components.cache_clear()
     assert first is second
     (line,) = log_lines
     assert parse_emf_line(line) == [("ColdStarts", {}, 1)]

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.contract import encode
-from chalicelib.jobs.job_table import JobRecord, JobTableError, WebhookState
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError, WebhookState
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, DeliveryErrorCode
@@ -34,11 +34,10 @@ URL = "https://receiver.example/results"
 RECORD = JobRecord(
     job_id="1" * 32,
     key_id=KEY.key_id,
-    counted=1,
-    promised=1,
-    retry_at=NOW_S,
-    expires_at=NOW_S,
-    kept_until=NOW_S + 86_400,
+    state=JobState.FINISHED,
+    holds_slot=True,
+    start_deadline=NOW_S,
+    retained_until=NOW_S + 86_400,
     reply=encode(make_result("1" * 32)),
     webhook_url=URL,
 )
@@ -109,7 +108,7 @@ def deliver_all(delivery, queue):
 
 def test_result_is_delivered_signed_and_recorded(delivery, queue, jobs, client):
     delivery.enqueue(RECORD)
-    assert (sent(queue), queue.messages[0].group, jobs.state()) == ([(1, 0)], KEY.key_id, ("retrying", 0, ""))
+    assert (sent(queue), queue.messages[0].group, jobs.webhook_state()) == ([(1, 0)], KEY.key_id, ("retrying", 0, ""))
     deliver_all(delivery, queue)
     ((url, body, headers),) = client.requests
     assert (url, body) == (URL, webhook_body(RECORD))
@@ -120,7 +119,7 @@ def test_result_is_delivered_signed_and_recorded(delivery, queue, jobs, client):
         "webhook-timestamp": str(NOW_S),
         "webhook-signature": sign(SECRET, "1" * 32, NOW_S, body),
     }
-    assert jobs.state() == ("delivered", 1, "")
+    assert jobs.webhook_state() == ("delivered", 1, "")
 
 
 def test_signature_matches_openssl():
@@ -199,9 +198,9 @@ def test_failed_delivery_records_error_code_and_schedules_retry(delivery, queue,
     client.responses = [response]
     delivery.enqueue(RECORD)
     delivery.deliver(queue.messages.pop(0).body)
-    assert (jobs.state(), sent(queue)) == (("retrying", 1, error), [(2, 5)])
+    assert (jobs.webhook_state(), sent(queue)) == (("retrying", 1, error), [(2, 5)])
     deliver_all(delivery, queue)
-    assert (jobs.state(), len(client.requests)) == (("delivered", 2, ""), 2)
+    assert (jobs.webhook_state(), len(client.requests)) == (("delivered", 2, ""), 2)
 
 
 def test_final_failed_attempt_is_recorded_as_failed(delivery, queue, jobs, client, log_records):
@@ -212,7 +211,7 @@ def test_final_failed_attempt_is_recorded_as_failed(delivery, queue, jobs, clien
         delays_s.append(queue.messages[0].delay_s)
         delivery.deliver(queue.messages.pop(0).body)
     assert delays_s == [0, *RETRY_DELAYS_S]
-    assert (jobs.state(), len(client.requests)) == (("failed", 6, "http_503"), 6)
+    assert (jobs.webhook_state(), len(client.requests)) == (("failed", 6, "http_503"), 6)
     (warning,) = [record for record in log_records if record.levelno == logging.WARNING]
     assert (warning.getMessage(), warning.job_id, warning.error) == ("webhook_abandoned", "1" * 32, "http_503")
 
@@ -244,9 +243,9 @@ def test_double_enqueue_is_delivered_once(delivery, queue, jobs, client):
 
 def test_message_received_before_state_update_is_delivered(delivery, queue, jobs, client):
     client.responses = [500]
-    client.before_response = lambda: jobs.note_webhook(RECORD, WebhookState.RETRYING, attempts=0)
+    client.before_response = lambda: jobs.update_webhook(RECORD, WebhookState.RETRYING, attempts=0)
     delivery.deliver(message(1))
-    assert (jobs.state(), sent(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
+    assert (jobs.webhook_state(), sent(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
 
 
 def test_out_of_order_attempt_is_retried(delivery, jobs, client):
@@ -256,12 +255,12 @@ def test_out_of_order_attempt_is_retried(delivery, jobs, client):
 
 
 UNDELIVERABLE = {
-    "forgotten": {"forgotten": 1},
+    "deleted": {"state": JobState.DELETED},
     "url_removed": {"webhook_url": None},
-    "no_reply": {"reply": None},
+    "no_reply": {"state": JobState.ACCEPTED, "reply": None},
     "delivered": {"webhook_state": WebhookState.DELIVERED},
     "failed": {"webhook_state": WebhookState.FAILED},
-    "no_longer_retained": {"kept_until": NOW_S},
+    "no_longer_retained": {"retained_until": NOW_S},
 }
 
 
@@ -299,7 +298,7 @@ def test_revoked_key_or_missing_secret_stops_delivery(delivery, jobs, key_table,
     else:
         key_table.change(KEY.key_id, **changes)
     delivery.deliver(message(1))
-    assert (client.requests, jobs.state()) == ([], ("failed", 1, error))
+    assert (client.requests, jobs.webhook_state()) == ([], ("failed", 1, error))
 
 
 def test_expired_key_still_receives_webhook(delivery, queue, key_table, client):
@@ -321,9 +320,9 @@ def test_failure_to_schedule_retry_leaves_message_for_redelivery(delivery, sqs, 
     sqs.failures["send_message"] = [client_error("ServiceUnavailable")]
     with pytest.raises(QueueSendError):
         delivery.deliver(queue.messages[0].body)
-    assert jobs.state() == ("retrying", 0, "")
+    assert jobs.webhook_state() == ("retrying", 0, "")
     deliver_all(delivery, queue)
-    assert jobs.state() == ("delivered", 1, "")
+    assert jobs.webhook_state() == ("delivered", 1, "")
 
 
 def test_failure_to_enqueue_leaves_webhook_pending(delivery, sqs, queue, jobs):

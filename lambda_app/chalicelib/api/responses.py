@@ -1,0 +1,58 @@
+"""Builds the responses of the routes."""
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from chalice.app import CORSConfig, Request, Response
+
+from chalicelib import problems
+from chalicelib.contract import Failure, Result
+from chalicelib.jobs import job_view
+from chalicelib.jobs.job_table import JobRecord
+from chalicelib.jobs.submit import PendingJob
+from chalicelib.problems import NO_HEADERS, Headers
+from chalicelib.telemetry import request_context
+
+CORS: Final = CORSConfig(
+    allow_origin="*",  # browsers never attach an API key by themselves
+    allow_headers=["Content-Type", "X-Api-Key", "Authorization", "Prefer", "Idempotency-Key"],
+    expose_headers=[
+        "Location",
+        "Preference-Applied",
+        "RateLimit",
+        "RateLimit-Policy",
+        "Retry-After",
+        "WWW-Authenticate",
+    ],
+    max_age=600,
+)
+PENDING_RETRY_AFTER_S: Final = 1
+
+
+def json_response(body: object, *, status: int = HTTPStatus.OK, headers: Headers = NO_HEADERS) -> Response:
+    """Return a JSON response."""
+    text = msgspec.json.encode(body).decode()
+    return Response(body=text, headers={**headers, "Content-Type": "application/json"}, status_code=status)
+
+
+def outcome_response(outcome: Result | Failure | PendingJob, request: Request, *, headers: Headers) -> Response:
+    """Return the response to a submission. Raise ProblemError if the job failed."""
+    if isinstance(outcome, Failure):
+        raise problems.job_failed(outcome.id, outcome.reason)
+    if isinstance(outcome, PendingJob):
+        base_path = str(request.context.get("path", "/")).rstrip("/")  # with the gateway's stage
+        return _pending_response(outcome.job_id, {"Location": f"{base_path}/jobs/{outcome.job_id}", **headers})
+    request_context.bind(job_status=outcome.status)
+    return json_response(job_view.result_body(outcome), headers=headers)
+
+
+def job_response(record: JobRecord) -> Response:
+    """Return the response for a job that was accepted earlier."""
+    return _pending_response(record.job_id) if record.reply is None else json_response(job_view.job_body(record))
+
+
+def _pending_response(job_id: str, headers: Headers = NO_HEADERS) -> Response:
+    request_context.bind(job_status=job_view.PENDING)
+    headers = {"Retry-After": str(PENDING_RETRY_AFTER_S), **headers}
+    return json_response(job_view.pending_body(job_id), status=HTTPStatus.ACCEPTED, headers=headers)
