@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import app as api
 import pytest
+from hypothesis import settings
 from msgspec.structs import replace
 
 from chalicelib.access.admission import Admission
@@ -17,6 +18,10 @@ from tests.support.fakes.job_service import FakeJobService
 from tests.support.fakes.sqs import FakeSqs
 from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakePendingJobs
 from tests.support.records import KEY, make_key_record
+
+# The same examples in each run, and no time limit: the machine may be busy.
+settings.register_profile("unit", derandomize=True, deadline=None, database=None)
+settings.load_profile("unit")
 
 LOGGERS = ("chalicelib", "python-exec")
 

@@ -28,7 +28,7 @@ def get(path="/health", key=None, method="GET", body=b""):
 
 
 def test_health_without_key_makes_no_aws_calls(monkeypatch):
-    monkeypatch.setattr(api, "service", lambda: pytest.fail("it is asked"))
+    monkeypatch.setattr(api, "components", lambda: pytest.fail("it is asked"))
     assert get() == (200, {"status": "ok"})
 
 
