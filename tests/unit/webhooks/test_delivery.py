@@ -333,6 +333,6 @@ def test_failure_to_enqueue_leaves_webhook_pending(delivery, sqs, queue, jobs):
 
 
 def test_table_failure_propagates_to_caller(delivery, jobs):
-    jobs.failing = True
+    jobs.is_unavailable = True
     with pytest.raises(JobTableError):
         delivery.deliver(message(1))
