@@ -1,9 +1,8 @@
-"""An emulator for all tests of this folder, and agents as the processes that they are in production."""
+"""Start one AWS emulator for all tests in this directory, and agents as separate processes."""
 
 import contextlib
 import sys
 import time
-import urllib.request
 import uuid
 
 import docker
@@ -11,8 +10,9 @@ import pytest
 
 from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
-from infra.local.emulated_aws import client, emulated_aws
+from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
 from infra.local.processes import child_process, free_port
+from tests.support.http_client import read_metric
 from tests.support.polling import eventually
 
 
@@ -32,12 +32,28 @@ def sqs(aws):
     return client("sqs", aws.environment)
 
 
-class Customer:
-    """Sends jobs as the API does."""
+@pytest.fixture
+def dynamodb(aws):
+    return client("dynamodb", aws.environment)
+
+
+@pytest.fixture
+def resources(aws):
+    """Return the names of new queues and tables, as settings."""
+    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def keys_table(resources):
+    return resources["KEYS_TABLE"]
+
+
+class QueueClient:
+    """Sends jobs and receives replies as the API does."""
 
     def __init__(self, sqs):
         self._sqs = sqs
-        self.groups = {}  # of the replies that were received
+        self.groups = {}  # message group of each received reply
         self.job_queue_url = sqs.create_queue(
             QueueName=f"jobs-{uuid.uuid4().hex}", Attributes={"VisibilityTimeout": "6"}
         )["QueueUrl"]
@@ -46,31 +62,33 @@ class Customer:
 
     def send(self, code, text="", timeout_s=3.0, **changes):
         now = time.time()
-        wanted = {"reply_to": self.reply_to, "reply_by": now + 60, "start_deadline": now + 60}
-        job = Job(id=uuid.uuid4().hex, code=code, input=text, timeout_s=timeout_s, submitted_at=now, **wanted | changes)
+        defaults = {"reply_to": self.reply_to, "reply_by": now + 60, "start_deadline": now + 60}
+        job = Job(
+            id=uuid.uuid4().hex, code=code, input=text, timeout_s=timeout_s, submitted_at=now, **defaults | changes
+        )
         self._sqs.send_message(QueueUrl=self.job_queue_url, MessageBody=encode(job), MessageGroupId="a-key")
         return job.id
 
     def replies(self, count, timeout_s=60, queue_url=None):
-        """The next `count` replies, by job id."""
+        """Receive `count` replies, and return them by job id."""
         queue_url = queue_url or self.reply_to
-        found = {}
+        replies = {}
         deadline = time.monotonic() + timeout_s
-        while len(found) < count and time.monotonic() < deadline:
+        while len(replies) < count and time.monotonic() < deadline:
             answer = self._sqs.receive_message(
                 QueueUrl=queue_url,
-                MaxNumberOfMessages=min(10, count - len(found)),
+                MaxNumberOfMessages=min(10, count - len(replies)),
                 WaitTimeSeconds=1,
                 MessageSystemAttributeNames=["MessageGroupId"],
             )
             for message in answer.get("Messages", ()):
                 reply = decode_from_host(message["Body"])
                 if not isinstance(reply, HostReport):
-                    found[reply.id] = reply
+                    replies[reply.id] = reply
                     self.groups[reply.id] = message.get("Attributes", {}).get("MessageGroupId")
                 self._sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
-        assert len(found) == count
-        return found
+        assert len(replies) == count
+        return replies
 
     def run(self, code, text="", timeout_s=3.0):
         job_id = self.send(code, text, timeout_s)
@@ -78,12 +96,12 @@ class Customer:
 
 
 @pytest.fixture
-def customer(sqs):
-    return Customer(sqs)
+def queue_client(sqs):
+    return QueueClient(sqs)
 
 
 class AgentProcess:
-    """An agent, and what can be seen of it from outside."""
+    """An agent, as seen from outside its process."""
 
     def __init__(self, name, process, metrics_port, docker_client):
         self.name = name
@@ -94,9 +112,7 @@ class AgentProcess:
         self._docker = docker_client
 
     def metric(self, name):
-        with urllib.request.urlopen(self._metrics_url, timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+        return read_metric(self._metrics_url, name)
 
     def containers(self):
         return self._docker.api.containers(all=True, filters={"label": f"{AGENT_LABEL}={self.name}"})
@@ -108,12 +124,12 @@ class AgentProcess:
 
         self._process.wait_until(ready, timeout_s=60)
 
-    def wait_until_nothing_is_left(self, timeout_s):
+    def wait_until_no_containers(self, timeout_s):
         eventually(lambda: not self.containers(), timeout_s=timeout_s, every_s=0.1)
 
 
 @pytest.fixture
-def start_agent(aws, customer, image, docker_client, tmp_path):
+def start_agent(aws, queue_client, image, docker_client, tmp_path):
     with contextlib.ExitStack() as agents:
 
         def start(name=None, docker_host=None, engine_client=None, **settings):
@@ -121,8 +137,8 @@ def start_agent(aws, customer, image, docker_client, tmp_path):
             metrics_port = free_port()
             environment = {
                 **aws.environment,
-                "JOB_QUEUE_URL": customer.job_queue_url,
-                "RESULTS_QUEUE_URL": customer.results_queue_url,
+                "JOB_QUEUE_URL": queue_client.job_queue_url,
+                "RESULTS_QUEUE_URL": queue_client.results_queue_url,
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),

@@ -1,4 +1,4 @@
-"""Rate and quota are exact whoever asks at once; the emulator's table is as strict as DynamoDB's."""
+"""Limits are exact under concurrency. The emulator's conditional writes are as strict as those of DynamoDB."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import statistics
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
 
@@ -21,32 +20,22 @@ from tests.support.records import make_key_record
 
 PROCESSES = 4
 REPETITIONS = 20
-TRIES = 2  # of each thread
+ATTEMPTS = 2  # of each thread
 MONTH_S = 30 * 86_400
 START_S = 1_794_000_000  # 2026-11-06
-# Rate 5, burst 10, quota 60 of which 40 are used: seconds since the window before, and how many of 256 must pass.
+# With rate 5, burst 10 and 20 runs left: seconds since the last window, and how many of 256 requests are admitted.
 WINDOWS = [(0, 10), (1, 5), (0.1, 0), (10, 5), (10, 0), (MONTH_S, 10)]
 
 
 @pytest.fixture
-def dynamodb(aws):
-    return client("dynamodb", aws.environment)
+def key_admin(dynamodb, keys_table):
+    return KeyAdmin(dynamodb, table=keys_table)
 
 
 @pytest.fixture
-def table(aws):
-    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
-
-
-@pytest.fixture
-def store(dynamodb, table):
-    return KeyAdmin(dynamodb, table=table)
-
-
-@pytest.fixture
-def processes(aws, table):
+def processes(aws, keys_table):
     with contextlib.ExitStack() as started:
-        command = [sys.executable, "-m", "tests.load.concurrent_admission", table]
+        command = [sys.executable, "-m", "tests.load.concurrent_admission", keys_table]
         environment = {**os.environ, **aws.environment}
         yield [
             started.enter_context(
@@ -56,31 +45,31 @@ def processes(aws, table):
         ]
 
 
-def rush_at(processes, key, now_s):
-    """How many were admitted, in all processes at once."""
+def count_admitted(processes, key, now_s):
+    """Send requests from all processes at once, and return how many were admitted."""
     for process in processes:
-        process.stdin.write(f"{key} {now_s} {TRIES}\n")
+        process.stdin.write(f"{key} {now_s} {ATTEMPTS}\n")
         process.stdin.flush()
     return sum(int(process.stdout.readline().split()[0]) for process in processes)
 
 
-@pytest.mark.timeout(400)  # four seconds a repetition on a busy machine
-def test_limits_are_exact_across_processes(processes, dynamodb, table):
+@pytest.mark.timeout(400)  # a repetition takes four seconds on a busy machine
+def test_limits_are_exact_across_processes(processes, dynamodb, keys_table):
     for _ in range(REPETITIONS):
-        key, now_s, passed = new_key(), START_S, []
-        dynamodb.put_item(TableName=table, Item=to_item(make_key_record(key, month=202611, runs=40)))
+        key, now_s, admitted = new_key(), START_S, []
+        dynamodb.put_item(TableName=keys_table, Item=to_item(make_key_record(key, month=202611, runs=40)))
         for pause_s, _ in WINDOWS:
             now_s += pause_s
-            passed.append(rush_at(processes, key, now_s))
-        assert passed == [allowed for _, allowed in WINDOWS]
+            admitted.append(count_admitted(processes, key, now_s))
+        assert admitted == [allowed for _, allowed in WINDOWS]
 
 
-def test_cached_key_makes_one_call(dynamodb, table, store):
+def test_cached_key_makes_one_call(dynamodb, keys_table, key_admin):
     calls = []
     dynamodb.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
     key = new_key()
-    store.create(key, plan="internal", owner="somebody", now_s=START_S)
-    admission = Admission(KeyTable(dynamodb, name=table))
+    key_admin.create(key, plan="internal", owner="customer", now_s=START_S)
+    admission = Admission(KeyTable(dynamodb, name=keys_table))
     admission.charge(admission.authenticate([str(key)]))
     calls.clear()
     for _ in range(50):
@@ -88,10 +77,10 @@ def test_cached_key_makes_one_call(dynamodb, table, store):
     assert calls == ["UpdateItem"] * 50
 
 
-def test_401_latencies_are_indistinguishable(dynamodb, table, store):
+def test_401_latencies_are_indistinguishable(dynamodb, keys_table, key_admin):
     key = new_key()
-    store.create(key, plan="internal", owner="somebody", now_s=START_S)
-    admission = Admission(KeyTable(dynamodb, name=table))
+    key_admin.create(key, plan="internal", owner="customer", now_s=START_S)
+    admission = Admission(KeyTable(dynamodb, name=keys_table))
     admission.charge(admission.authenticate([str(key)]))
     kinds = {
         "missing": [],
@@ -99,16 +88,16 @@ def test_401_latencies_are_indistinguishable(dynamodb, table, store):
         "unknown": [str(new_key())],
         "wrong_secret": [str(new_key(key.key_id))],
     }
-    took = {name: [] for name in kinds}
+    latencies = {name: [] for name in kinds}
     for _ in range(60):
         for name, presented in kinds.items():
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             with raises_problem(problems.UNAUTHORIZED):
                 admission.authenticate(presented)
-            took[name].append(time.perf_counter() - began)
-    assert min(min(times) for times in took.values()) >= UNAUTHORIZED_AFTER_S
-    medians = {name: statistics.median(times) for name, times in took.items()}
-    spread = statistics.quantiles(took["missing"])  # of one kind alone
+            latencies[name].append(time.perf_counter() - started_at)
+    assert min(min(times) for times in latencies.values()) >= UNAUTHORIZED_AFTER_S
+    medians = {name: statistics.median(times) for name, times in latencies.items()}
+    spread = statistics.quantiles(latencies["missing"])  # within one kind
     assert max(medians.values()) - min(medians.values()) < spread[2] - spread[0] + 0.0005, medians
 
 
@@ -117,13 +106,13 @@ def test_key_table_outage_rejects_all_requests(tmp_path):
         dynamodb = client("dynamodb", emulated.environment)
         table = create_queues_and_tables(emulated.environment)["KEYS_TABLE"]
         key = new_key()
-        KeyAdmin(dynamodb, table=table).create(key, plan="pro", owner="somebody", now_s=START_S)
+        KeyAdmin(dynamodb, table=table).create(key, plan="pro", owner="customer", now_s=START_S)
         admission = Admission(KeyTable(dynamodb, name=table))
         admission.charge(admission.authenticate([str(key)]))
         dynamodb.delete_table(TableName=table)
-        with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # known
+        with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # a cached key
             admission.charge(admission.authenticate([str(key)]))
         with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):
             admission.authenticate([str(new_key())])
-    with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # not even a server
+    with raises_problem(problems.AUTHENTICATION_UNAVAILABLE):  # the server is gone, too
         admission.charge(admission.authenticate([str(key)]))

@@ -12,28 +12,28 @@ from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.polling import eventually
 
 
-def test_job_on_the_queue_is_run_and_answered(start_agent, customer):
+def test_job_on_the_queue_is_run_and_answered(start_agent, queue_client):
     start_agent()
-    result = customer.run("print(input()[::-1])", "hello")
+    result = queue_client.run("print(input()[::-1])", "hello")
     assert (result.status, result.stdout) == (Status.OK, "olleh\n")
 
 
-def test_metrics_count_jobs_by_status(start_agent, customer):
+def test_metrics_count_jobs_by_status(start_agent, queue_client):
     agent = start_agent()
-    customer.run("print()")
-    customer.run("1/0")
+    queue_client.run("print()")
+    queue_client.run("1/0")
     eventually(lambda: agent.metric('python_exec_jobs_total{status="error"}') == 1)
     assert agent.metric('python_exec_jobs_total{status="ok"}') == 1
-    assert agent.metric("python_exec_run_seconds_count") == 2
+    assert agent.metric("python_exec_job_duration_seconds_count") == 2
     assert agent.metric("python_exec_take_wait_seconds_count") >= 2
     assert agent.metric("python_exec_queued_seconds_count") == 2
     assert agent.metric("python_exec_sandbox_start_seconds_count") >= 2
 
 
-def test_log_is_json_and_holds_neither_code_nor_input_nor_output(start_agent, customer):
+def test_log_is_json_and_holds_neither_code_nor_input_nor_output(start_agent, queue_client):
     agent = start_agent()
     secret = uuid.uuid4().hex
-    customer.run(f"print('{secret}', input()); raise SystemExit('{secret}')", secret)
+    queue_client.run(f"print('{secret}', input()); raise SystemExit('{secret}')", secret)
     agent.popen.send_signal(signal.SIGTERM)
     agent.popen.wait(20)
     log = agent.log.read_text()
@@ -49,25 +49,25 @@ def test_idle_agent_stops_cleanly(start_agent):
     assert agent.containers() == []
 
 
-def test_stopping_agent_finishes_running_jobs(start_agent, customer):
+def test_stopping_agent_finishes_running_jobs(start_agent, queue_client):
     agent = start_agent()
     agent.wait_until_ready()
-    job_id = customer.send("import time; time.sleep(2); print('done')")
+    job_id = queue_client.send("import time; time.sleep(2); print('done')")
     eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
     agent.popen.send_signal(signal.SIGTERM)
     assert agent.popen.wait(15) == 0
-    assert customer.replies(1)[job_id].stdout == "done\n"
+    assert queue_client.replies(1)[job_id].stdout == "done\n"
     assert agent.containers() == []
 
 
-def test_killed_agent_leaves_no_containers(start_agent, customer):
+def test_killed_agent_leaves_no_containers(start_agent, queue_client):
     agent = start_agent()
     agent.wait_until_ready(2)
-    customer.send("import time; time.sleep(10)", timeout_s=10.0)
+    queue_client.send("import time; time.sleep(10)", timeout_s=10.0)
     eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
     assert len(agent.containers()) >= 4
     agent.popen.kill()
-    agent.wait_until_nothing_is_left(timeout_s=5)
+    agent.wait_until_no_containers(timeout_s=5)
 
 
 def test_new_agent_removes_orphans_of_same_name(start_agent, docker_client, image):
@@ -78,32 +78,32 @@ def test_new_agent_removes_orphans_of_same_name(start_agent, docker_client, imag
     eventually(lambda: leftover not in {container["Id"] for container in agent.containers()})
 
 
-def test_idle_sandbox_killed_externally_is_replaced(start_agent, customer, docker_client):
+def test_idle_sandbox_killed_externally_is_replaced(start_agent, queue_client, docker_client):
     agent = start_agent()
     agent.wait_until_ready(2)
     killed = [container["Id"] for container in agent.containers()]
     for container_id in killed:
         docker_client.api.remove_container(container_id, force=True)
-    assert customer.run("print(1)").stdout == "1\n"
+    assert queue_client.run("print(1)").stdout == "1\n"
     eventually(lambda: agent.metric("python_exec_warm_sandboxes") == 2)
 
 
-def test_busy_sandbox_removed_externally_is_retried(start_agent, customer, docker_client):
+def test_busy_sandbox_removed_externally_is_retried(start_agent, queue_client, docker_client):
     agent = start_agent(WARM_SANDBOXES="1", WORKERS="1")
     agent.wait_until_ready()
     before = {container["Id"] for container in agent.containers()}
-    job_id = customer.send("import time; time.sleep(1); print('done')")
+    job_id = queue_client.send("import time; time.sleep(1); print('done')")
     eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
     for container_id in before:
         docker_client.api.remove_container(container_id, force=True)
-    assert customer.replies(1)[job_id].stdout == "done\n"
+    assert queue_client.replies(1)[job_id].stdout == "done\n"
 
 
-def test_long_job_is_not_redelivered(start_agent, customer):
+def test_long_job_is_not_redelivered(start_agent, queue_client):
     agent = start_agent()
     agent.wait_until_ready()
-    job_id = customer.send("import time; time.sleep(8); print('done')", timeout_s=10.0)
-    assert customer.replies(1)[job_id].stdout == "done\n"
+    job_id = queue_client.send("import time; time.sleep(8); print('done')", timeout_s=10.0)
+    assert queue_client.replies(1)[job_id].stdout == "done\n"
     eventually(lambda: agent.metric('python_exec_jobs_total{status="ok"}') == 1)
     assert agent.metric("python_exec_jobs_running") == 0
     assert agent.metric("python_exec_visibility_extension_failures_total") == 0
@@ -113,14 +113,14 @@ ASYNC_OR_LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, 
 
 
 @pytest.mark.parametrize("changes", ASYNC_OR_LATE.values(), ids=ASYNC_OR_LATE)
-def test_async_result_goes_to_results_queue(start_agent, customer, sqs, changes):
+def test_async_result_goes_to_results_queue(start_agent, queue_client, sqs, changes):
     if changes.get("reply_to"):
         changes = {"reply_to": sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]}
         sqs.delete_queue(QueueUrl=changes["reply_to"])
     start_agent()
-    job_id = customer.send("print(1)", **changes)
-    assert customer.replies(1, queue_url=customer.results_queue_url)[job_id].stdout == "1\n"
-    assert customer.groups == {job_id: "a-key"}
+    job_id = queue_client.send("print(1)", **changes)
+    assert queue_client.replies(1, queue_url=queue_client.results_queue_url)[job_id].stdout == "1\n"
+    assert queue_client.groups == {job_id: "a-key"}
 
 
 def test_all_missing_settings_are_reported(start_agent):
@@ -138,32 +138,32 @@ def own_daemon(tmp_path_factory):
         yield daemon
 
 
-def test_job_moves_to_another_host_when_docker_fails(start_agent, customer, own_daemon, image):
+def test_job_moves_to_another_host_when_docker_fails(start_agent, queue_client, own_daemon, image):
     own_daemon.run.mkdir()
     with running_daemon(own_daemon):
         client = client_with_image(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
-        job_id = customer.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
+        job_id = queue_client.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
         eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
         os.kill(int(own_daemon.pidfile.read_text()), signal.SIGKILL)  # told to stop, it would wait for the job
     start_agent()
-    assert customer.replies(1, timeout_s=40)[job_id].stdout == "done\n"
+    assert queue_client.replies(1, timeout_s=40)[job_id].stdout == "done\n"
     assert agent.metric("python_exec_sandbox_errors_total") >= 1
     agent.popen.kill()  # told to stop, it would wait for Docker
 
 
-def test_agent_survives_docker_restart(start_agent, customer, own_daemon, image):
+def test_agent_survives_docker_restart(start_agent, queue_client, own_daemon, image):
     own_daemon.run.mkdir()
     with running_daemon(own_daemon):
         client = client_with_image(own_daemon, image=image)
         agent = start_agent(docker_host=own_daemon.address, engine_client=client)
         agent.wait_until_ready(2)
-        assert customer.run("print(1)").stdout == "1\n"
+        assert queue_client.run("print(1)").stdout == "1\n"
     eventually(lambda: agent.metric("python_exec_warm_sandboxes") == 0)
-    job_id = customer.send("print(2)")
+    job_id = queue_client.send("print(2)")
     with running_daemon(own_daemon):
-        assert customer.replies(1)[job_id].stdout == "2\n"
+        assert queue_client.replies(1)[job_id].stdout == "2\n"
         agent.popen.send_signal(signal.SIGTERM)
         assert agent.popen.wait(20) == 0
         assert agent.containers() == []

@@ -27,7 +27,7 @@ def agent_image(docker_client):
 
 
 @pytest.fixture
-def start_container(aws, customer, agent_image, docker_client):
+def start_container(aws, queue_client, agent_image, docker_client):
     """Starts an agent as infra/user-data.sh does."""
     with contextlib.ExitStack() as stack:
 
@@ -35,8 +35,8 @@ def start_container(aws, customer, agent_image, docker_client):
             name = f"test-{uuid.uuid4().hex[:8]}"
             environment = {
                 **aws.environment,
-                "JOB_QUEUE_URL": customer.job_queue_url,
-                "RESULTS_QUEUE_URL": customer.results_queue_url,
+                "JOB_QUEUE_URL": queue_client.job_queue_url,
+                "RESULTS_QUEUE_URL": queue_client.results_queue_url,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(free_port()),
                 "WARM_SANDBOXES": "2",
@@ -81,9 +81,9 @@ def waiting_or_in_flight(sqs, url):
     return sum(int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"][name]) for name in names)
 
 
-def test_containerized_agent_runs_job_and_stops_cleanly(start_container, customer, docker_client):
+def test_containerized_agent_runs_job_and_stops_cleanly(start_container, queue_client, docker_client):
     agent = start_container()
-    result = customer.run("print(input()[::-1])", "hello")
+    result = queue_client.run("print(input()[::-1])", "hello")
     assert (result.status, result.stdout) == (Status.OK, "olleh\n")
     termination_watcher.stop_container(agent.name)
     agent.container.reload()
@@ -118,20 +118,20 @@ def test_agent_reports_missing_settings(docker_client, agent_image):
     assert raised.value.stderr.decode() == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing\n"
 
 
-def test_draining_agent_loses_no_jobs(start_container, customer, docker_client, sqs):
+def test_draining_agent_loses_no_jobs(start_container, queue_client, docker_client, sqs):
     leaving, staying = start_container(), start_container()
     for agent in (leaving, staying):
         eventually(lambda agent=agent: len(sandboxes_of(docker_client, agent)) >= 2, timeout_s=20)
     code = "import time; time.sleep(0.3); print(input())"
-    sent = {customer.send(code, str(number)): f"{number}\n" for number in range(24)}
-    found = customer.replies(8)
+    sent = {queue_client.send(code, str(number)): f"{number}\n" for number in range(24)}
+    found = queue_client.replies(8)
     leaving.container.kill(signal.SIGTERM)
-    more = {customer.send(code, str(number)): f"{number}\n" for number in range(24, 36)}
-    found |= customer.replies(len(sent) + len(more) - len(found))
+    more = {queue_client.send(code, str(number)): f"{number}\n" for number in range(24, 36)}
+    found |= queue_client.replies(len(sent) + len(more) - len(found))
     assert {job_id: result.stdout for job_id, result in found.items()} == sent | more
     assert leaving.container.wait(timeout=20)["StatusCode"] == 0
     assert all('"job_completed"' in log(agent) for agent in (leaving, staying))
     # An agent logs once it has deleted the job, a moment after the reply is there.
     eventually(lambda: sum(log(agent).count('"job_completed"') for agent in (leaving, staying)) == len(found))
     eventually(lambda: not sandboxes_of(docker_client, leaving), timeout_s=5)
-    eventually(lambda: waiting_or_in_flight(sqs, customer.job_queue_url) == 0)
+    eventually(lambda: waiting_or_in_flight(sqs, queue_client.job_queue_url) == 0)

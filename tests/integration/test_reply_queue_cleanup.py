@@ -1,4 +1,4 @@
-"""Housekeeping on the emulator's queues: that a look is only a look, and that the list is the right one."""
+"""Cleanup of reply queues on the emulator: listing them does not disturb clients that wait."""
 
 import time
 import uuid
@@ -38,7 +38,7 @@ def test_orphaned_reply_is_stored_and_queue_deleted(sqs, prefix):
     sqs.send_message(QueueUrl=other, MessageBody=encode(make_result("other")))
 
     assert clean_up_reply_queues(sqs, prefix) == []
-    first = sqs.receive_message(QueueUrl=url)["Messages"]  # somebody who waits still gets it, and once
+    first = sqs.receive_message(QueueUrl=url)["Messages"]  # a client that waits still receives it, once
     assert len(first) == 1
     assert len(clean_up_reply_queues(sqs, prefix, later_s=UNFETCHED_S + 2)) == 11
     assert queues(sqs, prefix) == [url]

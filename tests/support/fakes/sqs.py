@@ -1,5 +1,8 @@
 # ruff: noqa: N803  # the arguments have boto3's names
-"""Fake the parts of boto3's SQS client that the API uses."""
+"""Fake the parts of boto3's SQS client that the API uses.
+
+tests/integration/test_fake_sqs.py runs the same tests on the fake and on the emulator.
+"""
 
 import itertools
 import threading
@@ -33,7 +36,7 @@ class FakeQueue:
 
 
 class FakeSqs:
-    """Standard queues: long polls, visibility timeouts, receipts; delivers twice only what was sent twice."""
+    """Standard queues with long polls, visibility timeouts and receipts. It never delivers duplicates by itself."""
 
     def __init__(self):
         self._changed = threading.Condition()
@@ -44,21 +47,21 @@ class FakeSqs:
 
     def create_queue(self, *, QueueName, Attributes):
         with self._changed:
-            self._begin("create_queue")
+            self._record_call("create_queue")
             url = f"http://sqs.test/000000000000/{QueueName}"
             self.queues.setdefault(url, FakeQueue(dict(Attributes)))
             return {"QueueUrl": url}
 
     def delete_queue(self, *, QueueUrl):
         with self._changed:
-            self._begin("delete_queue")
+            self._record_call("delete_queue")
             self._queue(QueueUrl)
             del self.queues[QueueUrl]
             self._changed.notify_all()
 
     def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=None, DelaySeconds=0):
         with self._changed:
-            self._begin("send_message")
+            self._record_call("send_message")
             message = FakeMessage(
                 id=f"message-{next(self._ids)}",
                 body=MessageBody,
@@ -81,19 +84,19 @@ class FakeSqs:
     ):
         deadline = time.monotonic() + WaitTimeSeconds
         with self._changed:
-            self._begin("receive_message")
-            while not (found := self._visible(QueueUrl)[:MaxNumberOfMessages]):
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
+            self._record_call("receive_message")
+            while not (messages := self._visible(QueueUrl)[:MaxNumberOfMessages]):
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
                     return {}
-                self._changed.wait(left_s)
+                self._changed.wait(remaining_s)
             visibility_s = VisibilityTimeout
             if visibility_s is None:
                 visibility_s = float(self.queues[QueueUrl].attributes.get("VisibilityTimeout", "30"))
-            for message in found:
+            for message in messages:
                 message.visible_at = time.monotonic() + visibility_s
                 message.receipt = f"receipt-{next(self._ids)}"
-            return {"Messages": [self._received(message, MessageSystemAttributeNames) for message in found]}
+            return {"Messages": [self._received(message, MessageSystemAttributeNames) for message in messages]}
 
     def _received(self, message, names):
         received = {"MessageId": message.id, "ReceiptHandle": message.receipt, "Body": message.body}
@@ -103,7 +106,7 @@ class FakeSqs:
 
     def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):
         with self._changed:
-            self._begin("change_message_visibility")
+            self._record_call("change_message_visibility")
             for message in self._queue(QueueUrl).messages:
                 if message.receipt == ReceiptHandle:
                     message.visible_at = time.monotonic() + VisibilityTimeout
@@ -112,7 +115,7 @@ class FakeSqs:
 
     def delete_message(self, *, QueueUrl, ReceiptHandle):
         with self._changed:
-            self._begin("delete_message")
+            self._record_call("delete_message")
             queue = self._queue(QueueUrl)
             queue.messages = [message for message in queue.messages if message.receipt != ReceiptHandle]
             return {}
@@ -123,14 +126,14 @@ class FakeSqs:
 
     def paginate(self, *, QueueNamePrefix, PaginationConfig):
         with self._changed:
-            self._begin("list_queues")
+            self._record_call("list_queues")
             urls = [url for url in self.queues if url.rsplit("/", 1)[1].startswith(QueueNamePrefix)]
         size = PaginationConfig["PageSize"]
         return [{"QueueUrls": urls[at : at + size]} for at in range(0, len(urls), size)] or [{}]
 
     def delete_message_batch(self, *, QueueUrl, Entries):
         with self._changed:
-            self._begin("delete_message_batch")
+            self._record_call("delete_message_batch")
             queue = self._queue(QueueUrl)
             receipts = {entry["ReceiptHandle"] for entry in Entries}
             queue.messages = [message for message in queue.messages if message.receipt not in receipts]
@@ -138,16 +141,16 @@ class FakeSqs:
 
     def get_queue_attributes(self, *, QueueUrl, AttributeNames):
         with self._changed:
-            self._begin("get_queue_attributes")
+            self._record_call("get_queue_attributes")
             visible = len(self._visible(QueueUrl))
-            known = {
+            attributes = {
                 "ApproximateNumberOfMessages": visible,
                 "ApproximateNumberOfMessagesNotVisible": len(self._queue(QueueUrl).messages) - visible,
                 "CreatedTimestamp": self._queue(QueueUrl).created_at,  # whole seconds on AWS, not on the emulator
             }
-            return {"Attributes": {name: str(known[name]) for name in AttributeNames}}
+            return {"Attributes": {name: str(attributes[name]) for name in AttributeNames}}
 
-    def _begin(self, operation):
+    def _record_call(self, operation):
         self.calls[operation] += 1
         self._changed.notify_all()
         if self.failures[operation]:
