@@ -1,0 +1,1 @@
+"""Authenticate API keys, enforce plans and shed load."""

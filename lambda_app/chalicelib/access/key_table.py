@@ -1,8 +1,8 @@
-"""The keys in DynamoDB, as admission sees them: a consistent read, and the one write that admits a request."""
+"""Read and charge customer keys in DynamoDB. Each key is one item, so one conditional update checks and charges it."""
 
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,94 +11,70 @@ from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.plans import Plan
 
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
 PARTITION_KEY: Final = "key_id"
-Item = Mapping[str, Mapping[str, str]]  # {"plan": {"S": "free"}, "runs": {"N": "1"}}
+Item = Mapping[str, Any]  # {"plan": {"S": "free"}, "runs": {"N": "1"}}
 
 
 class KeyTableError(Exception):
-    """The table did not answer, or not as expected."""
+    """DynamoDB did not respond, or an item of the table is malformed."""
 
 
 class StaleRecordError(Exception):
-    """The key is not, or no longer, as the caller assumed; nothing was written. `record` is how it is now."""
+    """The stored key does not allow this charge; nothing was written. `record` is the stored one, None if deleted."""
 
     def __init__(self, record: KeyRecord | None) -> None:
         super().__init__("the key has changed")
         self.record = record
 
 
-class DynamoDb(Protocol):
-    """What is used of boto3's client."""
-
-    def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_GetItem.html."""
-
-    def update_item(
-        self,
-        *,
-        TableName: str,  # noqa: N803
-        Key: Item,  # noqa: N803
-        UpdateExpression: str,  # noqa: N803
-        ConditionExpression: str,  # noqa: N803
-        ExpressionAttributeNames: Mapping[str, str],  # noqa: N803
-        ExpressionAttributeValues: Item,  # noqa: N803
-        ReturnValues: str,  # noqa: N803
-        ReturnValuesOnConditionCheckFailure: str,  # noqa: N803
-    ) -> dict[str, Any]:
-        """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateItem.html."""
-
-
 class KeyTable:
-    """One item a key, its limiter's state included, so that one condition covers both."""
+    """The keys table. Thread-safe."""
 
-    def __init__(self, dynamodb: DynamoDb, *, name: str) -> None:
+    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
         self._dynamodb = dynamodb
         self._name = name
 
     def read(self, key_id: str) -> KeyRecord | None:
-        """The key as it is now, None if there is none. Raises KeyTableError."""
+        """Return the current record of a key, or None if there is none. Raise KeyTableError."""
         try:
-            answer = self._dynamodb.get_item(TableName=self._name, Key=_key(key_id), ConsistentRead=True)
+            response = self._dynamodb.get_item(TableName=self._name, Key=_key(key_id), ConsistentRead=True)
         except (BotoCoreError, ClientError) as error:
             raise KeyTableError(self._name) from error
-        return from_item(answer["Item"]) if "Item" in answer else None
+        return from_item(response["Item"]) if "Item" in response else None
 
     def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
-        """Takes a request from the rate and `runs` from the quota, if the key still is as `seen`; how it is then.
+        """Charge one request to the rate and `runs` to the quota, and return the new record.
 
-        What must be unchanged: that it is active and not expired, its plan, the hash in the member `matched_attribute`,
-        and which of two writes is right: whether the rate was used up to now and whether the month is a new
-        one. The counts themselves may have moved on. A write whose answer was lost is tried twice by boto3 and takes
-        once, by its nonce. Raises StaleRecordError or KeyTableError.
+        The key must be active, and its plan and the hash in `matched_attribute` must equal those of `expected`. Counts
+        may have grown since `expected` was read, up to the limits. boto3 repeats a write whose response was lost; the
+        charge id makes it count once. Raise StaleRecordError or KeyTableError.
         """
-        nonce = secrets.token_hex(8)
+        charge_id = secrets.token_hex(8)
+        arguments = _update_arguments(
+            expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, charge_id=charge_id
+        )
         try:
-            answer = self._dynamodb.update_item(
-                TableName=self._name,
-                Key=_key(expected.key_id),
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                **_update_arguments(
-                    expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, nonce=nonce
-                ),
-            )
+            response = self._dynamodb.update_item(TableName=self._name, Key=_key(expected.key_id), **arguments)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise KeyTableError(self._name) from error
             item = error.response.get("Item")
-            held = from_item(item) if item else None
-            if held is None or held.last_charge_id != nonce:
-                raise StaleRecordError(held) from error
-            return held
+            current = from_item(item) if item else None
+            if current is None or current.last_charge_id != charge_id:
+                raise StaleRecordError(current) from error
+            return current
         except BotoCoreError as error:
             raise KeyTableError(self._name) from error
-        return from_item(answer["Attributes"])
+        return from_item(response["Attributes"])
 
 
 def _update_arguments(
-    expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int, nonce: str
+    expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int, charge_id: str
 ) -> dict[str, Any]:
-    """DynamoDB has no max(), hence a write for each side of `tat_us <= now` and of the turn of the month."""
+    """Return the arguments of one of four updates. DynamoDB has no max(), so `expected` selects the branches to try."""
     month, interval_us = rate_limits.current_month(expected, now_us), rate_limits.interval_us(plan)
     values: dict[str, str | int] = {
         ":active": KeyStatus.ACTIVE,
@@ -108,31 +84,32 @@ def _update_arguments(
         ":now_us": now_us,
         ":month": month,
         ":runs": runs,
-        ":nonce": nonce,
+        ":charge_id": charge_id,
     }
     conditions = [
         "#status = :active",
         "#plan = :plan",
         f"{matched_attribute} = :sha256",
         "(attribute_not_exists(expires_at) OR expires_at > :now_s)",
-        "(attribute_not_exists(last_charge_id) OR last_charge_id <> :nonce)",
+        "(attribute_not_exists(last_charge_id) OR last_charge_id <> :charge_id)",
     ]
+    updates = ["last_charge_id = :charge_id"]
     if matched_attribute == "previous_secret_sha256":
         conditions.append("previous_secret_expires_at > :now_s")
     if expected.tat_us <= now_us:
         conditions.append("tat_us <= :now_us")
-        updates = ["last_charge_id = :nonce", "tat_us = :next_us"]
+        updates.append("tat_us = :next_us")
         values[":next_us"] = now_us + interval_us
     else:
-        conditions.append("tat_us > :now_us AND tat_us <= :latest_us")
-        updates = ["last_charge_id = :nonce", "tat_us = tat_us + :interval_us"]
-        values |= {":interval_us": interval_us, ":latest_us": rate_limits.max_tat_us(plan, now_us)}
+        conditions.append("tat_us > :now_us AND tat_us <= :max_us")
+        updates.append("tat_us = tat_us + :interval_us")
+        values |= {":interval_us": interval_us, ":max_us": rate_limits.max_tat_us(plan, now_us)}
     if expected.month == month:
         conditions.append("#month = :month")
         updates.append("runs = runs + :runs")
         if runs:
-            conditions.append("runs <= :most")
-            values[":most"] = plan.runs_per_month - runs
+            conditions.append("runs <= :max_runs")
+            values[":max_runs"] = plan.runs_per_month - runs
     else:
         conditions.append("#month < :month")
         updates.append("#month = :month, runs = :runs")
@@ -141,26 +118,29 @@ def _update_arguments(
         "ConditionExpression": " AND ".join(conditions),
         "ExpressionAttributeNames": {"#status": "status", "#plan": "plan", "#month": "month"},  # reserved words
         "ExpressionAttributeValues": {name: _value(value) for name, value in values.items()},
+        "ReturnValues": "ALL_NEW",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 
 
 def from_item(item: Item) -> KeyRecord:
-    """Raises KeyTableError for an item that is no key."""
+    """Return the record in a DynamoDB item. Raise KeyTableError if it is malformed."""
     flat = {name: next(iter(value.values())) for name, value in item.items()}
     try:
         return msgspec.convert(flat, KeyRecord, strict=False)
     except msgspec.ValidationError as error:
-        raise KeyTableError("an item of the table is no key") from error
+        raise KeyTableError("an item of the keys table is malformed") from error
 
 
-def to_item(record: KeyRecord) -> Item:
+def to_item(record: KeyRecord) -> dict[str, Any]:
+    """Return the DynamoDB item of a record."""
     members = msgspec.structs.asdict(record)
     return {name: _value(value) for name, value in members.items() if value is not None}
 
 
-def _key(key_id: str) -> Item:
+def _key(key_id: str) -> dict[str, Any]:
     return {PARTITION_KEY: {"S": key_id}}
 
 
-def _value(value: str | int) -> Mapping[str, str]:
+def _value(value: str | int) -> dict[str, str]:
     return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

@@ -1,0 +1,1 @@
+"""Track the hosts of the fleet and report its health."""

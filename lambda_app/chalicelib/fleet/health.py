@@ -1,54 +1,52 @@
-"""How the fleet does, for an operator: what waits in the queue, and which hosts are there."""
+"""Report the state of the job queue and the hosts to operators. For `GET /health`."""
 
 import logging
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import problems
-from chalicelib.access.load_shedding import VISIBLE_MESSAGES, QueueMeter
-from chalicelib.contract import HostReport
-from chalicelib.fleet.host_registry import HostRegistryError
+from chalicelib.access.load_shedding import VISIBLE_MESSAGES
+from chalicelib.fleet.host_registry import HostRegistry, HostRegistryError
 from chalicelib.problems import ProblemError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
 
-OK_RESPONSE: Final = {"status": "ok"}  # all that is told to everybody
+logger = logging.getLogger(__name__)
+
+OK_RESPONSE: Final = {"status": "ok"}  # all that customers and anonymous callers see
 OPERATOR_PLAN: Final = "internal"
-RUNNING: Final = "ApproximateNumberOfMessagesNotVisible"
-
-
-class HostRegistry(Protocol):
-    """What is used of hosts.HostRegistry."""
-
-    def recent_reports(self) -> list[HostReport]:
-        """Those of the last minute. Raises HostRegistryError."""
+IN_FLIGHT_MESSAGES: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 class Health:
-    """Asks queue and table anew each time."""
+    """Reads the queue depth and the host reports on each call."""
 
-    def __init__(self, sqs: QueueMeter, *, job_queue_url: str, hosts: HostRegistry) -> None:
+    def __init__(self, sqs: "SQSClient", *, job_queue_url: str, hosts: HostRegistry) -> None:
         self._sqs = sqs
         self._job_queue_url = job_queue_url
         self._hosts = hosts
 
     def report(self) -> dict[str, Any]:
-        """For an operator; `status` is `no_hosts` when nobody takes jobs. Raises HealthUnknownError."""
+        """Return the operator's report; its `status` is `no_hosts` if no host reported lately. Raise ProblemError."""
         try:
-            answer = self._sqs.get_queue_attributes(
-                QueueUrl=self._job_queue_url, AttributeNames=[VISIBLE_MESSAGES, RUNNING]
+            response = self._sqs.get_queue_attributes(
+                QueueUrl=self._job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
             )
-            hosts = self._hosts.recent_reports()
+            reports = self._hosts.recent_reports()
         except (BotoCoreError, ClientError, HostRegistryError) as error:
-            log.exception("health_check_failed")
+            logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
-        counted = answer["Attributes"]
+        queue_attributes = response["Attributes"]
         return {
-            "status": OK_RESPONSE["status"] if hosts else "no_hosts",
-            "jobs": {"waiting": int(counted[VISIBLE_MESSAGES]), "running": int(counted[RUNNING])},
+            "status": OK_RESPONSE["status"] if reports else "no_hosts",
+            "jobs": {
+                "waiting": int(queue_attributes[VISIBLE_MESSAGES]),
+                "running": int(queue_attributes[IN_FLIGHT_MESSAGES]),
+            },
             "hosts": [
-                {"name": each.host, "version": each.agent_version, "ready": each.ready, "running": each.running}
-                for each in hosts
+                {"name": report.host, "version": report.agent_version, "ready": report.ready, "running": report.running}
+                for report in reports
             ],
         }
