@@ -11,6 +11,7 @@ from chalice.app import Chalice, CloudWatchEvent, Request, Response, SQSEvent
 
 from chalicelib import problems, settings
 from chalicelib.access.admission import Caller, require_active_key
+from chalicelib.access.usage import key_usage
 from chalicelib.api import headers, middleware, prefer_header, queue_events, responses
 from chalicelib.api.responses import CORS, json_response
 from chalicelib.api.run_request import parse_submission
@@ -77,7 +78,7 @@ def delete_job(job_id: str) -> Response:
 def get_usage() -> Response:
     """Return the plan of the key, and what is left of it. Not charged."""
     caller = authenticate(current_request(), bypass_cache=True)
-    return json_response(components().admission.usage(caller))
+    return json_response(key_usage(caller))
 
 
 @app.route("/health", methods=["GET"], content_types=[], cors=CORS)

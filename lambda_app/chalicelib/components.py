@@ -1,6 +1,6 @@
 """Builds everything that the routes and event handlers work with from the settings."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import boto3
 from botocore.config import Config
@@ -22,6 +22,10 @@ from chalicelib.settings import Settings
 from chalicelib.sqs import LONG_POLL_S
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_sqs import SQSClient
 
 SHORT_CALL_CONFIG: Final = Config(
     connect_timeout=1,
@@ -51,8 +55,8 @@ class Components(Struct, frozen=True, kw_only=True):
 
 def build_components(settings: Settings) -> Components:
     """Build the components. Makes no call to AWS."""
-    sqs = boto3.client("sqs", config=SHORT_CALL_CONFIG)
-    dynamodb = boto3.client("dynamodb", config=SHORT_CALL_CONFIG)
+    sqs: SQSClient = boto3.client("sqs", config=SHORT_CALL_CONFIG)
+    dynamodb: DynamoDBClient = boto3.client("dynamodb", config=SHORT_CALL_CONFIG)
     key_table = KeyTable(dynamodb, name=settings.keys_table)
     job_table = JobTable(dynamodb, name=settings.jobs_table)
     pending_jobs = PendingJobs(dynamodb, name=settings.jobs_table)

@@ -2,15 +2,13 @@
 
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 
 from chalicelib import problems
-from chalicelib.access.admission import UNAUTHORIZED_AFTER_S, Admission
+from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable, to_item
 from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
@@ -75,30 +73,6 @@ def test_cached_key_makes_one_call(dynamodb, keys_table, key_admin):
     for _ in range(50):
         admission.charge(admission.authenticate([str(key)]))
     assert calls == ["UpdateItem"] * 50
-
-
-def test_401_latencies_are_indistinguishable(dynamodb, keys_table, key_admin):
-    key = new_key()
-    key_admin.create(key, plan="internal", owner="customer", now_s=START_S)
-    admission = Admission(KeyTable(dynamodb, name=keys_table))
-    admission.charge(admission.authenticate([str(key)]))
-    kinds = {
-        "missing": [],
-        "malformed": ["x"],
-        "unknown": [str(new_key())],
-        "wrong_secret": [str(new_key(key.key_id))],
-    }
-    latencies = {name: [] for name in kinds}
-    for _ in range(60):
-        for name, presented in kinds.items():
-            started_at = time.perf_counter()
-            with raises_problem(problems.UNAUTHORIZED):
-                admission.authenticate(presented)
-            latencies[name].append(time.perf_counter() - started_at)
-    assert min(min(times) for times in latencies.values()) >= UNAUTHORIZED_AFTER_S
-    medians = {name: statistics.median(times) for name, times in latencies.items()}
-    spread = statistics.quantiles(latencies["missing"])  # within one kind
-    assert max(medians.values()) - min(medians.values()) < spread[2] - spread[0] + 0.0005, medians
 
 
 def test_key_table_outage_rejects_all_requests(tmp_path):

@@ -1,4 +1,4 @@
-"""The write that admits, in DynamoDB and in the fake: same answers to the same questions."""
+"""The key table in DynamoDB and its fake charge and reject the same requests."""
 
 import uuid
 
@@ -15,13 +15,13 @@ from tests.support.records import make_key_record
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)
 NOW_S = 1_794_000_000  # 2026-11-06
 NOW_US = NOW_S * 1_000_000
-KEY, OLD = new_key(), new_key()
-CURRENT = make_key_record(KEY, previous_secret_sha256=OLD.secret_sha256, previous_secret_expires_at=NOW_S + 1)
+KEY, PREVIOUS = new_key(), new_key()
+CURRENT = make_key_record(KEY, previous_secret_sha256=PREVIOUS.secret_sha256, previous_secret_expires_at=NOW_S + 1)
 USED = replace(CURRENT, tat_us=NOW_US + 1_800_000, month=202611, runs=59)
 
 
 class RealTable:
-    """A KeyTable of its own, and the client to put records into it."""
+    """A KeyTable with a new table, and a client to put records into it."""
 
     def __init__(self, environment):
         self._dynamodb = client("dynamodb", environment)
@@ -84,12 +84,12 @@ def test_zero_run_request_succeeds_with_exhausted_quota(table):
 def test_retried_write_consumes_once(aws):
     real = RealTable(aws.environment)
     real.put(USED)
-    once = real._dynamodb.update_item
+    update_item = real._dynamodb.update_item
 
     class DropsFirstResponse:
         def update_item(self, **arguments):
-            once(**arguments)
-            return once(**arguments)
+            update_item(**arguments)
+            return update_item(**arguments)
 
     real._dynamodb = DropsFirstResponse()
     assert charge(real, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
@@ -101,16 +101,16 @@ def test_update_tolerates_changed_counters(table):
     assert (charged.tat_us, charged.runs) == (NOW_US + 2_000_000, 60)
 
 
-GOOD_OLD = {"matched_attribute": "previous_secret_sha256"}
-REFUSED = {
-    "gone": (None, CURRENT, {}),
+MATCHES_PREVIOUS = {"matched_attribute": "previous_secret_sha256"}
+CONFLICTS = {
+    "deleted": (None, CURRENT, {}),
     "revoked": (replace(CURRENT, status=KeyStatus.REVOKED), CURRENT, {}),
-    "revoked_as_expected": (replace(CURRENT, status=KeyStatus.REVOKED), replace(CURRENT, status=KeyStatus.REVOKED), {}),
+    "known_to_be_revoked": (replace(CURRENT, status=KeyStatus.REVOKED), replace(CURRENT, status=KeyStatus.REVOKED), {}),
     "expired": (replace(CURRENT, expires_at=NOW_S), CURRENT, {}),
     "other_plan": (replace(CURRENT, plan="free"), CURRENT, {}),
-    "other_secret": (replace(CURRENT, secret_sha256=OLD.secret_sha256), CURRENT, {}),
-    "other_old_secret": (replace(CURRENT, previous_secret_sha256=KEY.secret_sha256), CURRENT, GOOD_OLD),
-    "old_secret_over": (replace(CURRENT, previous_secret_expires_at=NOW_S), CURRENT, GOOD_OLD),
+    "other_secret": (replace(CURRENT, secret_sha256=PREVIOUS.secret_sha256), CURRENT, {}),
+    "other_previous_secret": (replace(CURRENT, previous_secret_sha256=KEY.secret_sha256), CURRENT, MATCHES_PREVIOUS),
+    "previous_secret_expired": (replace(CURRENT, previous_secret_expires_at=NOW_S), CURRENT, MATCHES_PREVIOUS),
     "rate_used_up": (replace(USED, tat_us=NOW_US + 1_800_001), USED, {}),
     "quota_used_up": (replace(USED, runs=60), USED, {}),
     "busy_not_idle": (USED, replace(USED, tat_us=NOW_US), {}),
@@ -120,7 +120,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("current", "expected", "changes"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("current", "expected", "changes"), CONFLICTS.values(), ids=CONFLICTS)
 def test_conflicting_update_writes_nothing_and_returns_current_record(table, current, expected, changes):
     if current:
         table.put(current)
@@ -132,7 +132,7 @@ def test_conflicting_update_writes_nothing_and_returns_current_record(table, cur
 
 def test_key_and_old_secret_are_valid_until_expiry(table):
     table.put(replace(CURRENT, expires_at=NOW_S + 1))
-    assert charge(table, CURRENT, now_us=NOW_US + 999_999, **GOOD_OLD).runs == 1
+    assert charge(table, CURRENT, now_us=NOW_US + 999_999, **MATCHES_PREVIOUS).runs == 1
 
 
 def test_item_does_not_grow_over_months(table):
@@ -146,7 +146,7 @@ def test_item_does_not_grow_over_months(table):
 
 
 def test_missing_table_raises(aws):
-    table = KeyTable(client("dynamodb", aws.environment), name="nowhere")
+    table = KeyTable(client("dynamodb", aws.environment), name="missing")
     with pytest.raises(KeyTableError):
         table.read(KEY.key_id)
     with pytest.raises(KeyTableError):

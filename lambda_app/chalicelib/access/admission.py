@@ -1,234 +1,148 @@
-"""Who may pass: a good key with rate and quota left. In front of every route that runs code.
+"""Authenticate callers and charge their requests. Runs before every route that needs a key.
 
-What this process saw last of a key decides which write it tries, and refuses without a call what can only have
-become worse since. Nothing is admitted without that write (docs/decisions/006).
+The cached record of a key selects which conditional update to try. Because counters only grow, a rejection derived
+from it is final until the limit resets, so it needs no call (docs/decisions/006).
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Struct
 
 from chalicelib import problems
 from chalicelib.access import api_keys, rate_limits
-from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus
+from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_cache import KeyCache
-from chalicelib.access.key_table import KeyTableError, StaleRecordError
+from chalicelib.access.key_table import KeyTable, KeyTableError, StaleRecordError
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.access.rate_limits import QuotaStatus
 from chalicelib.problems import ProblemError
 from chalicelib.telemetry import request_context
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# A wrong guess teaches what is right, and the rate and the month can each turn once meanwhile: three writes.
-# The others are for an operator who changes the key at that moment.
+# A failed condition returns the current record. The rate and the month can each roll over once in between, so three
+# attempts are enough; the others are for an operator who edits the key at that moment.
 MAX_UPDATE_ATTEMPTS: Final = 5
-MAX_CREDENTIAL_CHARS: Final = 256  # of what is looked at; a key has 48
-UNAUTHORIZED_AFTER_S: Final = 0.025  # above what a read takes: to find an item takes longer than to find none
-
-
-class Table(Protocol):
-    """What is used of a KeyTable."""
-
-    def read(self, key_id: str) -> KeyRecord | None:
-        """Raises KeyTableError."""
-
-    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
-        """Raises StaleRecordError or KeyTableError."""
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who sends a request: somebody who holds a key's secret. `quota_status` is what was last seen."""
+    """The authenticated sender of a request, and the last known status of its key."""
 
     record: KeyRecord
-    secret_sha256: str  # of the secret that was presented
+    secret_sha256: str  # of the presented secret
     quota_status: QuotaStatus
 
     @property
     def plan(self) -> Plan:
+        """Return the plan of the caller's key."""
         return self.quota_status.plan
 
 
-class PlanLimits(Struct, frozen=True, kw_only=True):
-    """A plan, as `GET /usage` shows it."""
-
-    requests_per_second: int
-    burst: int
-    runs_per_month: int
-    timeout_s: float
-    input_bytes: int
-
-
-class KeyUsage(Struct, frozen=True, kw_only=True):
-    """The answer of `GET /usage`; counts are of the current month."""
-
-    key_id: str
-    plan: str
-    limits: PlanLimits
-    used: int
-    left: int
-    resets_at: str  # RFC 3339
-
-
 class Admission:
-    """Checks and counts requests. Any number of threads may use it at once."""
+    """The authentication and charging of requests. Thread-safe."""
 
     def __init__(
-        self,
-        table: Table,
-        *,
-        plans: Mapping[str, Plan] = PLANS,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], object] = time.sleep,
+        self, key_table: KeyTable, *, plans: Mapping[str, Plan] = PLANS, clock: Callable[[], float] = time.time
     ) -> None:
-        self._table = table
+        self._key_table = key_table
         self._plans = plans
         self._clock = clock
-        self._sleep = sleep
         self._key_cache = KeyCache()
-        # They take the place of what is no key, or not there, so that each refusal costs what another does.
-        self._dummy_key = api_keys.new_key()
-        self._dummy_record = KeyRecord(
-            key_id=self._dummy_key.key_id,
-            secret_sha256=api_keys.UNMATCHABLE_SHA256,
-            status=KeyStatus.REVOKED,
-            plan="",
-            owner="",
-            created_at=0,
-        )
 
-    def authenticate(self, credentials: Sequence[str], *, bypass_cache: bool = False) -> Caller:
-        """Who holds the one key in `credentials`, whatever may be said against it otherwise.
+    def authenticate(self, presented_keys: Sequence[str], *, bypass_cache: bool = False) -> Caller:
+        """Return the caller whose key is the only one in `presented_keys`, even if it is inactive or over a limit.
 
-        Costs a read unless the key is known; `bypass_cache` always costs it. Raises ProblemError, whatever is
-        wrong after one read and the same time, or ProblemError.
+        Read the key unless its cached record matches; `bypass_cache` always reads it. Raise ProblemError.
         """
-        started_at = time.monotonic()
-        presented = self._parse(credentials)
-        sha256, now_us = presented.secret_sha256, self._now_us()
-        if not bypass_cache:
-            record = self._key_cache.get(presented.key_id) or self._dummy_record
-            if record.matching_secret_attribute(sha256, now_s=now_us / rate_limits.SECOND_US):
-                return self._caller(record, sha256, now_us)
+        key = api_keys.parse(presented_keys[0].strip()) if len(presented_keys) == 1 else None
+        if key is None:
+            raise ProblemError(problems.UNAUTHORIZED)
+        secret_sha256, now_us = key.secret_sha256, self._now_us()
+        cached = None if bypass_cache else self._key_cache.get(key.key_id)
+        if cached is not None and _matching_attribute(cached, secret_sha256, now_us):
+            return self._caller(cached, secret_sha256, now_us)
         try:
-            found = self._table.read(presented.key_id)
+            record = self._key_table.read(key.key_id)
         except KeyTableError as error:
-            log.exception("key_read_failed")
+            logger.exception("key_read_failed")
             raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
-        record = found or self._dummy_record
-        if not record.matching_secret_attribute(sha256, now_s=now_us / rate_limits.SECOND_US):
-            self._sleep(max(0.0, started_at + UNAUTHORIZED_AFTER_S - time.monotonic()))
+        if record is None or not _matching_attribute(record, secret_sha256, now_us):
             raise ProblemError(problems.UNAUTHORIZED)
         self._key_cache.put(record)
-        return self._caller(record, sha256, now_us)
+        return self._caller(record, secret_sha256, now_us)
 
     def reject_if_limited(self, caller: Caller, *, runs: int) -> None:
-        """Raise ProblemError if the cached record already rules out a charge. Makes no call.
-
-        Since counters only grow, such a rejection stays right until the limit resets. The quota counts if `runs` is 1.
-        """
+        """Raise ProblemError if the key is inactive, over its rate, or cannot pay for `runs`. Makes no call."""
         require_active_key(caller)
         if caller.quota_status.retry_after_s(runs=runs):
-            raise _limited(caller.quota_status, runs=runs)
+            raise _limit_problem(caller.quota_status, runs=runs)
 
     def charge(self, caller: Caller, *, runs: int = 1) -> Caller:
-        """Takes one request from the caller's rate, and `runs` from the quota: none for what was paid for before.
+        """Charge one request to the caller's rate and `runs` to its quota: 0 if an earlier request paid for the run.
 
-        Costs one write, none if the refusal is known. Raises ProblemError, ProblemError,
-        ProblemError, or ProblemError if the secret was replaced since it was identified.
+        Costs one write, or no call if the cached record already rules it out. Return the caller with its new status.
+        Raise ProblemError; it is a 401 if the secret was replaced after authentication.
         """
         record, now_us = caller.record, self._now_us()
         for _ in range(MAX_UPDATE_ATTEMPTS):
-            matched_attribute = record.matching_secret_attribute(
-                caller.secret_sha256, now_s=now_us / rate_limits.SECOND_US
-            )
+            matched_attribute = _matching_attribute(record, caller.secret_sha256, now_us)
             if matched_attribute is None:
                 raise ProblemError(problems.UNAUTHORIZED)
-            quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
-            _require_usable(record, quota_status)
-            if quota_status.retry_after_s(runs=runs):
-                raise _limited(quota_status, runs=runs)
+            current = self._caller(record, caller.secret_sha256, now_us)
+            self.reject_if_limited(current, runs=runs)
             try:
-                record = self._table.charge(
-                    record, quota_status.plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
+                charged = self._key_table.charge(
+                    record, current.plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
                 )
-            except StaleRecordError as changed:
-                if changed.record is None:
+            except StaleRecordError as stale:
+                if stale.record is None:
                     self._key_cache.evict(record.key_id)
-                    raise ProblemError(problems.UNAUTHORIZED) from changed
-                record = changed.record
+                    raise ProblemError(problems.UNAUTHORIZED) from stale
+                record = stale.record
                 self._key_cache.put(record)
             except KeyTableError as error:
-                log.exception("key_write_failed")
+                logger.exception("key_write_failed")
                 raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
             else:
-                self._key_cache.put(record)
-                return self._caller(record, caller.secret_sha256, now_us)
-        log.error("key_update_conflict")
+                self._key_cache.put(charged)
+                return self._caller(charged, caller.secret_sha256, now_us)
+        logger.error("key_update_conflict")
         raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE)
 
-    def usage(self, caller: Caller) -> KeyUsage:
-        """What the caller may do and has left. Raises ProblemError."""
-        require_active_key(caller)
-        plan, quota_status = caller.plan, caller.quota_status
-        return KeyUsage(
-            key_id=caller.record.key_id,
-            plan=plan.name,
-            limits=PlanLimits(
-                requests_per_second=plan.requests_per_second,
-                burst=plan.burst,
-                runs_per_month=plan.runs_per_month,
-                timeout_s=plan.max_timeout_s,
-                input_bytes=plan.max_input_bytes,
-            ),
-            used=quota_status.runs,
-            left=quota_status.runs_left,
-            resets_at=_rfc3339(quota_status.month_ends_at),
-        )
-
-    def _parse(self, credentials: Sequence[str]) -> ApiKey:
-        """A key of nobody for what is no key: it is looked up all the same, so that all refusals take as long."""
-        text = credentials[0].strip()[:MAX_CREDENTIAL_CHARS] if len(credentials) == 1 else ""
-        return api_keys.parse(text) or self._dummy_key
-
-    def _caller(self, record: KeyRecord, sha256: str, now_us: int) -> Caller:
+    def _caller(self, record: KeyRecord, secret_sha256: str, now_us: int) -> Caller:
         quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
         request_context.bind(key_id=record.key_id, plan=record.plan)
         request_context.set_headers(quota_status.headers())
-        return Caller(record=record, secret_sha256=sha256, quota_status=quota_status)
+        return Caller(record=record, secret_sha256=secret_sha256, quota_status=quota_status)
 
     def _now_us(self) -> int:
         return int(self._clock() * rate_limits.SECOND_US)
 
 
-def collect_presented_keys(api_keys: Sequence[str], authorizations: Sequence[str]) -> list[str]:
-    """Every key in the values of X-Api-Key and Authorization; what is no Bearer counts as an empty one."""
-    found = list(api_keys)
-    for value in authorizations:
-        scheme, _, token = value.strip().partition(" ")
-        found.append(token if scheme.lower() == "bearer" else "")  # RFC 9110 11.1: case does not matter
-    return found
-
-
 def require_active_key(caller: Caller) -> None:
-    """Raises ProblemError."""
-    _require_usable(caller.record, caller.quota_status)
-
-
-def _require_usable(record: KeyRecord, quota_status: QuotaStatus) -> None:
+    """Raise ProblemError if the caller's key is revoked or expired."""
+    record, now_s = caller.record, caller.quota_status.now_us // rate_limits.SECOND_US
     if record.status is not KeyStatus.ACTIVE:
-        raise ProblemError(problems.KEY_REVOKED, headers=quota_status.headers())
-    if record.expires_at is not None and record.expires_at <= quota_status.now_us // rate_limits.SECOND_US:
-        detail = f"This key expired at {_rfc3339(record.expires_at)}."
-        raise ProblemError(problems.KEY_EXPIRED, detail=detail, headers=quota_status.headers())
+        raise ProblemError(problems.KEY_REVOKED)
+    if record.expires_at is not None and record.expires_at <= now_s:
+        raise ProblemError(problems.KEY_EXPIRED, detail=f"This key expired at {rfc3339(record.expires_at)}.")
 
 
-def _limited(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
-    """Return the 429 for a used-up rate or quota. Its Retry-After holds unless another client uses the key."""
+def rfc3339(timestamp: int) -> str:
+    """Return a time in seconds since the epoch as RFC 3339 writes it."""
+    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _matching_attribute(record: KeyRecord, secret_sha256: str, now_us: int) -> str | None:
+    return record.matching_secret_attribute(secret_sha256, now_s=now_us / rate_limits.SECOND_US)
+
+
+def _limit_problem(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
+    """Return the 429 for an exhausted rate or quota. Its Retry-After holds unless another client uses the key."""
     plan, wait_s = quota_status.plan, quota_status.retry_after_s(runs=runs)
     if quota_status.runs_left >= runs:
         problem_type = problems.RATE_LIMITED
@@ -236,9 +150,9 @@ def _limited(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
     else:
         problem_type = problems.QUOTA_EXCEEDED
         detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month."
-    headers = {**quota_status.headers(), "Retry-After": str(wait_s)}
-    return ProblemError(problem_type, detail=f"{detail} Retry in {wait_s} s.", headers=headers, plan=plan.name)
-
-
-def _rfc3339(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+    return ProblemError(
+        problem_type,
+        detail=f"{detail} Retry in {wait_s} s.",
+        headers={"Retry-After": str(wait_s)},
+        plan=plan.name,
+    )

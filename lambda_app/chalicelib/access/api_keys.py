@@ -1,8 +1,7 @@
-"""Customer keys: how they are written, what is stored of them, and which secret opens one.
+"""Define API keys and their records. For admission and for the operator's command line.
 
-For admission and for the operator's command line. `pk_<id>_<secret>`: the id is public, of the secret only
-the SHA-256 is kept. With 160 random bits a slow hash would protect nothing more. The signing secret of a key opens
-nothing; it proves to the key's customer that a webhook is ours.
+A key reads `pk_<id>_<secret>`. The id is public; only the SHA-256 of the secret is stored, because a slow hash would
+not make 160 random bits safer. A key's signing secret grants no access: it signs the webhooks of the key's jobs.
 """
 
 import base64
@@ -15,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # 32, without the look-alikes l, o, 0 and 1
+ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"  # 32 characters, without the look-alikes l, o, 0 and 1
 ID_CHARS: Final = 12
 SECRET_CHARS: Final = 32  # 160 bits
 SIGNING_KEY_BYTES: Final = 32  # Standard Webhooks: 24 to 64
@@ -27,14 +26,14 @@ _SIGNING_SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/]{43}=")
 
 
 class KeyStatus(StrEnum):
-    """Whether the operator lets a key in."""
+    """Whether a key may be used."""
 
     ACTIVE = "active"
     REVOKED = "revoked"
 
 
 class ApiKey(Struct, frozen=True):
-    """A whole key, as its customer holds it. Never stored, never logged."""
+    """A key with its secret, as its customer sends it. Never stored, never logged."""
 
     key_id: str
     secret: str
@@ -44,12 +43,12 @@ class ApiKey(Struct, frozen=True):
 
     @property
     def secret_sha256(self) -> str:
-        """What is stored of the secret."""
+        """Return the stored form of the secret."""
         return hashlib.sha256(self.secret.encode("ascii")).hexdigest()
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
-    """What the table holds of a key. Times are seconds since the epoch unless named otherwise.
+    """The stored form of a key. Times are seconds since the epoch unless named otherwise.
 
     Charging a request changes the last four members. Three only grow: `tat_us` is GCRA's theoretical arrival time, and
     `runs` counts the runs of `month`, the last month in which the key was used (202611). `last_charge_id` identifies
@@ -58,8 +57,8 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
     key_id: str
     secret_sha256: str
-    signing_secret: str = ""  # of webhooks: both sides need it whole. Keys that are older have none
-    previous_secret_sha256: str = UNMATCHABLE_SHA256  # after a rotation: good until previous_secret_expires_at
+    signing_secret: str = ""  # stored in full, to sign webhooks; keys from before webhooks have none
+    previous_secret_sha256: str = UNMATCHABLE_SHA256  # valid until previous_secret_expires_at
     previous_secret_expires_at: int = 0
     status: KeyStatus
     plan: str
@@ -72,20 +71,20 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     last_charge_id: str = ""
 
     def __repr__(self) -> str:
-        """Without the secret: a record may end in a log."""
+        """Omit the signing secret, because a record may be logged."""
         return f"KeyRecord({self.key_id})"
 
     def matching_secret_attribute(self, sha256: str, *, now_s: float) -> str | None:
-        """Which member holds this hash and is good now, found in constant time; None if none does."""
+        """Return the name of the valid attribute that equals this hash, or None. Takes constant time."""
         current = hmac.compare_digest(self.secret_sha256, sha256)
-        old = hmac.compare_digest(self.previous_secret_sha256, sha256) and now_s < self.previous_secret_expires_at
+        previous = hmac.compare_digest(self.previous_secret_sha256, sha256) and now_s < self.previous_secret_expires_at
         if current:
             return "secret_sha256"
-        return "previous_secret_sha256" if old else None
+        return "previous_secret_sha256" if previous else None
 
 
 def new_key(key_id: str | None = None) -> ApiKey:
-    """A random key, or a random secret for the key of that id."""
+    """Return a random key. With `key_id`, only its secret is new."""
     return ApiKey(key_id or _random(ID_CHARS), _random(SECRET_CHARS))
 
 
@@ -100,9 +99,9 @@ def is_signing_secret(text: str) -> bool:
 
 
 def parse(text: str) -> ApiKey | None:
-    """The key that `text` is, None for anything else."""
-    found = _KEY.fullmatch(text)
-    return ApiKey(found[1], found[2]) if found else None
+    """Return the key in `text`, or None if it is malformed."""
+    match = _KEY.fullmatch(text)
+    return ApiKey(match[1], match[2]) if match else None
 
 
 def _random(chars: int) -> str:

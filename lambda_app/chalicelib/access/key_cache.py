@@ -1,4 +1,4 @@
-"""What this process saw last of each key: bounded in number and age. For admission."""
+"""Cache the latest record of each key in this process, limited in number and age. For admission."""
 
 import threading
 import time
@@ -16,11 +16,11 @@ TTL_S: Final = 30.0  # after the last read or write of the key
 
 class _Entry(Struct, frozen=True):
     record: KeyRecord
-    until: float
+    expires_at: float
 
 
 class KeyCache:
-    """Any number of threads may use it at once."""
+    """The cached records. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,22 +28,23 @@ class KeyCache:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
     def get(self, key_id: str) -> KeyRecord | None:
-        """None if the key was not seen, or too long ago."""
+        """Return the cached record of a key, or None."""
         with self._lock:
             entry = self._entries.get(key_id)
-        return entry.record if entry and self._clock() < entry.until else None
+        return entry.record if entry and self._clock() < entry.expires_at else None
 
     def put(self, record: KeyRecord) -> None:
-        """Of answers that overtook each other the newer one is kept: the arrival time of a key only grows."""
+        """Cache a record unless the cached one is newer. The arrival time of a key only grows."""
         now = self._clock()
         with self._lock:
             entry = self._entries.get(record.key_id)
-            if entry is None or entry.until <= now or entry.record.tat_us <= record.tat_us:
+            if entry is None or entry.expires_at <= now or entry.record.tat_us <= record.tat_us:
                 self._entries[record.key_id] = _Entry(record, now + TTL_S)
                 self._entries.move_to_end(record.key_id)
             if len(self._entries) > MAX_ENTRIES:
                 self._entries.popitem(last=False)
 
     def evict(self, key_id: str) -> None:
+        """Remove the record of a key."""
         with self._lock:
             self._entries.pop(key_id, None)

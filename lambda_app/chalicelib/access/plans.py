@@ -1,4 +1,4 @@
-"""What a customer may do, by plan: data. Read by admission, `GET /usage` and the operator's command line."""
+"""List the plans and their limits. For admission, `GET /usage` and the operator's command line."""
 
 from types import MappingProxyType
 from typing import Final
@@ -9,11 +9,11 @@ from chalicelib.contract import MAX_INPUT_BYTES, MAX_TIMEOUT_S
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The limits of one plan. `max_pending_jobs` have no result yet: see docs/decisions/012."""
+    """The limits of one plan. See docs/decisions/012 for `max_pending_jobs`."""
 
     name: str
     requests_per_second: int
-    burst: int  # requests at once after a pause
+    burst: int  # requests at once after an idle period
     runs_per_month: int  # calendar month, UTC
     max_timeout_s: float
     max_input_bytes: int
@@ -43,7 +43,7 @@ PLANS: Final = MappingProxyType(
                 max_pending_jobs=100,
             ),
             Plan(
-                name="internal",  # ours: the demo key, tests and benchmarks
+                name="internal",  # the operator, the demo key, tests and benchmarks
                 requests_per_second=100,
                 burst=200,
                 runs_per_month=10_000_000,

@@ -9,7 +9,7 @@ from tests.support.records import make_key_record
 
 ID, SECRET = "a" * 12, "b" * 32
 NOW_S = 1_800_000_000.0
-NO_KEYS = {
+MALFORMED_KEYS = {
     "empty": "",
     "prefix": "pk_",
     "id_alone": f"pk_{ID}",
@@ -29,15 +29,15 @@ def test_key_is_parsed_into_id_and_secret():
     assert parse(f"pk_{ID}_{SECRET}") == ApiKey(ID, SECRET)
 
 
-@pytest.mark.parametrize("text", NO_KEYS.values(), ids=NO_KEYS)
+@pytest.mark.parametrize("text", MALFORMED_KEYS.values(), ids=MALFORMED_KEYS)
 def test_malformed_key_is_rejected(text):
     assert parse(text) is None
 
 
 def test_new_keys_are_well_formed_and_differ():
-    made = [new_key() for _ in range(100)]
-    assert [parse(str(key)) for key in made] == made
-    assert len({key.key_id for key in made} | {key.secret for key in made}) == 200
+    keys = [new_key() for _ in range(100)]
+    assert [parse(str(key)) for key in keys] == keys
+    assert len({key.key_id for key in keys} | {key.secret for key in keys}) == 200
 
 
 def test_secret_has_160_bits():
@@ -53,10 +53,10 @@ def test_hash_is_sha256_of_the_secret():
 
 
 def test_new_signing_secrets_are_well_formed_and_differ():
-    made = {api_keys.new_signing_secret() for _ in range(100)}
-    assert len(made) == 100
-    assert all(map(api_keys.is_signing_secret, made))
-    assert {len(base64.b64decode(secret.removeprefix("whsec_"))) for secret in made} == {32}
+    signing_secrets = {api_keys.new_signing_secret() for _ in range(100)}
+    assert len(signing_secrets) == 100
+    assert all(map(api_keys.is_signing_secret, signing_secrets))
+    assert {len(base64.b64decode(secret.removeprefix("whsec_"))) for secret in signing_secrets} == {32}
 
 
 MALFORMED_SIGNING_SECRETS = {
@@ -85,20 +85,22 @@ def test_record_does_not_contain_secret():
     assert key.secret not in str(make_key_record(key))
 
 
-OLD, CURRENT, OTHER = new_key(ID), new_key(ID), new_key(ID)
-ROTATED = make_key_record(CURRENT, previous_secret_sha256=OLD.secret_sha256, previous_secret_expires_at=int(NOW_S) + 1)
-OPENINGS = {
+PREVIOUS, CURRENT, OTHER = new_key(ID), new_key(ID), new_key(ID)
+ROTATED = make_key_record(
+    CURRENT, previous_secret_sha256=PREVIOUS.secret_sha256, previous_secret_expires_at=int(NOW_S) + 1
+)
+SECRET_MATCHES = {
     "current": (ROTATED, CURRENT, NOW_S, "secret_sha256"),
-    "old_within_grace": (ROTATED, OLD, NOW_S + 0.999, "previous_secret_sha256"),
-    "old_after_grace": (ROTATED, OLD, NOW_S + 1, None),
+    "previous_within_grace": (ROTATED, PREVIOUS, NOW_S + 0.999, "previous_secret_sha256"),
+    "previous_after_grace": (ROTATED, PREVIOUS, NOW_S + 1, None),
     "other": (ROTATED, OTHER, NOW_S, None),
     "never_rotated": (make_key_record(CURRENT), OTHER, NOW_S, None),
 }
 
 
-@pytest.mark.parametrize(("record", "key", "now_s", "member"), OPENINGS.values(), ids=OPENINGS)
-def test_secret_matches_during_its_validity(record, key, now_s, member):
-    assert record.matching_secret_attribute(key.secret_sha256, now_s=now_s) == member
+@pytest.mark.parametrize(("record", "key", "now_s", "attribute"), SECRET_MATCHES.values(), ids=SECRET_MATCHES)
+def test_secret_matches_during_its_validity(record, key, now_s, attribute):
+    assert record.matching_secret_attribute(key.secret_sha256, now_s=now_s) == attribute
 
 
 def test_placeholder_hash_never_matches():

@@ -75,17 +75,17 @@ def test_only_one_thread_refreshes_and_others_do_not_block(job_queue_url):
 
         def get_queue_attributes(self, **_):
             self.calls += 1
-            asked.set()
-            assert answer.wait(10)
+            requested.set()
+            assert may_respond.wait(10)
             return {"Attributes": {"ApproximateNumberOfMessages": "0"}}
 
-    asked, answer, sqs = threading.Event(), threading.Event(), SlowSqs()
+    requested, may_respond, sqs = threading.Event(), threading.Event(), SlowSqs()
     load_shedder = LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2)
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(load_shedder.check_capacity)
-        assert asked.wait(10)
+        refresh = pool.submit(load_shedder.check_capacity)
+        assert requested.wait(10)
         for _ in range(100):
             load_shedder.check_capacity()
-        assert (sqs.calls, reading.done()) == (1, False)
-        answer.set()
-        reading.result()
+        assert (sqs.calls, refresh.done()) == (1, False)
+        may_respond.set()
+        refresh.result()

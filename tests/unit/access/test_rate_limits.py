@@ -21,8 +21,8 @@ NOW_US = us(2026, 11, 30, 23, 59, 50)
 
 
 def test_unused_key_has_everything_left():
-    found = quota_status(KEY, PLAN, now_us=NOW_US)
-    assert (found.requests_left, found.runs_left, found.retry_after_s()) == (10, 60, 0)
+    status = quota_status(KEY, PLAN, now_us=NOW_US)
+    assert (status.requests_left, status.runs_left, status.retry_after_s()) == (10, 60, 0)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_unused_key_has_everything_left():
     ],
 )
 def test_rate_left_follows_the_arrival_time(ahead_us, requests_left, retry_after_s):
-    found = quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US)
-    assert (found.requests_left, found.retry_after_s()) == (requests_left, retry_after_s)
+    status = quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US)
+    assert (status.requests_left, status.retry_after_s()) == (requests_left, retry_after_s)
 
 
 def test_remaining_requests_match_admissions():
@@ -52,8 +52,8 @@ def test_remaining_requests_match_admissions():
 
 
 def test_exhausted_quota_retries_next_month():
-    found = quota_status(replace(KEY, month=202611, runs=60), PLAN, now_us=NOW_US)
-    assert (found.runs_left, found.retry_after_s(), found.month_ends_at) == (0, 10, us(2026, 12, 1) // SECOND_US)
+    status = quota_status(replace(KEY, month=202611, runs=60), PLAN, now_us=NOW_US)
+    assert (status.runs_left, status.retry_after_s(), status.month_ends_at) == (0, 10, us(2026, 12, 1) // SECOND_US)
 
 
 def test_runs_of_an_earlier_month_do_not_count():

@@ -65,7 +65,7 @@ def test_all_401_responses_are_identical(jobs, path):
     assert jobs.submissions == []
 
 
-def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
+def test_fuzzed_credentials_are_401s_without_a_read(jobs, table):
     chars = random.Random(7)  # noqa: S311 - the same ones each time
     pieces = ["", " ", "pk_", str(KEY), KEY.secret, KEY_ID, "Bearer", "bearer ", "Basic ", ",", ";", "\0", "\x7f", "\t"]
     pieces += ["ü", "\u0660", "\ufeff", "\U0001f600", "x" * 10_000, '"', "\x1b[2J", "%00", "\r"]
@@ -79,7 +79,7 @@ def test_fuzzed_credentials_are_401s_and_cost_one_read_each(jobs, table):
         table.calls.clear()
         status, _, problem = send({name: value}, key=None)
         assert (status, problem["type"]) == (401, SLUG + "unauthorized"), value
-        assert table.calls == {"read": 1}
+        assert table.calls == {}
     assert jobs.submissions == []
 
 
