@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ssl
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,18 +15,18 @@ LIFETIME = dt.timedelta(days=1)
 class CertificateAuthority:
     """A certificate authority that only its own clients trust."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
         basic = x509.BasicConstraints(ca=True, path_length=0)
         self._certificate = self._sign("tests", self._key.public_key(), (basic, True))
 
-    def client_context(self):
+    def client_context(self) -> ssl.SSLContext:
         """Return a TLS context that trusts this authority and no other."""
         return ssl.create_default_context(cadata=self._certificate.public_bytes(serialization.Encoding.PEM).decode())
 
-    def server_context(self, name):
+    def server_context(self, name: str) -> ssl.SSLContext:
         """Return a TLS context with a new certificate for a host name."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
@@ -39,7 +40,9 @@ class CertificateAuthority:
         context.load_cert_chain(path)
         return context
 
-    def _sign(self, name, public_key, extension):
+    def _sign(
+        self, name: str, public_key: ec.EllipticCurvePublicKey, extension: tuple[x509.ExtensionType, bool]
+    ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()

@@ -2,6 +2,8 @@
 
 import contextlib
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 
@@ -9,19 +11,19 @@ from infra.local.docker_daemon import DockerDaemon
 
 
 @contextlib.contextmanager
-def isolated_daemon(directory):
+def isolated_daemon(directory: Path) -> Iterator[DockerDaemon]:
     """Yield a daemon that keeps everything in `directory`, and unmount what it left there.
 
     A killed daemon leaves its data directory mounted on itself, once for each time that it was started.
     """
     daemon = DockerDaemon(run=directory / "run", data=directory / "data")
     yield daemon
-    unmount = ["umount", "--recursive", "--lazy", daemon.data]
+    unmount = ["umount", "--recursive", "--lazy", str(daemon.data)]
     while subprocess.run(unmount, stderr=subprocess.DEVNULL, check=False).returncode == 0:
         pass
 
 
-def client_with_image(daemon, *, image):
+def client_with_image(daemon: DockerDaemon, *, image: str) -> docker.DockerClient:
     """Return a client of a running daemon, after copying an image of the default daemon to it."""
     client = docker.DockerClient(daemon.address)
     client.images.load(b"".join(docker.from_env().images.get(image).save(named=image)))

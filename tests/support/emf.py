@@ -2,11 +2,12 @@
 
 import json
 import time
+from typing import Any
 
 MAX_VALUES = 100  # of a metric in a line
 
 
-def parse_emf_line(line):
+def parse_emf_line(line: str) -> list[tuple[str, dict[str, str], Any]]:
     """Return name, dimensions and value of each metric in a log line that follows the specification.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html

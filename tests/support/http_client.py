@@ -4,8 +4,9 @@ import http.client
 import json
 import time
 import urllib.request
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 JSON = {"Content-Type": "application/json"}
@@ -17,32 +18,40 @@ class Answer(NamedTuple):
 
     status: int
     headers: http.client.HTTPMessage
-    body: dict
+    body: dict[str, Any]
 
 
 class Client:
     """One connection with one API key."""
 
-    def __init__(self, url, api_key):
+    def __init__(self, url: str, api_key: str) -> None:
         self._key = {"X-Api-Key": api_key}
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
 
     @property
-    def local_port(self):
+    def local_port(self) -> int:
         """Return the port of our side, which identifies the connection."""
-        return self._connection.sock.getsockname()[1]
+        port: int = self._connection.sock.getsockname()[1]
+        return port
 
-    def send(self, body=None, *, method="POST", path="/", headers=JSON):
+    def send(
+        self,
+        body: str | bytes | None = None,
+        *,
+        method: str = "POST",
+        path: str = "/",
+        headers: Mapping[str, str] = JSON,
+    ) -> Answer:
         """Send one request and return the answer."""
-        self._connection.request(method, path, body=body, headers=self._key | headers)
+        self._connection.request(method, path, body=body, headers={**self._key, **headers})
         response = self._connection.getresponse()
         return Answer(response.status, response.headers, json.loads(response.read()))
 
-    def post(self, **fields):
+    def post(self, **fields: object) -> Answer:
         """Send a request to run a program, with these fields."""
         return self.send(json.dumps(fields))
 
-    def run_until_done(self, **fields):
+    def run_until_done(self, **fields: object) -> Answer:
         """Run a program and return the answer with the result, even if the first answer is 202."""
         answer = self.post(**fields)
         deadline = time.monotonic() + TIMEOUT_S
@@ -51,18 +60,18 @@ class Client:
             answer = self.send(method="GET", path=f"/jobs/{answer.body['id']}", headers={})
         return answer
 
-    def run(self, code, text="", timeout_s=10):
+    def run(self, code: str, text: str = "", timeout_s: float = 10) -> dict[str, Any]:
         """Run a program and return its result. Fail if it was not answered at once."""
         answer = self.post(code=code, input=text, timeout_s=timeout_s)
         assert answer.status == 200, answer
         return answer.body
 
-    def close(self):
+    def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
 
-def read_metric(url, name):
+def read_metric(url: str, name: str) -> float:
     """Return a metric from the Prometheus endpoint of an agent. Raise StopIteration if it has no such metric."""
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         lines = answer.read().decode().splitlines()

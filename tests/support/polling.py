@@ -1,9 +1,13 @@
 """Wait for conditions: tests poll with a deadline and never just sleep."""
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
-def eventually(condition, timeout_s=10, every_s=0.01):
+def eventually(condition: Callable[[], Value], timeout_s: float = 10, every_s: float = 0.01) -> Value:
     """Call `condition` until it returns a true value, and return that value. Fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -1,5 +1,7 @@
 """Build valid results, key records and submissions for tests."""
 
+from typing import Any
+
 from chalicelib.access import rate_limits
 from chalicelib.access.admission import Caller
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
@@ -10,9 +12,9 @@ from chalicelib.jobs.submission import RunRequest, Submission
 KEY = new_key()  # of the customer whom the API knows in tests
 
 
-def make_key_record(key, **changes):
+def make_key_record(key: ApiKey, **changes: Any) -> KeyRecord:
     """What the table holds of a key that was just created."""
-    members = {
+    members: dict[str, Any] = {
         "key_id": key.key_id,
         "secret_sha256": key.secret_sha256,
         "status": KeyStatus.ACTIVE,
@@ -23,9 +25,9 @@ def make_key_record(key, **changes):
     return KeyRecord(**members | changes)
 
 
-def make_result(job_id, **changes):
+def make_result(job_id: str, **changes: Any) -> Result:
     """A result with something in each member."""
-    members = {
+    members: dict[str, Any] = {
         "id": job_id,
         "status": Status.ERROR,
         "exit_code": 1,
@@ -47,7 +49,11 @@ def make_caller(*, key_id: str = "key", plan: Plan = PLANS["pro"]) -> Caller:
     return Caller(record=record, secret_sha256=record.secret_sha256, quota_status=status)
 
 
-def make_submission(*, key_id: str = "key", plan: Plan = PLANS["pro"], **changes) -> Submission:
+def make_submission(*, key_id: str = "key", plan: Plan = PLANS["pro"], **changes: Any) -> Submission:
     """Return a submission that waits up to 20 seconds for its result."""
-    members = {"request": RunRequest(code="c"), "caller": make_caller(key_id=key_id, plan=plan), "wait_s": 20.0}
+    members: dict[str, Any] = {
+        "request": RunRequest(code="c"),
+        "caller": make_caller(key_id=key_id, plan=plan),
+        "wait_s": 20.0,
+    }
     return Submission(**members | changes)

@@ -8,7 +8,7 @@ NEEDS_AWS = ("make deploy", "make destroy", "aws ", "curl -s https://…", "dock
 LONG_RUNNING = ("make run", "make setup")
 
 
-def shell_blocks(prefixes=None):
+def shell_blocks(prefixes: tuple[str, ...] | None = None) -> dict[str, str]:
     """Return the blocks that begin with one of the prefixes, or without prefixes those that a test can run."""
     blocks = {}
     for path in DOCUMENTS:

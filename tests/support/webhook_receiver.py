@@ -2,8 +2,11 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable
+from typing import Self
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -14,49 +17,49 @@ class WebhookReceiver:
     With `reads` off it accepts connections and never reads from them.
     """
 
-    def __init__(self, tls=None):
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve)
-        self.port = self._listening.getsockname()[1]
-        self.requests = []  # request line, headers and body of each
+        self.port: int = self._listening.getsockname()[1]
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []  # request line, headers and body of each
         self.connections = 0
         self.reads = True
-        self.respond = lambda connection: connection.sendall(OK)
+        self.respond: Callable[[socket.socket], None] = lambda connection: connection.sendall(OK)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join()
         self._listening.close()
 
-    def hang(self, _connection=None):
+    def hang(self, _connection: socket.socket | None = None) -> None:
         """Send nothing and keep the connection open."""
         self._ended.wait(10)
 
-    def send_slowly(self, connection):
+    def send_slowly(self, connection: socket.socket) -> None:
         """Send a response byte by byte."""
         for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
             connection.sendall(bytes([byte]))
             time.sleep(0.02)
 
-    def send_endless_headers(self, start):
+    def send_endless_headers(self, start: bytes) -> Callable[[socket.socket], None]:
         """Return a function that sends `start` and then headers without end."""
 
-        def respond(connection):
+        def respond(connection: socket.socket) -> None:
             connection.sendall(start)
             while not self._ended.is_set():
                 connection.sendall(b"X: x\r\n")
 
         return respond
 
-    def _serve(self):
+    def _serve(self) -> None:
         while not self._ended.is_set():
             connection, _ = self._listening.accept()
             if self._ended.is_set():
@@ -67,7 +70,7 @@ class WebhookReceiver:
             with contextlib.suppress(OSError), connection:
                 self._handle(connection)
 
-    def _handle(self, connection):
+    def _handle(self, connection: socket.socket) -> None:
         if not self.reads:
             self.hang()
             return
@@ -77,7 +80,7 @@ class WebhookReceiver:
             self.requests.append(self._read_request(connection))
             self.respond(connection)
 
-    def _read_request(self, connection):
+    def _read_request(self, connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
         head, body = b"", b""
         while b"\r\n\r\n" not in head:
             if not (received := connection.recv(4096)):

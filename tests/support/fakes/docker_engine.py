@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from chalicelib.contract import ResourceUsage, Status
 from executor_host.channel import SandboxError
@@ -12,18 +13,18 @@ from executor_host.sandbox import Outcome
 class FakeSandbox:
     """Echo each program: code as stdout, stdin as stderr. `outcome` replaces the echo, or is raised if an exception."""
 
-    def __init__(self, number, engine, outcome=None):
+    def __init__(self, number: int, engine: "FakeDockerEngine", outcome: Outcome | Exception | None = None) -> None:
         self.id = f"container-{number}"
         self.runtime = "python 3.13"
         self.alive = True
-        self.ran = []
+        self.ran: list[tuple[str, str, float]] = []
         self._engine = engine
         self._outcome = outcome
 
-    def is_ready(self):
+    def is_ready(self) -> bool:
         return self.alive
 
-    def run(self, code, stdin, *, timeout_s):
+    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
         if not self.alive:
             raise SandboxError("the sandbox is dead or was used before")
         self.ran.append((code, stdin, timeout_s))
@@ -33,7 +34,7 @@ class FakeSandbox:
         usage = ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0)
         return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=stdin, usage=usage)
 
-    def destroy(self):
+    def destroy(self) -> None:
         self.alive = False
         self._engine.remove(self.id)
 
@@ -41,18 +42,18 @@ class FakeSandbox:
 class FakeDockerEngine:
     """Keep containers in memory. `outcomes` go to the next sandboxes; every call fails while `failing` is true."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self.created_at = {}  # creation time of each existing container
-        self.started = []
-        self.outcomes = []
+        self.created_at: dict[str, float] = {}  # creation time of each existing container
+        self.started: list[FakeSandbox] = []
+        self.outcomes: list[Outcome | Exception | None] = []
         self.failing = False
         self.starting = 0
         self.max_concurrent_starts = 0
         self.start_delay_s = 0.0
 
-    def start_sandbox(self):
+    def start_sandbox(self) -> FakeSandbox:
         with self._lock:
             self.starting += 1
             self.max_concurrent_starts = max(self.max_concurrent_starts, self.starting)
@@ -65,14 +66,21 @@ class FakeDockerEngine:
             self.started.append(sandbox)
             return sandbox
 
-    def containers(self):
+    def containers(self) -> list[tuple[str, float]]:
         self._check()
         return list(self.created_at.items())
 
-    def remove(self, container_id):
+    def remove(self, container_id: str) -> None:
         if not self.failing:
             self.created_at.pop(container_id, None)
 
-    def _check(self):
+    def _check(self) -> None:
         if self.failing:
             raise SandboxError("no engine")
+
+
+if TYPE_CHECKING:  # mypy compares the fakes with the protocols
+    from executor_host.pool import SandboxEngine, WarmSandbox
+
+    _sandbox: type[WarmSandbox] = FakeSandbox
+    _engine: type[SandboxEngine] = FakeDockerEngine

@@ -8,7 +8,9 @@ import itertools
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
@@ -30,7 +32,7 @@ class FakeMessage:
 
 @dataclass
 class FakeQueue:
-    attributes: dict = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
     messages: list[FakeMessage] = field(default_factory=list)
     created_at: float = field(default_factory=time.time)
 
@@ -38,28 +40,30 @@ class FakeQueue:
 class FakeSqs:
     """Standard queues with long polls, visibility timeouts and receipts. It never delivers duplicates by itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._ids = itertools.count()
         self.queues: dict[str, FakeQueue] = {}
         self.calls: Counter[str] = Counter()
         self.failures: dict[str, list[Exception]] = defaultdict(list)  # raised by the next calls, one each
 
-    def create_queue(self, *, QueueName, Attributes):
+    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str]) -> dict[str, Any]:
         with self._changed:
             self._record_call("create_queue")
             url = f"http://sqs.test/000000000000/{QueueName}"
             self.queues.setdefault(url, FakeQueue(dict(Attributes)))
             return {"QueueUrl": url}
 
-    def delete_queue(self, *, QueueUrl):
+    def delete_queue(self, *, QueueUrl: str) -> None:
         with self._changed:
             self._record_call("delete_queue")
             self._queue(QueueUrl)
             del self.queues[QueueUrl]
             self._changed.notify_all()
 
-    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=None, DelaySeconds=0):
+    def send_message(
+        self, *, QueueUrl: str, MessageBody: str, MessageGroupId: str | None = None, DelaySeconds: int = 0
+    ) -> dict[str, Any]:
         with self._changed:
             self._record_call("send_message")
             message = FakeMessage(
@@ -76,12 +80,12 @@ class FakeSqs:
     def receive_message(
         self,
         *,
-        QueueUrl,
-        MaxNumberOfMessages=1,
-        WaitTimeSeconds=0,
-        VisibilityTimeout=None,
-        MessageSystemAttributeNames=(),
-    ):
+        QueueUrl: str,
+        MaxNumberOfMessages: int = 1,
+        WaitTimeSeconds: int = 0,
+        VisibilityTimeout: float | None = None,
+        MessageSystemAttributeNames: Collection[str] = (),
+    ) -> dict[str, Any]:
         deadline = time.monotonic() + WaitTimeSeconds
         with self._changed:
             self._record_call("receive_message")
@@ -98,13 +102,13 @@ class FakeSqs:
                 message.receipt = f"receipt-{next(self._ids)}"
             return {"Messages": [self._received(message, MessageSystemAttributeNames) for message in messages]}
 
-    def _received(self, message, names):
-        received = {"MessageId": message.id, "ReceiptHandle": message.receipt, "Body": message.body}
+    def _received(self, message: FakeMessage, names: Collection[str]) -> dict[str, Any]:
+        received: dict[str, Any] = {"MessageId": message.id, "ReceiptHandle": message.receipt, "Body": message.body}
         if "SentTimestamp" in names:
             received["Attributes"] = {"SentTimestamp": str(int(message.sent_at * 1000))}
         return received
 
-    def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):
+    def change_message_visibility(self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> dict[str, Any]:
         with self._changed:
             self._record_call("change_message_visibility")
             for message in self._queue(QueueUrl).messages:
@@ -113,25 +117,25 @@ class FakeSqs:
             self._changed.notify_all()
             return {}
 
-    def delete_message(self, *, QueueUrl, ReceiptHandle):
+    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> dict[str, Any]:
         with self._changed:
             self._record_call("delete_message")
             queue = self._queue(QueueUrl)
             queue.messages = [message for message in queue.messages if message.receipt != ReceiptHandle]
             return {}
 
-    def get_paginator(self, operation):
+    def get_paginator(self, operation: str) -> Self:
         assert operation == "list_queues"
         return self
 
-    def paginate(self, *, QueueNamePrefix, PaginationConfig):
+    def paginate(self, *, QueueNamePrefix: str, PaginationConfig: Mapping[str, int]) -> list[dict[str, list[str]]]:
         with self._changed:
             self._record_call("list_queues")
             urls = [url for url in self.queues if url.rsplit("/", 1)[1].startswith(QueueNamePrefix)]
         size = PaginationConfig["PageSize"]
         return [{"QueueUrls": urls[at : at + size]} for at in range(0, len(urls), size)] or [{}]
 
-    def delete_message_batch(self, *, QueueUrl, Entries):
+    def delete_message_batch(self, *, QueueUrl: str, Entries: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         with self._changed:
             self._record_call("delete_message_batch")
             queue = self._queue(QueueUrl)
@@ -139,7 +143,7 @@ class FakeSqs:
             queue.messages = [message for message in queue.messages if message.receipt not in receipts]
             return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
-    def get_queue_attributes(self, *, QueueUrl, AttributeNames):
+    def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: Sequence[str]) -> dict[str, Any]:
         with self._changed:
             self._record_call("get_queue_attributes")
             visible = len(self._visible(QueueUrl))
@@ -150,20 +154,20 @@ class FakeSqs:
             }
             return {"Attributes": {name: str(attributes[name]) for name in AttributeNames}}
 
-    def _record_call(self, operation):
+    def _record_call(self, operation: str) -> None:
         self.calls[operation] += 1
         self._changed.notify_all()
         if self.failures[operation]:
             raise self.failures[operation].pop(0)
 
-    def wait_for_calls(self, operation, *, count, timeout_s=5):
+    def wait_for_calls(self, operation: str, *, count: int, timeout_s: float = 5) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.calls[operation] >= count, timeout_s), self.calls
 
-    def _queue(self, url):
+    def _queue(self, url: str) -> FakeQueue:
         if url not in self.queues:
             raise client_error("AWS.SimpleQueueService.NonExistentQueue")
         return self.queues[url]
 
-    def _visible(self, url):
+    def _visible(self, url: str) -> list[FakeMessage]:
         return [m for m in self._queue(url).messages if m.visible_at <= time.monotonic()]

@@ -2,15 +2,19 @@
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access import rate_limits
-from chalicelib.access.api_keys import KeyStatus
+from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_table import KeyTableError, StaleRecordError
+from chalicelib.access.plans import Plan
+from chalicelib.contract import HostReport
 from chalicelib.fleet.host_registry import HostRegistryError
-from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, JobTableError, states_before
+from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, JobTableError, WebhookState, states_before
 from chalicelib.jobs.pending_jobs import slot_expires_at
 from chalicelib.problems import ProblemError
 
@@ -18,22 +22,22 @@ from chalicelib.problems import ProblemError
 class FakeKeyTable:
     """A KeyTable in memory. Set `is_unavailable` to simulate an outage."""
 
-    def __init__(self, *records):
+    def __init__(self, *records: KeyRecord) -> None:
         self._lock = threading.Lock()
         self.records = {record.key_id: record for record in records}
-        self.calls = Counter()
+        self.calls: Counter[str] = Counter()
         self.is_unavailable = False
 
-    def change(self, key_id, **changes):
+    def change(self, key_id: str, **changes: Any) -> None:
         with self._lock:
             self.records[key_id] = replace(self.records[key_id], **changes)
 
-    def read(self, key_id):
+    def read(self, key_id: str) -> KeyRecord | None:
         with self._lock:
             self._record_call("read")
             return self.records.get(key_id)
 
-    def charge(self, expected, plan, *, matched_attribute, now_us, runs):
+    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
         with self._lock:
             self._record_call("charge")
             current = self.records.get(expected.key_id)
@@ -47,7 +51,9 @@ class FakeKeyTable:
             self.records[expected.key_id] = replace(current, tat_us=tat_us, month=month, runs=runs)
             return replace(expected, tat_us=tat_us, month=month, runs=runs)
 
-    def _matches_expected(self, current, expected, plan, *, matched_attribute, now_us, runs):
+    def _matches_expected(
+        self, current: KeyRecord, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int
+    ) -> bool:
         now_s = now_us // rate_limits.SECOND_US
         month = rate_limits.current_month(expected, now_us)
         same_month = current.month == month and (not runs or current.runs + runs <= plan.runs_per_month)
@@ -62,7 +68,7 @@ class FakeKeyTable:
             and (same_month if expected.month == month else current.month < month)
         )
 
-    def _record_call(self, operation):
+    def _record_call(self, operation: str) -> None:
         self.calls[operation] += 1
         if self.is_unavailable:
             raise KeyTableError("gone")
@@ -76,11 +82,11 @@ class FakeJobTable:
         self.records = {record.job_id: record for record in records}
         self.is_unavailable = False
 
-    def read(self, job_id):
+    def read(self, job_id: str) -> JobRecord | None:
         with self._lock:
             return self._get(job_id)
 
-    def claim(self, record, *, now_s):
+    def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
         with self._lock:
             current = self._get(record.job_id)
             if current is None or current.retained_until <= now_s:
@@ -88,63 +94,65 @@ class FakeJobTable:
                 return self._put(record)
             return current
 
-    def replace_if_unchanged(self, expected, record):
+    def replace_if_unchanged(self, expected: JobRecord, record: JobRecord) -> JobRecord:
         with self._lock:
             current = self._get(expected.job_id)
             if current is None:
                 raise JobTableError("no such job")
             return self._put(record) if self._is_claim_of(current, expected, record.state) else current
 
-    def release_claim(self, record):
+    def release_claim(self, record: JobRecord) -> None:
         with self._lock:
             current = self._get(record.job_id)
             if current is not None and self._is_claim_of(current, record, None):
                 del self.records[record.job_id]
 
-    def set_reply(self, job_id, reply):
+    def set_reply(self, job_id: str, reply: str) -> JobRecord | None:
         return self._update(job_id, self._may_become(JobState.FINISHED), state=JobState.FINISHED, reply=reply)
 
-    def mark_deleted(self, job_id, *, key_id):
+    def mark_deleted(self, job_id: str, *, key_id: str) -> JobRecord | None:
         may_be_deleted = self._may_become(JobState.DELETED)
-        changes = {"state": JobState.DELETED, "reply": None, "webhook_url": None, "webhook_error": None}
+        changes: dict[str, Any] = {"state": JobState.DELETED, "reply": None, "webhook_url": None, "webhook_error": None}
         return self._update(job_id, lambda current: current.key_id == key_id and may_be_deleted(current), **changes)
 
-    def update_webhook(self, expected, state, *, attempts, error=None):
-        def is_unchanged(current):
+    def update_webhook(
+        self, expected: JobRecord, state: WebhookState, *, attempts: int, error: str | None = None
+    ) -> JobRecord | None:
+        def is_unchanged(current: JobRecord) -> bool:
             is_expected = (expected.webhook_state, expected.webhook_attempts) == (
                 current.webhook_state,
                 current.webhook_attempts,
             )
             return current.state is JobState.FINISHED and is_expected
 
-        changes = {"webhook_state": state, "webhook_attempts": attempts, "webhook_error": error or ""}
+        changes: dict[str, Any] = {"webhook_state": state, "webhook_attempts": attempts, "webhook_error": error or ""}
         return self._update(expected.job_id, is_unchanged, **changes)
 
-    def webhook_state(self):
+    def webhook_state(self) -> tuple[WebhookState, int, str | None]:
         """Return state, attempts and error of the webhook of the only job."""
         (record,) = self.records.values()
         return record.webhook_state, record.webhook_attempts, record.webhook_error
 
-    def _update(self, job_id, condition, **changes):
+    def _update(self, job_id: str, condition: Callable[[JobRecord], bool], **changes: Any) -> JobRecord | None:
         with self._lock:
             current = self._get(job_id)
             if current is None or not condition(current):
                 return current
             return self._put(replace(current, **changes))
 
-    def _get(self, job_id):
+    def _get(self, job_id: str) -> JobRecord | None:
         if self.is_unavailable:
             raise JobTableError("gone")
         return self.records.get(job_id)
 
-    def _put(self, record):
+    def _put(self, record: JobRecord) -> JobRecord:
         self.records[record.job_id] = record
         return record
 
-    def _may_become(self, state):
+    def _may_become(self, state: JobState | None) -> Callable[[JobRecord], bool]:
         return lambda current: current.state in states_before(state)
 
-    def _is_claim_of(self, current, expected, state):
+    def _is_claim_of(self, current: JobRecord, expected: JobRecord, state: JobState | None) -> bool:
         return self._may_become(state)(current) and current.claim_token == expected.claim_token
 
 
@@ -153,10 +161,10 @@ class FakePendingJobs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.entries = defaultdict(dict)
+        self.entries: defaultdict[str, dict[tuple[str, int], bool]] = defaultdict(dict)
         self.is_unavailable = False
 
-    def reserve(self, record, *, plan, now_s):
+    def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
         if self.is_unavailable:
             raise JobTableError("gone")
         with self._lock:
@@ -168,29 +176,29 @@ class FakePendingJobs:
                     raise ProblemError(problems.TOO_MANY_PENDING_JOBS)
             entries[entry] = True
 
-    def release(self, record):
+    def release(self, record: JobRecord) -> None:
         with self._lock:
             self.entries[record.key_id].pop(self._entry(record), None)
 
-    def _entry(self, record):
+    def _entry(self, record: JobRecord) -> tuple[str, int]:
         return record.job_id, slot_expires_at(record)
 
 
 class FakeHostRegistry:
     """HostRegistry in memory. Set `is_unavailable` to simulate an outage."""
 
-    def __init__(self):
-        self.reports = {}
+    def __init__(self) -> None:
+        self.reports: dict[str, HostReport] = {}
         self.is_unavailable = False
 
-    def store(self, report):
+    def store(self, report: HostReport) -> None:
         self._check()
         self.reports[report.host] = report
 
-    def recent_reports(self):
+    def recent_reports(self) -> list[HostReport]:
         self._check()
         return list(self.reports.values())
 
-    def _check(self):
+    def _check(self) -> None:
         if self.is_unavailable:
             raise HostRegistryError("gone")
