@@ -1,177 +1,177 @@
-"""A model of the fleet: jobs come, wait, are done by hosts, and Auto Scaling adds and removes hosts. For simulate.py.
+"""A model of the fleet: jobs arrive, queue and run on hosts, and Auto Scaling adds and removes hosts. For simulate.py.
 
-Time goes in seconds. How target tracking decides is the model's largest assumption, after
+Time advances in seconds. The largest assumption is how target tracking decides, after
 https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-scaling-target-tracking.html: three minutes above the target
-add hosts in proportion, fifteen minutes below seven tenths of it remove one host a minute, down to what would meet the
-target, unless another policy objects or a host is still warming up.
+add hosts in proportion; fifteen minutes below seven tenths of the target remove one host per minute, down to what
+meets the target, unless another policy needs the host or one is still warming up.
 """
 
 import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
-from infra.capacity.costs import Host
+from infra.capacity.costs import hourly_price
 
-OUT_MINUTES: Final = 3
-IN_MINUTES: Final = 15
-IN_BELOW: Final = 0.7  # of the target: at 50 the alarm that EC2 Auto Scaling makes, AlarmLow, is at 35
-START_S: Final = 120  # from an instance's launch to its first job: an assumption
+SCALE_OUT_PERIODS: Final = 3  # minutes
+SCALE_IN_PERIODS: Final = 15  # minutes
+SCALE_IN_THRESHOLD: Final = 0.7  # of the target: EC2 Auto Scaling sets AlarmLow to 35 for a target of 50
+START_S: Final = 120  # from the launch of an instance to its first job: an assumption
 METRIC_DELAY_MINUTES: Final = 1
-DEPTH_READ_S: Final = 3  # load_shedding.py reads the queue's depth so often
-SPOT_LOSSES_PER_HOUR: Final = 0.01  # of each spot host: an assumption
-WARM_PER_VCPU: Final = 4  # sandboxes of the pool and in workers' hands
+DEPTH_READ_S: Final = 3  # how often load_shedding.py reads the depth of the queue
+SPOT_LOSSES_PER_HOUR: Final = 0.01  # per spot host: an assumption
+WARM_PER_VCPU: Final = 4  # sandboxes of the pool and of the workers
 
 
 class Target(Struct, frozen=True):
-    """One target tracking policy: `metric` is "backlog" (waiting jobs per host) or "cpu" (percent of the fleet)."""
+    """One target tracking policy: `metric` is "backlog" (queued jobs per host) or "cpu" (percent of the fleet)."""
 
     metric: str
     value: float
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """What the template says of the fleet."""
+    """The settings of the fleet in the template."""
 
     instance_type: str
     min_hosts: int
     max_hosts: int
     on_demand_hosts: int
-    warm_up_s: int  # that a host is in service and scaling does not count on it yet
+    warm_up_s: int  # seconds in service before scaling counts a host
     targets: tuple[Target, ...]
     max_queue_depth: int
 
 
-class Work(Struct, frozen=True, kw_only=True):
-    """What a job takes, and how long anybody wants it."""
+class Workload(Struct, frozen=True, kw_only=True):
+    """The cost of a job and the time until it expires."""
 
     cpu_s: float  # of the sandbox, the agent and the program
     expires_s: float
     vcpus: int
 
-    def rate(self) -> float:
-        """Jobs a second of one host."""
+    def jobs_per_second(self) -> float:
+        """Return the jobs per second of one host."""
         return self.vcpus / self.cpu_s
 
 
-class Minute(Struct, kw_only=True):
-    """What happened in one minute, and how it stood at its end."""
+class MinuteStats(Struct, kw_only=True):
+    """Counts of one minute, and the state at its end."""
 
     arrived: int = 0
-    refused: int = 0
-    done: int = 0
+    rejected: int = 0
+    completed: int = 0
     expired: int = 0
     waits_s: Counter[int]
-    backlog: int = 0  # at the end
-    deepest: int = 0
+    backlog: int = 0
+    max_backlog: int = 0
     hosts: int = 0
     launching: int = 0
-    capacity: float = 0.0  # jobs that could have been done
+    capacity: float = 0.0  # jobs that the hosts could have run
     usd: float = 0.0
 
 
 class Fleet:
-    """One run of the model."""
+    """One run of the model, which starts with the minimum number of hosts and no job."""
 
-    def __init__(self, policy: Policy, work: Work, *, seed: int) -> None:
-        """Begins with the least number of hosts and no job."""
+    def __init__(self, policy: Policy, workload: Workload, *, seed: int) -> None:
         self._policy = policy
-        self._work = work
+        self._workload = workload
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._now_s = 0
         self._hosts = policy.min_hosts
-        self._launching: list[int] = []  # when each will be ready
-        self._settled_s = 0  # when the last of them will be warm
-        self._queue: deque[list[int]] = deque()  # second of arrival, jobs
+        self._ready_times_s: list[int] = []  # of the hosts that are launching
+        self._warm_up_ends_s = 0
+        self._queue: deque[list[int]] = deque()  # arrival time and number of jobs
         self._backlog = 0
-        self._seen_depth = 0
-        self._warm = 0.0
+        self._observed_depth = 0
+        self._warm_sandboxes = 0.0
         self._history: dict[str, list[float]] = {target.metric: [] for target in policy.targets}
 
-    def run(self, load: Callable[[int], float], *, minutes: int) -> list[Minute]:
-        """`load` gives the jobs a second that are sent in a second of the day."""
-        return [self._minute(load) for _ in range(minutes)]
+    def run(self, load: Callable[[int], float], *, minutes: int) -> list[MinuteStats]:
+        """Return the statistics of each minute; `load` maps a second of the day to jobs per second."""
+        return [self._run_minute(load) for _ in range(minutes)]
 
-    def _minute(self, load: Callable[[int], float]) -> Minute:
-        minute = Minute(waits_s=Counter())
+    def _run_minute(self, load: Callable[[int], float]) -> MinuteStats:
+        stats = MinuteStats(waits_s=Counter())
         for _ in range(60):
-            self._host_changes()
-            self._arrive(minute, load(self._now_s))
-            self._expire(minute)
-            self._serve(minute)
-            minute.deepest = max(minute.deepest, self._backlog)
+            self._activate_ready_hosts()
+            self._enqueue_arrivals(stats, load(self._now_s))
+            self._expire_jobs(stats)
+            self._run_jobs(stats)
+            stats.max_backlog = max(stats.max_backlog, self._backlog)
             self._now_s += 1
-        minute.backlog, minute.hosts, minute.launching = self._backlog, self._hosts, len(self._launching)
-        minute.usd = self._usd() / 60
+        stats.backlog, stats.hosts, stats.launching = self._backlog, self._hosts, len(self._ready_times_s)
+        stats.usd = self._usd_per_hour() / 60
         self._lose_spot_hosts()
-        self._scale(minute)
-        return minute
+        self._scale(stats)
+        return stats
 
-    def _host_changes(self) -> None:
-        ready = sum(at <= self._now_s for at in self._launching)
-        self._launching = [at for at in self._launching if at > self._now_s]
-        self._hosts += ready
+    def _activate_ready_hosts(self) -> None:
+        launching = [ready_s for ready_s in self._ready_times_s if ready_s > self._now_s]
+        self._hosts += len(self._ready_times_s) - len(launching)
+        self._ready_times_s = launching
 
-    def _arrive(self, minute: Minute, rate: float) -> None:
+    def _enqueue_arrivals(self, stats: MinuteStats, rate: float) -> None:
         if self._now_s % DEPTH_READ_S == 0:
-            self._seen_depth = self._backlog
+            self._observed_depth = self._backlog
         count = poisson(self._random, rate)
-        minute.arrived += count
-        if self._seen_depth > self._policy.max_queue_depth:
-            minute.refused += count
+        stats.arrived += count
+        if self._observed_depth > self._policy.max_queue_depth:
+            stats.rejected += count
         elif count:
             self._queue.append([self._now_s, count])
             self._backlog += count
 
-    def _expire(self, minute: Minute) -> None:
-        while self._queue and self._now_s - self._queue[0][0] >= self._work.expires_s:
+    def _expire_jobs(self, stats: MinuteStats) -> None:
+        while self._queue and self._now_s - self._queue[0][0] >= self._workload.expires_s:
             _, count = self._queue.popleft()
             self._backlog -= count
-            minute.expired += count
+            stats.expired += count
 
-    def _serve(self, minute: Minute) -> None:
-        warm_at_most = self._hosts * WARM_PER_VCPU * self._work.vcpus
-        made = self._hosts * self._work.rate()
-        minute.capacity += made
-        self._warm = min(self._warm + made, warm_at_most + made)
-        while self._queue and self._warm >= 1:
-            arrived_at, count = self._queue[0]
-            taken = min(count, int(self._warm))
-            self._warm -= taken
-            self._backlog -= taken
-            minute.done += taken
-            minute.waits_s[self._now_s - arrived_at] += taken
-            self._queue[0][1] -= taken
+    def _run_jobs(self, stats: MinuteStats) -> None:
+        max_idle_sandboxes = self._hosts * WARM_PER_VCPU * self._workload.vcpus
+        capacity = self._hosts * self._workload.jobs_per_second()
+        stats.capacity += capacity
+        self._warm_sandboxes = min(self._warm_sandboxes, max_idle_sandboxes) + capacity
+        while self._queue and self._warm_sandboxes >= 1:
+            arrived_s, count = self._queue[0]
+            started = min(count, int(self._warm_sandboxes))
+            self._warm_sandboxes -= started
+            self._backlog -= started
+            stats.completed += started
+            stats.waits_s[self._now_s - arrived_s] += started
+            self._queue[0][1] -= started
             if not self._queue[0][1]:
                 self._queue.popleft()
 
-    def _scale(self, minute: Minute) -> None:
-        now = {"backlog": minute.backlog / self._hosts, "cpu": 100 * min(1.0, minute.done / minute.capacity)}
+    def _scale(self, stats: MinuteStats) -> None:
+        cpu = 100 * min(1.0, stats.completed / stats.capacity)
+        current = {"backlog": stats.backlog / self._hosts, "cpu": cpu}
         for metric, values in self._history.items():
-            values.append(now[metric])
-        total = self._hosts + len(self._launching)
-        wanted = max((self._wanted(target) for target in self._policy.targets), default=total)
-        if wanted > total:
-            self._launch(min(wanted, self._policy.max_hosts) - total)
-        elif wanted < self._hosts > self._policy.min_hosts and self._now_s >= self._settled_s:
+            values.append(current[metric])
+        total = self._hosts + len(self._ready_times_s)
+        desired = max((self._desired_hosts(target) for target in self._policy.targets), default=total)
+        if desired > total:
+            self._launch(min(desired, self._policy.max_hosts) - total)
+        elif desired < self._hosts > self._policy.min_hosts and self._now_s >= self._warm_up_ends_s:
             self._hosts -= 1
 
     def _launch(self, count: int) -> None:
         if count > 0:
-            self._launching += [self._now_s + START_S] * count
-            self._settled_s = self._now_s + START_S + self._policy.warm_up_s
+            self._ready_times_s += [self._now_s + START_S] * count
+            self._warm_up_ends_s = self._now_s + START_S + self._policy.warm_up_s
 
-    def _wanted(self, target: Target) -> int:
-        """Hosts that one policy asks for; the highest wish of all policies counts."""
-        known = self._history[target.metric][: -METRIC_DELAY_MINUTES or None]
-        total = self._hosts + len(self._launching)
-        high, low = known[-OUT_MINUTES:], known[-IN_MINUTES:]
-        if len(high) == OUT_MINUTES and min(high) > target.value:
-            return max(total, math.ceil(self._hosts * known[-1] / target.value))
-        if len(low) == IN_MINUTES and max(low) < IN_BELOW * target.value:
+    def _desired_hosts(self, target: Target) -> int:
+        """Return the number of hosts that one policy asks for; the fleet follows the largest."""
+        values = self._history[target.metric][: -METRIC_DELAY_MINUTES or None]
+        total = self._hosts + len(self._ready_times_s)
+        high, low = values[-SCALE_OUT_PERIODS:], values[-SCALE_IN_PERIODS:]
+        if len(high) == SCALE_OUT_PERIODS and min(high) > target.value:
+            return max(total, math.ceil(self._hosts * values[-1] / target.value))
+        if len(low) == SCALE_IN_PERIODS and max(low) < SCALE_IN_THRESHOLD * target.value:
             return max(total - 1, math.ceil(self._hosts * max(low) / target.value))
         return total
 
@@ -181,14 +181,13 @@ class Fleet:
         self._hosts -= lost
         self._launch(lost)
 
-    def _usd(self) -> float:
-        """Of an hour of all machines that there are."""
-        total, host = self._hosts + len(self._launching), Host(self._policy.instance_type)
-        return sum(host.hour(spot=number >= self._policy.on_demand_hosts) for number in range(total))
+    def _usd_per_hour(self) -> float:
+        policy, total = self._policy, self._hosts + len(self._ready_times_s)
+        return sum(hourly_price(policy.instance_type, spot=number >= policy.on_demand_hosts) for number in range(total))
 
 
 def poisson(source: random.Random, mean: float) -> int:
-    """Knuth's method while it is cheap, else the normal distribution that it comes close to."""
+    """Return a Poisson-distributed count: by Knuth's method for a small mean, else by the normal approximation."""
     if mean > 30:  # noqa: PLR2004
         return max(0, round(source.gauss(mean, math.sqrt(mean))))
     threshold, product, count = math.exp(-mean), source.random(), 0
@@ -198,9 +197,9 @@ def poisson(source: random.Random, mean: float) -> int:
     return count
 
 
-def percentile(waits_s: Counter[int], part: float) -> int:
-    """Of waits in whole seconds, 0 if there is none."""
-    rank, below = part * waits_s.total(), 0
+def percentile(waits_s: Counter[int], quantile: float) -> int:
+    """Return a quantile of waits in whole seconds, 0 if there are none."""
+    rank, below = quantile * waits_s.total(), 0
     for wait_s in sorted(waits_s):
         below += waits_s[wait_s]
         if below >= rank:
@@ -208,21 +207,18 @@ def percentile(waits_s: Counter[int], part: float) -> int:
     return 0
 
 
-def together(minutes: Sequence[Minute]) -> Minute:
-    """Sums of some minutes; backlog and hosts as they stood at the end, the deepest of all."""
-    waits: Counter[int] = Counter()
-    for minute in minutes:
-        waits.update(minute.waits_s)
-    return Minute(
-        arrived=sum(each.arrived for each in minutes),
-        refused=sum(each.refused for each in minutes),
-        done=sum(each.done for each in minutes),
-        expired=sum(each.expired for each in minutes),
-        waits_s=waits,
+def aggregate(minutes: Sequence[MinuteStats]) -> MinuteStats:
+    """Return the sums of consecutive minutes, with the state at the end of the last."""
+    waits_s: Counter[int] = Counter()
+    for stats in minutes:
+        waits_s.update(stats.waits_s)
+    counts = ("arrived", "rejected", "completed", "expired", "capacity", "usd")
+    totals: dict[str, Any] = {name: sum(getattr(stats, name) for stats in minutes) for name in counts}
+    return MinuteStats(
+        **totals,
+        waits_s=waits_s,
         backlog=minutes[-1].backlog,
-        deepest=max(each.deepest for each in minutes),
+        max_backlog=max(stats.max_backlog for stats in minutes),
         hosts=minutes[-1].hosts,
         launching=minutes[-1].launching,
-        capacity=sum(each.capacity for each in minutes),
-        usd=sum(each.usd for each in minutes),
     )

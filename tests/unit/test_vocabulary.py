@@ -34,7 +34,6 @@ ALLOWED_IN_NAMES = ("not_found", "NotFound")  # HTTP's and Docker's word
 # These areas still use banned words. Remove an area once it is clean.
 PENDING = {
     "executor_host",
-    "infra/capacity",
     "infra/local",
     "infra/operator",
     "lambda_app",
@@ -55,7 +54,6 @@ PENDING = {
     "tests/unit/access",
     "tests/unit/api",
     "tests/unit/executor_host",
-    "tests/unit/infra",
     "tests/unit/jobs",
     "tests/unit/webhooks",
 }

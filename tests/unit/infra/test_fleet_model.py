@@ -1,10 +1,10 @@
-"""The model of the fleet, the template's policy in it, and the arithmetic of costs."""
+"""The model of the fleet with the template's policy, and the calculation of costs."""
 
 import copy
 import random
 import re
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from infra import template
 from infra.capacity import costs, simulate
-from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, Work, percentile, poisson, together
+from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, Workload, aggregate, percentile, poisson
 
 POLICY = Policy(
     instance_type="c7i.large",
@@ -23,13 +23,13 @@ POLICY = Policy(
     targets=(Target("backlog", 4.0), Target("cpu", 50.0)),
     max_queue_depth=1_000_000,
 )
-WORK = Work(cpu_s=0.2, expires_s=120, vcpus=2)  # ten jobs a second of one host
+WORKLOAD = Workload(cpu_s=0.2, expires_s=120, vcpus=2)  # ten jobs per second on one host
 OPERATIONS = Path(__file__).parents[3] / "docs/operations"
 CAPACITY = OPERATIONS / "capacity-and-cost.md"
 
 
-def run(load, *, minutes=60, seed=1, work=WORK, **changes):
-    return Fleet(replace(POLICY, **changes), work, seed=seed).run(load, minutes=minutes)
+def run(load, *, minutes=60, seed=1, workload=WORKLOAD, **changes):
+    return Fleet(replace(POLICY, **changes), workload, seed=seed).run(load, minutes=minutes)
 
 
 LOADS = {
@@ -43,10 +43,10 @@ LOADS = {
 @pytest.mark.parametrize("depth", [200, 1_000_000], ids=["overload", "no_overload"])
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
 def test_jobs_are_conserved(load, depth):
-    day = together(run(load, max_queue_depth=depth))
-    assert day.arrived == day.refused + day.done + day.expired + day.backlog
-    assert day.waits_s.total() == day.done
-    assert max(day.waits_s, default=0) < WORK.expires_s
+    day = aggregate(run(load, max_queue_depth=depth))
+    assert day.arrived == day.rejected + day.completed + day.expired + day.backlog
+    assert day.waits_s.total() == day.completed
+    assert max(day.waits_s, default=0) < WORKLOAD.expires_s
 
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
@@ -56,7 +56,7 @@ def test_hosts_stay_within_their_limits(load):
 
 
 def test_throughput_never_exceeds_capacity():
-    assert all(minute.done <= minute.capacity + 8 * minute.hosts for minute in run(LOADS["too_much"]))
+    assert all(minute.completed <= minute.capacity + 8 * minute.hosts for minute in run(LOADS["too_much"]))
 
 
 def test_simulation_is_deterministic_per_seed():
@@ -75,16 +75,16 @@ def test_scale_in_removes_one_host_at_a_time():
     assert all(before - after <= 1 for before, after in pairwise(hosts))
 
 
-@pytest.mark.parametrize(("load", "left"), [(10.5, 3), (14.2, 4)], ids=["below-seven-tenths", "above"])
-def test_scale_in_requires_70_percent_of_target(load, left):
+@pytest.mark.parametrize(("load", "remaining"), [(10.5, 3), (14.2, 4)], ids=["below-seven-tenths", "above"])
+def test_scale_in_requires_70_percent_of_target(load, remaining):
     cpu = (Target("cpu", 50.0),)
     hosts = [minute.hosts for minute in run(lambda second: 28.0 if second < 900 else load, targets=cpu, minutes=90)]
-    assert (max(hosts), hosts[-1]) == (4, left)
+    assert (max(hosts), hosts[-1]) == (4, remaining)
 
 
 def test_backlog_is_sampled_at_end_of_minute():
     spikes = run(lambda second: 80.0 if second % 60 < 2 else 0.0, targets=(Target("backlog", 4.0),), minutes=30)
-    assert min(minute.deepest for minute in spikes) > 40
+    assert min(minute.max_backlog for minute in spikes) > 40
     assert {minute.hosts + minute.launching for minute in spikes} == {1}
 
 
@@ -104,21 +104,21 @@ def test_scale_in_requires_all_policies_to_agree():
 
 
 def test_backlog_only_policy_oscillates():
-    swinging = together(run(lambda _: 16.0, minutes=360, targets=(Target("backlog", 4.0),), max_queue_depth=200))
-    steady = together(run(lambda _: 16.0, minutes=360, max_queue_depth=200))
-    assert swinging.refused > 10 * max(1, steady.refused)
+    oscillating = aggregate(run(lambda _: 16.0, minutes=360, targets=(Target("backlog", 4.0),), max_queue_depth=200))
+    steady = aggregate(run(lambda _: 16.0, minutes=360, max_queue_depth=200))
+    assert oscillating.rejected > 10 * max(1, steady.rejected)
 
 
 def test_waiting_job_expires():
-    day = together(run(LOADS["too_much"], max_hosts=1))
+    day = aggregate(run(LOADS["too_much"], max_hosts=1))
     assert day.expired > 0
     assert percentile(day.waits_s, 0.99) >= 110
 
 
 def test_jobs_above_queue_depth_are_rejected():
-    day = together(run(LOADS["too_much"], max_hosts=1, max_queue_depth=100))
-    assert day.refused > day.done
-    assert day.deepest < 100 + 3 * 70 * 2
+    day = aggregate(run(LOADS["too_much"], max_hosts=1, max_queue_depth=100))
+    assert day.rejected > day.completed
+    assert day.max_backlog < 100 + 3 * 70 * 2
 
 
 def test_spot_host_that_is_lost_is_replaced(monkeypatch):
@@ -134,17 +134,17 @@ def test_base_hosts_are_billed_on_demand():
 
 
 @pytest.mark.parametrize("mean", [0.5, 10.0, 80.0])
-def test_arrivals_have_the_mean_and_the_spread_of_poisson(mean):
+def test_arrivals_have_poisson_mean_and_variance(mean):
     source = random.Random(0)  # noqa: S311
     drawn = [poisson(source, mean) for _ in range(4000)]
     average = sum(drawn) / len(drawn)
-    spread = sum((count - average) ** 2 for count in drawn) / len(drawn)
-    assert (average, spread) == (pytest.approx(mean, rel=0.05), pytest.approx(mean, rel=0.1))
+    variance = sum((count - average) ** 2 for count in drawn) / len(drawn)
+    assert (average, variance) == (pytest.approx(mean, rel=0.05), pytest.approx(mean, rel=0.1))
 
 
 def test_percentile_of_whole_seconds():
     waits = Counter({0: 98, 5: 1, 60: 1})
-    assert [percentile(waits, part) for part in (0.5, 0.98, 0.99, 1.0)] == [0, 0, 5, 60]
+    assert [percentile(waits, quantile) for quantile in (0.5, 0.98, 0.99, 1.0)] == [0, 0, 5, 60]
     assert percentile(Counter(), 0.5) == 0
 
 
@@ -155,7 +155,7 @@ def stack():
 
 def test_policy_is_that_of_the_template(stack):
     parameters = stack["Parameters"]
-    policy = simulate.policy_of(stack)
+    policy = simulate.policy_from_template(stack)
     assert (policy.min_hosts, policy.max_hosts) == (
         parameters["MinHosts"]["Default"],
         parameters["MaxHosts"]["Default"],
@@ -166,7 +166,7 @@ def test_policy_is_that_of_the_template(stack):
     }
     assert policy.max_queue_depth == parameters["MaxQueueDepth"]["Default"]
     assert policy.instance_type in costs.VCPUS
-    assert parameters["CpuTarget"]["Default"] == 100 * costs.UTILISATION
+    assert parameters["CpuTarget"]["Default"] == 100 * costs.UTILIZATION
 
 
 CHANGES = {
@@ -174,37 +174,37 @@ CHANGES = {
     "another-queue-metric": lambda metrics: metrics[0]["MetricStat"]["Metric"].update(
         MetricName="NumberOfMessagesSent"
     ),
-    "one-more": lambda metrics: metrics.append({**metrics[-1], "Id": "other"}),
+    "additional-metric": lambda metrics: metrics.append({**metrics[-1], "Id": "additional"}),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_metric_that_is_not_modelled_is_refused(stack, change):
+def test_unsupported_metric_is_rejected(stack, change):
     changed = copy.deepcopy(stack)
     policy = changed["Resources"]["ScaleOnBacklog"]["Properties"]["TargetTrackingConfiguration"]
     change(policy["CustomizedMetricSpecification"]["Metrics"])
-    with pytest.raises(ValueError, match="no model of"):
-        simulate.policy_of(changed)
+    with pytest.raises(ValueError, match="does not support the metric"):
+        simulate.policy_from_template(changed)
 
 
 def test_template_policy_only_rejects_during_bursts(stack):
-    day = simulate.simulated(simulate.policy_of(stack), runs_per_hour=50_000, seed=1)
-    troubled = [minute.refused + minute.expired + simulate.late(minute) for minute in day]
-    bursts = [range(begin, begin + 10) for begin, _, _ in simulate.BURSTS]
-    calm = [count for number, count in enumerate(troubled) if not any(number in burst for burst in bursts)]
+    day = simulate.simulate_day(simulate.policy_from_template(stack), runs_per_hour=50_000, seed=1)
+    failures = [minute.rejected + minute.expired + simulate.count_late(minute) for minute in day]
+    bursts = [range(start, start + 10) for start, _, _ in simulate.BURSTS]
+    calm = [count for number, count in enumerate(failures) if not any(number in burst for burst in bursts)]
     assert sum(calm) == 0
-    assert sum(troubled) < 0.01 * together(day).arrived
+    assert sum(failures) < 0.01 * aggregate(day).arrived
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
-def test_hosts_needed_hold_the_load_at_the_utilisation():
-    rate = costs.Host("c7i.large").jobs_per_second() * costs.UTILISATION * 3600
-    assert [costs.hosts_needed(each, "c7i.large") for each in (1, rate, rate + 1)] == [1, 1, 2]
+def test_needed_hosts_handle_the_load_at_target_utilization():
+    rate = costs.jobs_per_second("c7i.large") * costs.UTILIZATION * 3600
+    assert [costs.hosts_needed(runs, "c7i.large") for runs in (1, rate, rate + 1)] == [1, 1, 2]
 
 
-def test_bill_is_the_sum_of_its_parts():
+def test_bill_is_the_sum_of_its_items():
     bill = costs.bill(1_000)
-    assert bill.per_million()["total"] == pytest.approx(sum(bill.parts.values()) / bill.runs * 1_000_000)
+    assert bill.per_million()["total"] == pytest.approx(sum(bill.items.values()) / bill.runs * 1_000_000)
     assert bill.runs == 730_000
 
 
@@ -214,30 +214,35 @@ def test_documented_cost_table_matches_code(table):
 
 
 def test_documented_simulation_results_match_code(stack):
-    policy = simulate.policy_of(stack)
-    alone = replace(policy, targets=tuple(each for each in policy.targets if each.metric == "backlog"))
-    told = []
-    for each in (policy, alone):
-        day = together(simulate.simulated(each, runs_per_hour=50_000, seed=1))
-        told.append((round(100 * day.refused / day.arrived, 1), round(day.usd, 2)))
+    policy = simulate.policy_from_template(stack)
+    backlog_only = replace(policy, targets=tuple(target for target in policy.targets if target.metric == "backlog"))
+    results = []
+    for simulated in (policy, backlog_only):
+        day = aggregate(simulate.simulate_day(simulated, runs_per_hour=50_000, seed=1))
+        results.append((round(100 * day.rejected / day.arrived, 1), round(day.usd, 2)))
     text = " ".join(CAPACITY.read_text().split())
-    (lost, usd), (lost_alone, usd_alone) = told
+    (lost, usd), (lost_alone, usd_alone) = results
     assert f"lose {lost} % of the day's runs to 503; hosts cost {usd} USD" in text
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
 
 
 def test_documented_host_startup_time_matches_code(stack):
     assert START_S == 120
-    assert "some two minutes after it was launched" in (OPERATIONS / "deploy.md").read_text()
+    assert "two minutes after it was launched" in (OPERATIONS / "deploy.md").read_text()
     assert "two of the start" in CAPACITY.read_text()
 
 
+def alarms(stack):
+    resources = stack["Resources"].items()
+    return {name: resource for name, resource in resources if resource.get("Type") == "AWS::CloudWatch::Alarm"}
+
+
 def test_documented_alarm_cost_matches_template(stack):
-    alarms = [each for each in stack["Resources"].values() if each.get("Type") == "AWS::CloudWatch::Alarm"]
-    metrics = [["MetricStat" in metric for metric in each["Properties"].get("Metrics", [])] for each in alarms]
-    assert sum(sum(each) or 1 for each in metrics) == costs.ALARM_METRICS
+    metrics = [alarm["Properties"].get("Metrics", [{"MetricStat": {}}]) for alarm in alarms(stack).values()]
+    assert sum("MetricStat" in metric for metric in chain(*metrics)) == costs.ALARM_METRICS
 
 
 def test_every_alarm_has_a_runbook_entry(stack):
-    alarms = {name for name, each in stack["Resources"].items() if each.get("Type") == "AWS::CloudWatch::Alarm"}
-    assert set(re.findall(r"^\| `(\w+Alarm)` \|", (OPERATIONS / "runbook.md").read_text(), re.MULTILINE)) == alarms
+    assert set(re.findall(r"^\| `(\w+Alarm)` \|", (OPERATIONS / "runbook.md").read_text(), re.MULTILINE)) == set(
+        alarms(stack)
+    )
