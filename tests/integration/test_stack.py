@@ -14,7 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.jobs.reply_queue_cleanup import RUN_S
+from chalicelib.jobs.reply_queue_cleanup import TIME_BUDGET_S
 from executor_host import termination_watcher
 from infra import template
 from infra.aws import lint_templates, package
@@ -233,7 +233,7 @@ def test_visibility_timeout_exceeds_function_timeout(expanded):
 
 
 def test_cleanup_function_is_bounded_and_not_retried(expanded):
-    assert expanded["Resources"]["CleanUpReplyQueues"]["Properties"]["Timeout"] > RUN_S + 10
+    assert expanded["Resources"]["CleanUpReplyQueues"]["Properties"]["Timeout"] > TIME_BUDGET_S + 10
     (config,) = of_type(expanded, "AWS::Lambda::EventInvokeConfig").values()
     assert (config["FunctionName"], config["MaximumRetryAttempts"]) == ({"Ref": "CleanUpReplyQueues"}, 0)
 

@@ -91,8 +91,8 @@ def test_webhook_state_update_is_conditional(kind, job_table):
     job = record("https://receiver.example")
     jobs = FakeJobTable(job) if kind == "fake" else job_table
     job_table.claim(job, now_s=0)
-    updated = jobs.note_webhook(job, WebhookState.RETRYING, attempts=1, error="timeout")
+    updated = jobs.update_webhook(job, WebhookState.RETRYING, attempts=1, error="timeout")
     assert (updated.webhook_state, updated.webhook_attempts, updated.webhook_error) == ("retrying", 1, "timeout")
-    assert jobs.note_webhook(job, WebhookState.DELIVERED, attempts=1) == updated
+    assert jobs.update_webhook(job, WebhookState.DELIVERED, attempts=1) == updated
     assert jobs.read(job.job_id) == updated
-    assert jobs.note_webhook(record(None), WebhookState.RETRYING, attempts=1) is None
+    assert jobs.update_webhook(record(None), WebhookState.RETRYING, attempts=1) is None

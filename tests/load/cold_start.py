@@ -24,7 +24,7 @@ PROGRAMS = {
     "bare Python": "pass",
     "import boto3": "import boto3",
     "import app": "import app",
-    "import app, make its clients": "import app; app.service()",
+    "import app, make its clients": "import app; app.components()",
 }
 
 
