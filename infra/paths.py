@@ -1,4 +1,4 @@
-"""Where things are in this checkout. For infra/ only."""
+"""Paths in this checkout. Only infra/ imports this module."""
 
 from pathlib import Path
 from typing import Final

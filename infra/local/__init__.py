@@ -1,0 +1,1 @@
+"""The local stack: Docker, an emulated AWS, the agent and the API on one machine."""

@@ -1,8 +1,8 @@
-"""SQS and DynamoDB on this machine: moto's server, exact under concurrency. For infra/local/stack.py and the tests.
+"""Emulate SQS and DynamoDB with moto's server, corrected for concurrency, for the local stack and the tests.
 
-Alone, moto 5.2.5 lost 5 of 600 messages of 4 producers and 4 consumers, let 11 conditional updates through
-a limit of 10, and handed messages to clients that were gone. Here a request holds one lock from its first
-step to its last, and only a long poll that waits gives it up. That reaches into moto, hence its version.
+Without this module, moto 5.2.5 lost 5 of 600 messages of 4 producers and 4 consumers, let 11 conditional updates
+pass a limit of 10, and delivered messages to disconnected clients. Here, a request keeps one lock until it ends;
+only a waiting long poll releases it. This depends on moto's internals, so its version is pinned.
 """
 
 import argparse
@@ -32,22 +32,23 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MOTO_VERSION: Final = "5.2.5"
-RECHECK_S: Final = 0.02  # how late a message that becomes visible by itself may be received
+MIN_RECHECK_S: Final = 0.02  # the delay after which a long poll sees that a message has become visible
 
-if (_found := importlib.metadata.version("moto")) != MOTO_VERSION:
+if (_installed := importlib.metadata.version("moto")) != MOTO_VERSION:
     raise ImportError(
-        f"infra/local/aws_emulator.py patches moto {MOTO_VERSION}, and this is {_found}: see requirements.txt"
+        f"infra/local/aws_emulator.py patches moto {MOTO_VERSION}, but {_installed} is installed. See requirements.txt."
     )
 
 _lock: Final = threading.RLock()
-_init_queue: Final = Queue.__init__
-_receive_now: Final = SQSBackend.receive_message
+_moto_init_queue: Final = Queue.__init__
+_moto_receive_message: Final = SQSBackend.receive_message
 
 
 class Emulator(DomainDispatcherApplication):
-    """moto's WSGI application, one request at a time; a request is read before its turn comes."""
+    """moto's WSGI application, which handles one request at a time after reading it completely."""
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Handle one request."""
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         with _lock:
@@ -56,18 +57,18 @@ class Emulator(DomainDispatcherApplication):
 
 
 class Handler(MotoRequestHandler):
-    """Keeps connections alive, sends at once, logs nothing."""
+    """A request handler that keeps connections alive, does not delay responses and logs nothing."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
+        """Log nothing."""
 
 
 def _init_queue_with_lock(queue: Queue, *args: Any, **kwargs: Any) -> None:
-    _init_queue(queue, *args, **kwargs)
-    queue._messages_lock = threading.Condition(_lock)  # whoever waits for a message lets the other requests go on
+    _moto_init_queue(queue, *args, **kwargs)
+    queue._messages_lock = threading.Condition(_lock)  # waiting releases the lock for other requests
 
 
 def _receive_message(  # noqa: PLR0917 - the signature is moto's
@@ -79,34 +80,34 @@ def _receive_message(  # noqa: PLR0917 - the signature is moto's
     message_attribute_names: list[str] | None = None,
 ) -> list[Message]:
     deadline = time.time() + wait_seconds_timeout
-    while not _client_is_gone():
-        messages = _receive_now(backend, queue_name, count, 0, visibility_timeout, message_attribute_names)
-        left_s = deadline - time.time()
-        if messages or left_s <= 0:
+    while not _is_client_disconnected():
+        messages = _moto_receive_message(backend, queue_name, count, 0, visibility_timeout, message_attribute_names)
+        remaining_s = deadline - time.time()
+        if messages or remaining_s <= 0:
             return messages
         queue = backend.get_queue(queue_name)
-        queue._messages_lock.wait(min(left_s, _until_next_visible_s(queue)))
+        queue._messages_lock.wait(min(remaining_s, _seconds_until_next_visible(queue)))
     return []
 
 
-def _client_is_gone() -> bool:
-    """Whether the waiting client has closed its connection, so that nobody would see what it is given."""
+def _is_client_disconnected() -> bool:
+    """Return whether the waiting client has closed its connection and would lose a message."""
     connection: socket.socket = flask.request.environ["werkzeug.socket"]
     readable, _, _ = select.select([connection], [], [], 0)
     return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
 
 
-def _until_next_visible_s(queue: Queue) -> float:
-    """Until a message that is in flight or delayed may be received; moto's clock is in milliseconds."""
+def _seconds_until_next_visible(queue: Queue) -> float:
+    """Return when a message that is in flight or delayed becomes visible; moto's clock counts milliseconds."""
     due_ms = [max(message.visible_at, message.delayed_until) for message in queue._messages]
-    return max(RECHECK_S, min(due_ms, default=float("inf")) / 1000 - time.time())
+    return max(MIN_RECHECK_S, min(due_ms, default=float("inf")) / 1000 - time.time())
 
 
 _services: Final = tuple(backends.list_of_moto_modules())
 for _owner, _name, _replacement in (
     (Queue, "__init__", _init_queue_with_lock),
     (SQSBackend, "receive_message", _receive_message),
-    # Pure functions, and half the time of a request.
+    # Caching these pure functions halves the time of a request.
     (backends, "list_of_moto_modules", lambda: _services),
     (responses, "method_names_from_class", functools.cache(utils.method_names_from_class)),
     (models, "camelcase_to_underscores", functools.cache(utils.camelcase_to_underscores)),
@@ -115,6 +116,7 @@ for _owner, _name, _replacement in (
 
 
 def main(arguments: list[str]) -> None:
+    """Serve forever."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.aws_emulator", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args(arguments).port

@@ -1,4 +1,4 @@
-"""Chalice's own local server for the API, made fast, with code reload. Started by infra/local/stack.py."""
+"""Serve the API with Chalice's local server, with less latency and with reload. Only infra/local/stack.py starts it."""
 
 import argparse
 import functools
@@ -22,24 +22,25 @@ from infra.paths import LAMBDA_APP
 
 STAGE: Final = "dev"
 
-ThreadedHTTPServer.request_queue_size = 128  # of 5, clients that connect at once wait a second for their retry
+ThreadedHTTPServer.request_queue_size = 128  # with the default of 5, simultaneous clients retry after a second
 
 
 class Handler(ChaliceRequestHandler):
-    """Answers at once, and sees every value of a header."""
+    """A request handler without Nagle's delay that passes on repeated headers."""
 
-    disable_nagle_algorithm = True  # 44 ms on each request of a connection that is kept
+    disable_nagle_algorithm = True  # the delay costs 44 ms per request of a kept connection
 
     def _parse_payload(self) -> tuple[dict[str, str], bytes | None]:
         headers, body = super()._parse_payload()
-        # Of one that is sent twice Chalice takes the first; joined as RFC 9110 5.3 has it, two keys are no key.
+        # Chalice uses the first of repeated headers. Joined as in RFC 9110 5.3, two keys are not a valid key.
         return {name: ", ".join(self.headers.get_all(name, ())) for name in headers}, body
 
 
 class Factory(CLIFactory):
-    """Makes Chalice's server with our handler."""
+    """A factory of Chalice's server with our handler."""
 
     def create_local_server(self, app_obj: Chalice, config: Config, host: str, port: int) -> LocalDevServer:
+        """Return the server."""
         local = super().create_local_server(app_obj, config, host, port)
         handler = functools.partial(Handler, app_object=app_obj, config=config)
         local.server.RequestHandlerClass = handler
@@ -47,29 +48,31 @@ class Factory(CLIFactory):
 
 
 class SourceTree(OSUtils):
-    """Only what reloading is for: byte code is written whenever anything imports the sources."""
+    """The files that cause a reload. Python may write byte code next to them at any time."""
 
     def walk(
         self,
         path: str,
-        followlinks: bool = False,  # noqa: FBT001, FBT002 - as Chalice has it
+        followlinks: bool = False,  # noqa: FBT001, FBT002 - Chalice's signature
     ) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Yield each directory with its source files only."""
         for directory, subdirectories, files in super().walk(path, followlinks):
             yield directory, subdirectories, [name for name in files if name.endswith((".py", ".json"))]
 
 
 class Worker(StatWorkerProcess):
-    """Serves until a source changes."""
+    """A server process that ends when a source file changes."""
 
     def _start_file_watcher(self, project_dir: str) -> None:
         StatFileWatcher(SourceTree()).watch_for_file_changes(project_dir, self._on_file_change)
 
 
 def main(arguments: list[str]) -> int:
+    """Serve the API and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.chalice_server", description=__doc__)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--reload", action="store_true")
+    parser.add_argument("--reload", action="store_true", help="restart when a source file changes")
     options = parser.parse_args(arguments)
     factory = Factory(str(LAMBDA_APP), environ=os.environ)
     serve = functools.partial(create_local_server, factory, options.host, options.port, STAGE)

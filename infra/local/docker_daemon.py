@@ -1,4 +1,4 @@
-"""A Docker Engine for as long as something needs one: the one that answers, or, on Debian as root, our own.
+"""Provide a Docker Engine: the running one, or, as root on Debian or Ubuntu, a dockerd that this process starts.
 
 `python -m infra.local.docker_daemon -- COMMAND…` runs COMMAND with it.
 """
@@ -18,14 +18,16 @@ from typing import Final
 import docker
 from docker.errors import DockerException
 
+from infra import progress
 from infra.images.debian_base import PackagesError, apt_install
 from infra.local.processes import DIE_WITH_PARENT, ProcessError, child_process
 from infra.paths import LOCAL
+from infra.progress import ProgressCallback
 
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0  # dockerd gives containers 15 s
 PING_TIMEOUT_S: Final = 5
-# Sandboxes have no network, so the engine leaves no interface and no firewall rule on the machine.
+# Sandboxes have no network, so dockerd needs no interface and no firewall rule.
 NETWORK_OPTIONS: Final = (
     "--bridge=none",
     "--iptables=false",
@@ -36,68 +38,72 @@ NETWORK_OPTIONS: Final = (
 
 
 class DockerDaemonError(Exception):
-    """No Docker Engine answers and none can be started; the message says what to do."""
+    """No Docker Engine responds, and this process cannot start one; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class DockerDaemon:
-    """Where a dockerd of ours lives; the defaults are dockerd's own."""
+    """The directories of a dockerd; the defaults are dockerd's own."""
 
     run: Path = Path("/var/run")
     data: Path = Path("/var/lib/docker")
 
     @property
     def address(self) -> str:
+        """The DOCKER_HOST of its clients."""
         return f"unix://{self.run}/docker.sock"
 
     @property
     def pidfile(self) -> Path:
+        """The file with its process id."""
         return self.run / "docker.pid"
 
     @property
     def state(self) -> Path:
+        """The directory of its containerd and running containers."""
         return self.run / "docker"
 
     @property
     def command(self) -> list[str]:
-        places = [f"--host={self.address}", f"--pidfile={self.pidfile}", f"--exec-root={self.state}"]
-        return ["dockerd", *NETWORK_OPTIONS, *places, f"--data-root={self.data}"]
+        """The command that starts it."""
+        paths = [f"--host={self.address}", f"--pidfile={self.pidfile}", f"--exec-root={self.state}"]
+        return ["dockerd", *NETWORK_OPTIONS, *paths, f"--data-root={self.data}"]
 
 
 @contextlib.contextmanager
-def docker_engine() -> Iterator[str]:
-    """The address (a DOCKER_HOST) of an engine that answers. Raises DockerDaemonError or ProcessError."""
+def docker_engine(*, on_progress: ProgressCallback = progress.report) -> Iterator[str]:
+    """Yield the DOCKER_HOST of an engine that responds. Raises DockerDaemonError or ProcessError."""
     for address in _configured_addresses():
         if is_responding(address):
             yield address
             return
     if os.environ.get("DOCKER_HOST"):
-        raise DockerDaemonError(f"No Docker Engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}.")
+        raise DockerDaemonError(f"No Docker Engine responds at DOCKER_HOST={os.environ['DOCKER_HOST']}.")
     if sys.platform != "linux" or os.geteuid() != 0:
         raise DockerDaemonError(
-            "No Docker Engine answers. Start one (Docker Desktop, colima, `sudo systemctl start docker`),\n"
-            "make sure that `docker ps` works for this user, and try again. When root runs this on Debian\n"
-            "or Ubuntu, it installs and starts one itself."
+            "No Docker Engine responds. Start one (Docker Desktop, colima, `sudo systemctl start docker`),\n"
+            "check that `docker ps` works for this user, and try again. As root on Debian or Ubuntu, this\n"
+            "command installs and starts Docker itself."
         )
     if shutil.which("dockerd") is None:
-        _say("installing Docker Engine (docker.io) …")
+        on_progress("Installing Docker with apt-get (about 65 MB)...")
         try:
             apt_install("docker.io")
         except PackagesError as error:
             raise DockerDaemonError(str(error)) from error
+    on_progress("Starting dockerd...")
     with running_daemon(DockerDaemon()) as address:
         yield address
 
 
 @contextlib.contextmanager
 def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]:
-    """A dockerd of our own, gone at the end. Raises DockerDaemonError or ProcessError."""
+    """Start a dockerd unless it is running, yield its address and stop it. Raises DockerDaemonError or ProcessError."""
     if _is_running(daemon):
         _wait_for_running_daemon(daemon)
         yield daemon.address
         return
-    daemon.pidfile.unlink(missing_ok=True)  # of a killed dockerd; its number may be another program's by now
-    _say("starting dockerd …")
+    daemon.pidfile.unlink(missing_ok=True)  # a killed dockerd left it; another program may have its process id by now
     try:
         with child_process("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
             process.wait_until(lambda: is_responding(daemon.address), timeout_s=START_TIMEOUT_S)
@@ -107,7 +113,7 @@ def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]
 
 
 def is_responding(address: str) -> bool:
-    """Whether an engine answers there, with the TLS settings of the environment."""
+    """Return whether an engine responds at the address, with the TLS settings of the environment."""
     environment = {**os.environ, "DOCKER_HOST": address}
     try:
         with contextlib.closing(docker.from_env(timeout=PING_TIMEOUT_S, environment=environment)) as client:
@@ -117,7 +123,7 @@ def is_responding(address: str) -> bool:
 
 
 def _configured_addresses() -> list[str]:
-    """DOCKER_HOST, else where the docker command's current context points to, else the usual socket."""
+    """Return DOCKER_HOST, or else the address of the docker command's context and the usual socket."""
     if configured := os.environ.get("DOCKER_HOST"):
         return [configured]
     addresses = [DockerDaemon().address]
@@ -137,16 +143,16 @@ def _is_running(daemon: DockerDaemon) -> bool:
 
 
 def _wait_for_running_daemon(daemon: DockerDaemon) -> None:
-    """For a dockerd that somebody else, perhaps its package's installation, is just starting."""
+    """Wait for a dockerd that another process, such as the installation of its package, has just started."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_responding(daemon.address):
         if time.monotonic() > deadline:
-            raise DockerDaemonError(f"dockerd runs ({daemon.pidfile}) but does not answer at {daemon.address}.")
+            raise DockerDaemonError(f"dockerd is running ({daemon.pidfile}) but does not respond at {daemon.address}.")
         time.sleep(0.1)
 
 
 def _remove_leftovers(daemon: DockerDaemon) -> None:
-    """What a killed dockerd leaves: its containerd, the containers and their shims, its pid file."""
+    """Remove what a killed dockerd leaves: its containerd, its containers and their shims, and its pid file."""
     if _is_running(daemon):
         return
     for process in Path("/proc").glob("[0-9]*"):
@@ -157,16 +163,12 @@ def _remove_leftovers(daemon: DockerDaemon) -> None:
                 for pid in (process.name, *containers):
                     os.kill(int(pid), signal.SIGKILL)
     daemon.pidfile.unlink(missing_ok=True)
-    # While the killed one is still there, the next dockerd would take it for its own, wait for it and give up.
+    # With this file, the next dockerd would wait for the killed containerd and give up.
     (daemon.state / "containerd/containerd.pid").unlink(missing_ok=True)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-
-
 def run(command: Sequence[str]) -> int:
-    """Runs `command` with an engine there; its exit code. A Ctrl-C is the command's to answer."""
+    """Run a command with an engine and return its exit code. Ctrl-C reaches only the command."""
     with docker_engine() as address:
         child = subprocess.Popen([*DIE_WITH_PARENT, *command], env={**os.environ, "DOCKER_HOST": address})
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The AWS side of the local stack: the emulator as a process of its own, and what infra/template.yaml has there."""
+"""The emulated AWS account of the local stack: the emulator's process, and the queues and tables of the template."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, child_proc
 REGION: Final = "us-east-1"
 GRACE_S: Final = 2.0
 
-STACK: Final = "python-exec"  # the names of queues and tables begin with it
+STACK: Final = "python-exec"  # prefix of the names of queues and tables
 QUEUES: Final = {"JOB_QUEUE_URL": "JobQueue", "RESULTS_QUEUE_URL": "ResultsQueue", "WEBHOOK_QUEUE_URL": "WebhookQueue"}
 TABLES: Final = {"KEYS_TABLE": "KeysTable", "JOBS_TABLE": "JobsTable"}
 
 
 @dataclass(frozen=True)
 class EmulatedAws:
-    """An emulator that runs, and the settings with which boto3 talks to it."""
+    """A running emulator and the settings with which boto3 uses it."""
 
     process: Process
     environment: Mapping[str, str]
@@ -31,7 +31,7 @@ class EmulatedAws:
 
 @contextlib.contextmanager
 def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
-    """SQS and DynamoDB on a free port, empty. Raises ProcessError."""
+    """Run an empty emulator on a free port. Raises ProcessError."""
     port = free_port()
     command = [sys.executable, "-m", "infra.local.aws_emulator", "--port", str(port)]
     with child_process("emulator", command, grace_s=GRACE_S, logs=logs) as process:
@@ -46,7 +46,7 @@ def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
 
 
 def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:  # noqa: ANN401 - untyped
-    """A boto3 client with these settings, whatever our own environment says."""
+    """Return a boto3 client with these settings, independent of this process's environment."""
     return boto3.client(
         service,
         endpoint_url=environment["AWS_ENDPOINT_URL"],
@@ -58,17 +58,17 @@ def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:
 
 
 def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
-    """Creates the queues and tables of infra/template.yaml; the settings that tell of them."""
+    """Create the queues and tables of infra/template.yaml and return the settings that name them."""
     cloudformation, sqs = client("cloudformation", environment), client("sqs", environment)
     cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.queues_and_tables()))
     resources = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-    made = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
+    physical_ids = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
 
-    def url(logical_id: str) -> str:
-        # moto's physical id is a URL on AWS itself, not on the emulator
-        return str(sqs.get_queue_url(QueueName=made[logical_id].rsplit("/")[-1])["QueueUrl"])
+    def queue_url(logical_id: str) -> str:
+        # moto's physical id is a URL on AWS, not on the emulator.
+        return str(sqs.get_queue_url(QueueName=physical_ids[logical_id].rsplit("/")[-1])["QueueUrl"])
 
     return {
-        **{setting: url(logical_id) for setting, logical_id in QUEUES.items()},
-        **{setting: made[logical_id] for setting, logical_id in TABLES.items()},
+        **{setting: queue_url(logical_id) for setting, logical_id in QUEUES.items()},
+        **{setting: physical_ids[logical_id] for setting, logical_id in TABLES.items()},
     }

@@ -1,4 +1,4 @@
-"""Child processes that end with us: in a session of their own, their output in a log. For infra/ only."""
+"""Child processes that end with this process, each with its own session and log. Only infra/ and tests use them."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from typing import Final
 
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
-# Where util-linux is there: the kernel ends the child if we are killed and cannot.
+# With util-linux installed, the kernel ends the child even if this process is killed.
 DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
 PYTHON_SETTINGS: Final = {"PYTHONPATH": f"{LAMBDA_APP}:{ROOT}", "PYTHONUNBUFFERED": "1"}
 LOOPBACK: Final = "127.0.0.1"
@@ -24,34 +24,34 @@ _TAIL_LINES: Final = 15
 
 
 class ProcessError(Exception):
-    """A child process ended by itself or was not ready in time; the message shows the end of its log."""
+    """A child process ended unexpectedly or was not ready in time; the message includes the end of its log."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A started child and the file that its output goes to."""
+    """A started child process and its log."""
 
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
 
     def check(self) -> None:
-        """Raises ProcessError if it has ended."""
+        """Raise ProcessError if the process has ended."""
         if self.popen.poll() is not None:
-            raise self._failure(f"ended with {self.popen.returncode}")
+            raise self._error(f"ended with exit code {self.popen.returncode}")
 
-    def wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Returns once `ready`. Raises ProcessError when it ends before or takes longer than `timeout_s`."""
+    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
+        """Wait until `is_ready()`. Raise ProcessError if the process ends first or the time is up."""
         deadline = time.monotonic() + timeout_s
-        while not ready():
+        while not is_ready():
             self.check()
             if time.monotonic() > deadline:
-                raise self._failure(f"was not ready within {timeout_s:.0f} s")
+                raise self._error(f"was not ready within {timeout_s:.0f} s")
             time.sleep(0.05)
 
-    def _failure(self, what: str) -> ProcessError:
+    def _error(self, event: str) -> ProcessError:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        return ProcessError("\n    ".join([f"{self.name} {what}. The end of {self.log}:", *lines]))
+        return ProcessError("\n    ".join([f"{self.name} {event}. The end of {self.log}:", *lines]))
 
 
 @contextlib.contextmanager
@@ -63,9 +63,9 @@ def child_process(
     settings: Mapping[str, str] = MappingProxyType({}),
     logs: Path = LOCAL,
 ) -> Iterator[Process]:
-    """`command` beyond the reach of the terminal's Ctrl-C; SIGTERM at the end, after `grace_s` SIGKILL.
+    """Run a command that Ctrl-C in the terminal does not reach; send SIGTERM at the end, and SIGKILL after `grace_s`.
 
-    It sees our environment and `settings`, but not whatever AWS account the developer uses otherwise.
+    The command inherits the environment, except for the developer's own AWS settings, and gets `settings`.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     logs.mkdir(exist_ok=True)
@@ -85,20 +85,20 @@ def child_process(
         popen.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(grace_s)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing, or on macOS a zombie, is left
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # no process, or on macOS a zombie, is left
             os.killpg(popen.pid, signal.SIGKILL)
         popen.wait()
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A port of `host` on which nothing listens now."""
+    """Return a port of the host that is free now."""
     with socket.create_server((host, 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def is_listening(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Return whether a server accepts connections at this address."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,7 @@ import docker
 
 from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
-from infra import env_file
+from infra import env_file, progress
 from infra.images.debian_base import PackagesError
 from infra.images.sandbox_image import ImageBuildError, ensure_image
 from infra.local.docker_daemon import DockerDaemonError, docker_engine
@@ -40,6 +40,7 @@ from infra.local.processes import (
 )
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
+from infra.progress import ProgressCallback
 
 DEFAULT_PORT: Final = 8000
 DEMO_PLAN: Final = "internal"
@@ -74,7 +75,7 @@ def local_stack(
     reload: bool = False,
     api_key: ApiKey | None = None,
     signing_secret: str | None = None,
-    on_progress: Callable[[str], object] = lambda _: None,
+    on_progress: ProgressCallback = progress.report,
 ) -> Iterator[Stack]:
     """Start everything, yield when the stack can run the first job, and clean up.
 
@@ -82,10 +83,9 @@ def local_stack(
     and its signing secret are new by default. Raises DockerDaemonError, PackagesError, ImageBuildError or ProcessError.
     """
     with contextlib.ExitStack() as resources:
-        docker_host = resources.enter_context(docker_engine())
-        on_progress("Preparing the sandbox image. The first build takes about 20 s.")
-        image = _sandbox_image(docker_host)
-        on_progress("Starting queues, tables, agent and API.")
+        docker_host = resources.enter_context(docker_engine(on_progress=on_progress))
+        image = _sandbox_image(docker_host, on_progress)
+        on_progress("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
         settings = {**aws.environment, **create_queues_and_tables(aws.environment), "ALLOW_LOCAL_WEBHOOKS": "true"}
         api_key = api_key or api_keys.new_key()
@@ -111,9 +111,9 @@ def local_stack(
         )
 
 
-def _sandbox_image(docker_host: str) -> str:
+def _sandbox_image(docker_host: str, on_progress: ProgressCallback) -> str:
     with contextlib.closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": docker_host})) as engine:
-        return ensure_image(engine)
+        return ensure_image(engine, on_progress=on_progress)
 
 
 def _start(
@@ -184,7 +184,7 @@ def _print_ready(stack: Stack) -> None:
 def _interrupt(*_: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
-    _print("Stopping.")
+    _print("Stopping...")
     raise KeyboardInterrupt
 
 

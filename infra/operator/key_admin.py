@@ -13,7 +13,7 @@ REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
 
 
 class KeyAdminError(Exception):
-    """An operation on a key failed; the message tells the operator why."""
+    """An operation on a key failed; the message says why."""
 
 
 class KeyNotFoundError(KeyAdminError):

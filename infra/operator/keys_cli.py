@@ -26,7 +26,7 @@ CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "sta
 # Settings that choose an AWS account or endpoint. Without them and without a table, the local stack is meant.
 ACCOUNT_SETTINGS: Final = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB")
 UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-SECRETS_NOTICE: Final = "Store these secrets now. They are not shown again."
+SECRETS_NOTICE: Final = "Store these secrets now. They are not displayed again."
 
 
 class Duration(click.ParamType[int]):

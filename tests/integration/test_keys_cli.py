@@ -83,7 +83,7 @@ def test_secret_is_printed_once_and_not_stored(call, dynamodb, table):
     text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
     signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
     key = api_keys.parse(text)
-    assert (code, err) == (0, "Store these secrets now. They are not shown again.\n")
+    assert (code, err) == (0, "Store these secrets now. They are not displayed again.\n")
     assert key.secret not in str(dynamodb.scan(TableName=table)["Items"])
     later = call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
     assert (key.secret in later, signing_secret in later) == (False, False)
