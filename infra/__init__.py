@@ -1,1 +1,1 @@
-"""What builds, deploys, operates and runs python-exec; never part of the API or the agent."""
+"""Deployment, images, the local stack and the operator's tools. Nothing deployed imports it."""

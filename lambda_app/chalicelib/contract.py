@@ -61,22 +61,22 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
-    # URL of the queue that somebody waits on until reply_by; None if nobody ever does.
+    # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
     submitted_at: float
-    reply_by: float  # what is ready later goes to the results queue
+    reply_by: float  # a later reply goes to the results queue
     start_deadline: float  # from then on, no host starts it
 
 
 class Truncated(Struct, frozen=True, kw_only=True):
-    """Which streams were longer than what is returned of them."""
+    """Which streams were longer than what is returned."""
 
     stdout: bool = False
     stderr: bool = False
 
 
 class UncaughtException(Struct, frozen=True, kw_only=True):
-    """The exception that ended the program; `line` is where in main.py, if it passed there."""
+    """The exception that ended the program; `line` is the line of main.py that raised or called what raised."""
 
     type: Annotated[str, Meta(max_length=MAX_ERROR_MESSAGE_CHARS)]
     message: Annotated[str, Meta(max_length=MAX_ERROR_MESSAGE_CHARS)]
@@ -84,7 +84,7 @@ class UncaughtException(Struct, frozen=True, kw_only=True):
 
 
 class ResourceUsage(Struct, frozen=True, kw_only=True):
-    """What a job took: wall clock, CPU of all its processes, peak memory of its sandbox, wait for a host."""
+    """The resources of a run: wall time, CPU time of all processes, peak memory of the sandbox, time in the queue."""
 
     duration_ms: Annotated[int, Meta(ge=0)]
     cpu_ms: Annotated[int, Meta(ge=0)]
@@ -93,10 +93,10 @@ class ResourceUsage(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
-    """What came of a job that ran.
+    """The result of a job that ran.
 
-    `exit_code` is what a shell would show: 0 to 255, 128 + n for a program that signal n ended. It and
-    `signal` are None when we ended the run (timeout, output_limit).
+    `exit_code` is the one a shell would show: 0 to 255, or 128 + n if signal n ended the program. It and `signal` are
+    None if the sandbox ended the run (timeout, output_limit).
     """
 
     version: int = WIRE_VERSION
@@ -121,12 +121,12 @@ class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"
 
 
 class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_report"):
-    """That a host is there and how it does, sent every few seconds."""
+    """The state of a host, sent every few seconds."""
 
     version: int = WIRE_VERSION
     host: Annotated[str, Meta(pattern=r"^[ -~]{1,128}\Z")]  # the agent's name
     agent_version: Annotated[str, Meta(max_length=32)]
-    ready: Annotated[int, Meta(ge=0)]  # warm sandboxes that nobody has taken
+    ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
     running: Annotated[int, Meta(ge=0)]  # jobs
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 
@@ -138,10 +138,10 @@ _decoder: Final = msgspec.json.Decoder(Message)
 
 
 def encode(message: Message) -> str:
-    """A message as SQS takes it: ASCII JSON, or base64 of its zlib form when that JSON is large.
+    """Encode a message for SQS: ASCII JSON, or base64 of its zlib form if the JSON is large.
 
-    SQS refuses control characters and lone surrogates, so everything but ASCII is escaped.
-    Raises ContractError when it would not fit into one SQS message.
+    SQS rejects control characters and lone surrogates, so everything but ASCII is escaped. Raise ContractError if the
+    message exceeds the limit of SQS.
     """
     body = json.dumps(msgspec.to_builtins(message), ensure_ascii=True, separators=(",", ":"))
     if len(body) > COMPRESSION_THRESHOLD_BYTES:
@@ -152,7 +152,7 @@ def encode(message: Message) -> str:
 
 
 def decode_job(body: str) -> Job:
-    """The job in an SQS message body. Raises ContractError for anything else."""
+    """Decode a job. Raise ContractError for anything else."""
     message = _decode(body)
     if not isinstance(message, Job):
         raise ContractError("not a job")
@@ -160,7 +160,7 @@ def decode_job(body: str) -> Job:
 
 
 def decode_reply(body: str) -> Reply:
-    """The result or failure in an SQS message body. Raises ContractError for anything else."""
+    """Decode a result or a failure. Raise ContractError for anything else."""
     message = _decode(body)
     if not isinstance(message, Reply):
         raise ContractError("not a reply")
@@ -168,7 +168,7 @@ def decode_reply(body: str) -> Reply:
 
 
 def decode_from_host(body: str) -> Reply | HostReport:
-    """What a message of the results queue holds. Raises ContractError for anything else."""
+    """Decode a message of the results queue. Raise ContractError for anything else."""
     message = _decode(body)
     if isinstance(message, Job):
         raise ContractError("not from a host")

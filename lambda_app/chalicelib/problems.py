@@ -39,7 +39,7 @@ class ProblemType(Struct, frozen=True):
     """A row of the table. `detail` is the default; `retry_after_s` becomes the Retry-After header."""
 
     slug: str
-    status: HTTPStatus
+    status: int
     title: str
     detail: str | None = None
     retry_after_s: int | None = None
@@ -74,128 +74,75 @@ class ProblemError(ChaliceUnhandledError):
         self.headers: Headers = {**problem_type.headers, **retry_after, **headers}
 
 
-INVALID_REQUEST: Final = ProblemType("invalid-request", HTTPStatus.BAD_REQUEST, "Invalid request")
+INVALID_REQUEST: Final = ProblemType("invalid-request", 400, "Invalid request")
 INVALID_IDEMPOTENCY_KEY: Final = ProblemType(
-    "invalid-idempotency-key",
-    HTTPStatus.BAD_REQUEST,
-    "Invalid Idempotency-Key",
+    "invalid-idempotency-key", 400, "Invalid Idempotency-Key",
     f"Send one Idempotency-Key of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters.",
-)
+)  # fmt: skip
 UNAUTHORIZED: Final = ProblemType(
-    "unauthorized",
-    HTTPStatus.UNAUTHORIZED,
-    "Unauthorized",
-    "Provide exactly one valid API key, in X-Api-Key or as a Bearer token.",
+    "unauthorized", 401, "Unauthorized", "Provide exactly one valid API key, in X-Api-Key or as a Bearer token.",
     headers={"WWW-Authenticate": 'Bearer realm="python-exec"'},
-)
-KEY_REVOKED: Final = ProblemType("key-revoked", HTTPStatus.FORBIDDEN, "API key rejected", "This key was revoked.")
-KEY_EXPIRED: Final = ProblemType("key-expired", HTTPStatus.FORBIDDEN, "API key rejected", "This key has expired.")
-PLAN_LIMIT_EXCEEDED: Final = ProblemType("plan-limit-exceeded", HTTPStatus.FORBIDDEN, "Plan limit exceeded")
+)  # fmt: skip
+KEY_REVOKED: Final = ProblemType("key-revoked", 403, "API key rejected", "This key was revoked.")
+KEY_EXPIRED: Final = ProblemType("key-expired", 403, "API key rejected", "This key has expired.")
+PLAN_LIMIT_EXCEEDED: Final = ProblemType("plan-limit-exceeded", 403, "Plan limit exceeded")
 NO_SIGNING_SECRET: Final = ProblemType(
-    "no-signing-secret",
-    HTTPStatus.FORBIDDEN,
-    "No signing secret",
+    "no-signing-secret", 403, "No signing secret",
     "This key has no signing secret. Ask your operator to rotate the signing secret, or omit callback_url.",
-)
-JOB_NOT_FOUND: Final = ProblemType(
-    "job-not-found", HTTPStatus.NOT_FOUND, "Job not found", "This key has no job with that id."
-)
+)  # fmt: skip
+JOB_NOT_FOUND: Final = ProblemType("job-not-found", 404, "Job not found", "This key has no job with that id.")
 JOB_EXPIRED_OR_DELETED: Final = ProblemType(
-    "job-expired-or-deleted",
-    HTTPStatus.GONE,
-    "Job expired or deleted",
-    "The job was deleted, or its result is no longer retained.",
+    "job-expired-or-deleted", 410, "Job expired or deleted", "The job was deleted, or its result is no longer retained."
 )
 LENGTH_REQUIRED: Final = ProblemType(  # chalice local would read a chunked body as the connection's next request
-    "length-required",
-    HTTPStatus.LENGTH_REQUIRED,
-    "Length required",
-    "Send the body with a Content-Length instead of Transfer-Encoding.",
+    "length-required", 411, "Length required", "Send the body with a Content-Length instead of Transfer-Encoding.",
     headers={"Connection": "close"},
-)
-TOO_LARGE: Final = ProblemType("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Too large")
+)  # fmt: skip
+TOO_LARGE: Final = ProblemType("too-large", 413, "Too large")
 UNSUPPORTED_MEDIA_TYPE: Final = ProblemType(
-    "unsupported-media-type",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "Unsupported media type",
-    "Content-Type must be application/json.",
+    "unsupported-media-type", 415, "Unsupported media type", "Content-Type must be application/json.",
     headers={"Accept-Post": "application/json"},
-)
+)  # fmt: skip
 IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
-    "idempotency-key-reused",
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    "Idempotency-Key reused",
-    "This Idempotency-Key was already used with a different body.",
+    "idempotency-key-reused", 422, "Idempotency-Key reused", "This Idempotency-Key was used with a different body."
 )
-RATE_LIMITED: Final = ProblemType("rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded")
-QUOTA_EXCEEDED: Final = ProblemType("quota-exceeded", HTTPStatus.TOO_MANY_REQUESTS, "Monthly quota exceeded")
-TOO_MANY_PENDING_JOBS: Final = ProblemType(
-    "too-many-pending-jobs", HTTPStatus.TOO_MANY_REQUESTS, "Too many pending jobs", retry_after_s=5
-)
-JOB_FAILED: Final = MappingProxyType(
-    {
-        FailureReason.HOST_LOST: ProblemType(
-            f"job-failed:{FailureReason.HOST_LOST}",
-            HTTPStatus.BAD_GATEWAY,
-            "Job failed",
-            "The host running this job was lost on every attempt.",
-        ),
-        FailureReason.SANDBOX_ERROR: ProblemType(
-            f"job-failed:{FailureReason.SANDBOX_ERROR}",
-            HTTPStatus.BAD_GATEWAY,
-            "Job failed",
-            "The job failed because of an internal error, not because of your code.",
-        ),
-        FailureReason.START_TIMEOUT: ProblemType(
-            f"job-failed:{FailureReason.START_TIMEOUT}",
-            HTTPStatus.GATEWAY_TIMEOUT,
-            "Job failed",
-            "No host was free in time. The program was not run.",
-        ),
-    }
-)
+RATE_LIMITED: Final = ProblemType("rate-limited", 429, "Rate limit exceeded")
+QUOTA_EXCEEDED: Final = ProblemType("quota-exceeded", 429, "Monthly quota exceeded")
+TOO_MANY_PENDING_JOBS: Final = ProblemType("too-many-pending-jobs", 429, "Too many pending jobs", retry_after_s=5)
 JOB_STORE_UNAVAILABLE: Final = ProblemType(
-    "job-store-unavailable",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Job store unavailable",
-    "Jobs cannot be looked up at the moment. Retry the request.",
+    "job-store-unavailable", 503, "Job store unavailable", "Jobs cannot be looked up at the moment. Retry the request.",
     retry_after_s=2,  # DynamoDB outages are short
-)
+)  # fmt: skip
 AUTHENTICATION_UNAVAILABLE: Final = ProblemType(
-    "authentication-unavailable",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Authentication unavailable",
+    "authentication-unavailable", 503, "Authentication unavailable",
     "API keys cannot be checked at the moment. Retry the request.",
     retry_after_s=2,
-)
+)  # fmt: skip
 OVERLOADED: Final = ProblemType(
-    "overloaded",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Overloaded",
-    "The service is at capacity. This request was not charged; retry later.",
+    "overloaded", 503, "Overloaded", "The service is at capacity. This request was not charged; retry later.",
     retry_after_s=5,  # by then the queue depth has been read again
-)
+)  # fmt: skip
 JOB_QUEUE_UNAVAILABLE: Final = ProblemType(
-    "job-queue-unavailable",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Job queue unavailable",
-    "The job was not accepted. Retry the request.",
+    "job-queue-unavailable", 503, "Job queue unavailable", "The job was not accepted. Retry the request.",
     retry_after_s=2,  # SQS outages are short
-)
+)  # fmt: skip
 HEALTH_CHECK_FAILED: Final = ProblemType(
-    "health-check-failed",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Health check failed",
-    "The API is up, but its queue or its table does not respond.",
+    "health-check-failed", 503, "Health check failed", "The API is up, but its queue or its table does not respond.",
     retry_after_s=5,
-)
+)  # fmt: skip
 RESULT_TIMEOUT: Final = ProblemType(
-    "result-timeout",
-    HTTPStatus.GATEWAY_TIMEOUT,
-    "Result timeout",
+    "result-timeout", 504, "Result timeout",
     "The result was not ready in time, and the job could not be saved for later. "
     "Retry with the same Idempotency-Key, if the request had one.",
-)
+)  # fmt: skip
+JOB_FAILED: Final = {
+    reason: ProblemType(f"job-failed:{reason}", status, "Job failed", detail)
+    for reason, status, detail in (
+        (FailureReason.HOST_LOST, 502, "The host running this job was lost on every attempt."),
+        (FailureReason.SANDBOX_ERROR, 502, "The job failed because of an internal error, not because of your code."),
+        (FailureReason.START_TIMEOUT, 504, "No host was free in time. The program was not run."),
+    )
+}
 
 PROBLEM_TYPES: Final = tuple(value for value in tuple(globals().values()) if isinstance(value, ProblemType)) + tuple(
     JOB_FAILED.values()

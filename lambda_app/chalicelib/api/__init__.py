@@ -1,0 +1,1 @@
+"""HTTP: requests, headers, responses, middleware and the events of queues."""

@@ -1,0 +1,1 @@
+"""Jobs, from a submission to the one result that each ends in."""
