@@ -12,17 +12,17 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class WebhookReceiver:
-    """An HTTP server that handles one connection at a time and answers with `respond`.
+    """An HTTP server that handles one connection at a time: it reads the request, then calls `respond`.
 
-    With `reads` off it accepts connections and never reads from them.
+    With `reads` off, it responds without reading from the connection, not even for a TLS handshake.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._ended = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve)
-        self.port: int = self._listening.getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]
         self.requests: list[tuple[str, dict[str, str], bytes]] = []  # request line, headers and body of each
         self.connections = 0
         self.reads = True
@@ -33,15 +33,15 @@ class WebhookReceiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._stopping.set()
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port)).close()
         self._thread.join()
-        self._listening.close()
+        self._listener.close()
 
     def hang(self, _connection: socket.socket | None = None) -> None:
         """Send nothing and keep the connection open."""
-        self._ended.wait(10)
+        self._stopping.wait(10)
 
     def send_slowly(self, connection: socket.socket) -> None:
         """Send a response byte by byte."""
@@ -54,15 +54,15 @@ class WebhookReceiver:
 
         def respond(connection: socket.socket) -> None:
             connection.sendall(start)
-            while not self._ended.is_set():
+            while not self._stopping.is_set():
                 connection.sendall(b"X: x\r\n")
 
         return respond
 
     def _serve(self) -> None:
-        while not self._ended.is_set():
-            connection, _ = self._listening.accept()
-            if self._ended.is_set():
+        while not self._stopping.is_set():
+            connection, _ = self._listener.accept()
+            if self._stopping.is_set():
                 connection.close()
                 return
             self.connections += 1
@@ -72,7 +72,7 @@ class WebhookReceiver:
 
     def _handle(self, connection: socket.socket) -> None:
         if not self.reads:
-            self.hang()
+            self.respond(connection)
             return
         if self._tls:
             connection = self._tls.wrap_socket(connection, server_side=True)

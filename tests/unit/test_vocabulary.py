@@ -42,7 +42,6 @@ PENDING = {
     "lambda_app/chalicelib/api",
     "lambda_app/chalicelib/fleet",
     "lambda_app/chalicelib/jobs",
-    "lambda_app/chalicelib/webhooks",
     "tests/e2e",
     "tests/faults",
     "tests/integration",
@@ -55,7 +54,6 @@ PENDING = {
     "tests/unit/api",
     "tests/unit/executor_host",
     "tests/unit/jobs",
-    "tests/unit/webhooks",
 }
 
 
