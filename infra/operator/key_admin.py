@@ -1,12 +1,15 @@
 """Operations on API keys in their DynamoDB table. Used by `python-exec keys` and the local stack."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
 from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
 
 ACTIVE: Final = {":active": {"S": KeyStatus.ACTIVE.value}}
 REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
@@ -26,7 +29,7 @@ class KeyAdmin:
     Each method raises KeyAdminError if it fails.
     """
 
-    def __init__(self, dynamodb: Any, *, table: str) -> None:  # noqa: ANN401 - boto3's client has no type
+    def __init__(self, dynamodb: "DynamoDBClient", *, table: str) -> None:
         self._dynamodb = dynamodb
         self._table = table
 
@@ -130,7 +133,7 @@ class KeyAdmin:
         )
         return from_item(response["Attributes"])
 
-    def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 - untyped
+    def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 - any operation
         try:
             return operation(TableName=self._table, **arguments)
         except ClientError as error:
