@@ -1,4 +1,4 @@
-"""Marks each test with the folder that it is in, so that `pytest -m unit` runs tests/unit; and sandboxes for all."""
+"""Mark each test with its folder, so that `pytest -m unit` runs tests/unit, and provide sandboxes."""
 
 import uuid
 from collections import deque
@@ -34,20 +34,20 @@ def engine(image):
 
 @pytest.fixture(scope="session")
 def warm_sandbox(engine):
-    """A function that gives a fresh sandbox; the next ones start meanwhile."""
+    """Return a function that returns an unused warm sandbox, while the next ones start in the background."""
     with ThreadPoolExecutor(2) as starters:
-        coming = deque(starters.submit(engine.start_sandbox) for _ in range(3))
+        starting = deque(starters.submit(engine.start_sandbox) for _ in range(3))
 
         def take():
-            coming.append(starters.submit(engine.start_sandbox))
-            return coming.popleft().result()
+            starting.append(starters.submit(engine.start_sandbox))
+            return starting.popleft().result()
 
         yield take
-        for sandbox in coming:
+        for sandbox in starting:
             sandbox.result().destroy()
 
 
 @pytest.fixture(scope="session")
 def run(warm_sandbox):
-    """A function that runs a program in a sandbox of its own."""
-    return lambda code, text="", timeout_s=8.0: warm_sandbox().run(code, text, timeout_s=timeout_s)
+    """Return a function that runs a program in its own sandbox."""
+    return lambda code, stdin="", timeout_s=8.0: warm_sandbox().run(code, stdin, timeout_s=timeout_s)

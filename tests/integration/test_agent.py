@@ -1,4 +1,4 @@
-"""An agent as a process, with real Docker and emulated SQS: how it starts, stops and dies."""
+"""Test an agent process with real Docker and emulated SQS: how it starts, stops and crashes."""
 
 import os
 import signal
@@ -25,8 +25,8 @@ def test_metrics_count_jobs_by_status(start_agent, queue_client):
     eventually(lambda: agent.metric('python_exec_jobs_total{status="error"}') == 1)
     assert agent.metric('python_exec_jobs_total{status="ok"}') == 1
     assert agent.metric("python_exec_job_duration_seconds_count") == 2
-    assert agent.metric("python_exec_take_wait_seconds_count") >= 2
-    assert agent.metric("python_exec_queued_seconds_count") == 2
+    assert agent.metric("python_exec_sandbox_acquire_seconds_count") >= 2
+    assert agent.metric("python_exec_queue_wait_seconds_count") == 2
     assert agent.metric("python_exec_sandbox_start_seconds_count") >= 2
 
 
@@ -72,10 +72,10 @@ def test_killed_agent_leaves_no_containers(start_agent, queue_client):
 
 def test_new_agent_removes_orphans_of_same_name(start_agent, docker_client, image):
     name = f"test-{uuid.uuid4().hex[:8]}"
-    leftover = docker_client.api.create_container(image, ["python3"], labels={"python-exec.agent": name})["Id"]
+    orphan = docker_client.api.create_container(image, ["python3"], labels={"python-exec.agent": name})["Id"]
     agent = start_agent(name=name)
     agent.wait_until_ready()
-    eventually(lambda: leftover not in {container["Id"] for container in agent.containers()})
+    eventually(lambda: orphan not in {container["Id"] for container in agent.containers()})
 
 
 def test_idle_sandbox_killed_externally_is_replaced(start_agent, queue_client, docker_client):
@@ -133,7 +133,7 @@ def test_all_missing_settings_are_reported(start_agent):
 
 @pytest.fixture
 def own_daemon(tmp_path_factory):
-    """A Docker Engine that a test may end."""
+    """Return a Docker daemon that a test may kill."""
     with isolated_daemon(tmp_path_factory.mktemp("d")) as daemon:
         yield daemon
 
@@ -146,11 +146,11 @@ def test_job_moves_to_another_host_when_docker_fails(start_agent, queue_client, 
         agent.wait_until_ready(2)
         job_id = queue_client.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
         eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
-        os.kill(int(own_daemon.pidfile.read_text()), signal.SIGKILL)  # told to stop, it would wait for the job
+        os.kill(int(own_daemon.pidfile.read_text()), signal.SIGKILL)  # SIGTERM would let the job finish
     start_agent()
     assert queue_client.replies(1, timeout_s=40)[job_id].stdout == "done\n"
     assert agent.metric("python_exec_sandbox_errors_total") >= 1
-    agent.popen.kill()  # told to stop, it would wait for Docker
+    agent.popen.kill()  # SIGTERM would wait for Docker
 
 
 def test_agent_survives_docker_restart(start_agent, queue_client, own_daemon, image):

@@ -1,4 +1,4 @@
-"""A host's agent as the container that it is on AWS, with nothing but the Docker socket."""
+"""Test the agent in a container as on AWS, with nothing but the Docker socket."""
 
 import contextlib
 import signal
@@ -28,7 +28,7 @@ def agent_image(docker_client):
 
 @pytest.fixture
 def start_container(aws, queue_client, agent_image, docker_client):
-    """Starts an agent as infra/user-data.sh does."""
+    """Return a function that starts an agent as infra/user-data.sh does."""
     with contextlib.ExitStack() as stack:
 
         def start(**settings):
@@ -94,8 +94,8 @@ def test_containerized_agent_runs_job_and_stops_cleanly(start_container, queue_c
 
 def test_user_data_detects_ready_agent(start_container, docker_client):
     agent = start_container()
-    begin, _, _ = USER_DATA.read_text().partition("tries=")
-    function = begin[begin.index("has_sandboxes()") :].replace("9464", agent.metrics_port)
+    script_start, _, _ = USER_DATA.read_text().partition("tries=")
+    function = script_start[script_start.index("has_sandboxes()") :].replace("9464", agent.metrics_port)
     script = f"set -euo pipefail\n{function}\nhas_sandboxes"
     eventually(lambda: subprocess.run(["bash", "-c", script], check=False).returncode == 0, timeout_s=20)
     assert sandboxes_of(docker_client, agent)
@@ -124,14 +124,14 @@ def test_draining_agent_loses_no_jobs(start_container, queue_client, docker_clie
         eventually(lambda agent=agent: len(sandboxes_of(docker_client, agent)) >= 2, timeout_s=20)
     code = "import time; time.sleep(0.3); print(input())"
     sent = {queue_client.send(code, str(number)): f"{number}\n" for number in range(24)}
-    found = queue_client.replies(8)
+    replies = queue_client.replies(8)
     leaving.container.kill(signal.SIGTERM)
     more = {queue_client.send(code, str(number)): f"{number}\n" for number in range(24, 36)}
-    found |= queue_client.replies(len(sent) + len(more) - len(found))
-    assert {job_id: result.stdout for job_id, result in found.items()} == sent | more
+    replies |= queue_client.replies(len(sent) + len(more) - len(replies))
+    assert {job_id: result.stdout for job_id, result in replies.items()} == sent | more
     assert leaving.container.wait(timeout=20)["StatusCode"] == 0
     assert all('"job_completed"' in log(agent) for agent in (leaving, staying))
-    # An agent logs once it has deleted the job, a moment after the reply is there.
-    eventually(lambda: sum(log(agent).count('"job_completed"') for agent in (leaving, staying)) == len(found))
+    # An agent logs a job after deleting it, a moment after the reply.
+    eventually(lambda: sum(log(agent).count('"job_completed"') for agent in (leaving, staying)) == len(replies))
     eventually(lambda: not sandboxes_of(docker_client, leaving), timeout_s=5)
     eventually(lambda: waiting_or_in_flight(sqs, queue_client.job_queue_url) == 0)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501, ISC004  # tables of programs
-"""A program in a sandbox behaves as under `python3 -u main.py`: each one here runs both ways in the same image."""
+"""Test that programs in a sandbox behave as under `python3 -u main.py`, by running each both ways in one image."""
 
 import base64
 import json
@@ -17,20 +17,20 @@ from executor_host.sandbox import signal_name
 PLAIN_PYTHON = """
 import base64, json, os, shutil, subprocess, sys
 for line in sys.stdin:
-    code, text = json.loads(line)
+    code, stdin = json.loads(line)
     with open("main.py", "w", newline="") as file:
         file.write(code)
-    done = subprocess.run(["python3", "main.py"], input=text.encode(), capture_output=True, start_new_session=True)
+    completed = subprocess.run(["python3", "main.py"], input=stdin.encode(), capture_output=True, start_new_session=True)
     for entry in os.scandir():
         shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
-    said = [base64.b64encode(stream).decode() for stream in (done.stdout, done.stderr)]
-    print(json.dumps([done.returncode, *said]), flush=True)
+    streams = [base64.b64encode(stream).decode() for stream in (completed.stdout, completed.stderr)]
+    print(json.dumps([completed.returncode, *streams]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def plain_python(engine, image):
-    """A function that runs a program without our supervisor: exit code, signal, stdout, stderr."""
+    """Return a function that runs a program without the supervisor and returns exit code, signal, stdout and stderr."""
     client = docker.APIClient()
     config = container_config(image, agent=engine._agent)
     config["Cmd"] = ["python3", "-c", PLAIN_PYTHON]
@@ -40,21 +40,20 @@ def plain_python(engine, image):
     client.start(container_id)
     frames = frames_iter(stream, tty=False)
 
-    def run_plainly(code, text=""):
-        stream._sock.sendall(json.dumps([code, text]).encode() + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            answer += next(frames)[1]
-        code, *said = json.loads(answer)
-        said = (base64.b64decode(stream).decode(errors="replace") for stream in said)
-        streams = tuple(map(_without_addresses, said))
-        return (code, None, *streams) if code >= 0 else (128 - code, signal_name(-code), *streams)
+    def run_plainly(code, stdin=""):
+        stream._sock.sendall(json.dumps([code, stdin]).encode() + b"\n")
+        response = b""
+        while not response.endswith(b"\n"):
+            response += next(frames)[1]
+        code, *streams = json.loads(response)
+        texts = [_without_addresses(base64.b64decode(stream).decode(errors="replace")) for stream in streams]
+        return (code, None, *texts) if code >= 0 else (128 - code, signal_name(-code), *texts)
 
     yield run_plainly
     client.remove_container(container_id, force=True)
 
 
-def seen(outcome):
+def observed(outcome):
     return outcome.exit_code, outcome.signal, *map(_without_addresses, (outcome.stdout, outcome.stderr))
 
 
@@ -152,11 +151,11 @@ ENDINGS = {  # exit code, program
 @pytest.mark.parametrize(("exit_code", "program"), ENDINGS.values(), ids=ENDINGS)
 def test_exit_behaviour_matches_plain_python(run, plain_python, exit_code, program):
     outcome = run(program)
-    assert seen(outcome) == plain_python(program)
+    assert observed(outcome) == plain_python(program)
     assert outcome.exit_code == exit_code
 
 
-PROGRAMS = {  # each prints what it sees, ends with 0 and leaves stderr empty
+PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr empty
     "main_module": """
         import sys
         main = sys.modules["__main__"]
@@ -396,7 +395,7 @@ PROGRAMS = {  # each prints what it sees, ends with 0 and leaves stderr empty
 def test_runtime_environment_matches_plain_python(run, plain_python, program):
     program = dedent(program)
     outcome = run(program)
-    assert seen(outcome) == plain_python(program)
+    assert observed(outcome) == plain_python(program)
     assert (outcome.exit_code, outcome.stderr) == (0, "")
     assert outcome.truncated.stdout is outcome.truncated.stderr is False
 
@@ -425,7 +424,7 @@ READERS = {
         asyncio.run(main())
     """,
 }  # fmt: skip
-TEXTS = {
+INPUTS = {
     "nothing": "",
     "no_final_newline": "a\nb",
     "unicode_and_crlf": "\u20ac\U0001f600\r\n\tx\x00y\n\n",
@@ -433,15 +432,15 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("stdin", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("program", READERS.values(), ids=READERS)
-def test_stdin_matches_plain_python(run, plain_python, program, text):
+def test_stdin_matches_plain_python(run, plain_python, program, stdin):
     if program == READERS["input_until_eof"]:
-        text = text[:1000]
+        stdin = stdin[:1000]
     elif program == READERS["iterating"]:
-        text = text[:10000]
-    outcome = run(dedent(program), text)
-    assert seen(outcome) == plain_python(dedent(program), text)
+        stdin = stdin[:10000]
+    outcome = run(dedent(program), stdin)
+    assert observed(outcome) == plain_python(dedent(program), stdin)
     assert outcome.exit_code == 0
 
 
@@ -454,7 +453,7 @@ def test_output_is_truncated_only_above_limit(run, fds, size):
         1: (len(outcome.stdout), outcome.truncated.stdout),
         2: (len(outcome.stderr), outcome.truncated.stderr),
     }
-    written = fds[:1] if cut else fds  # the first to overflow ends the run
+    written = fds[:1] if cut else fds  # the first stream to exceed the limit ends the run
     assert outcome.status == ("output_limit" if cut else "ok")
     assert {fd: streams[fd] for fd in written} == dict.fromkeys(written, (kept, cut))
 

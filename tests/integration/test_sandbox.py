@@ -1,5 +1,5 @@
 # ruff: noqa: E501  # tables of programs
-"""Statuses, usage and errors: what a sandbox says of a program's end, each time measured by somebody else than it."""
+"""Test the status, usage and error that a sandbox reports for a program."""
 
 import time
 from textwrap import dedent
@@ -11,7 +11,7 @@ from chalicelib.contract import Truncated, UncaughtException
 ALLOCATE = "x = b'x' * (400 * 1024 * 1024)"
 
 
-def verdict(outcome):
+def exit_of(outcome):
     return outcome.status, outcome.exit_code, outcome.signal
 
 
@@ -19,7 +19,7 @@ ENDS = {
     "falls_off": ("pass", ("ok", 0, None)),
     "exit_1": ("exit(1)", ("error", 1, None)),
     "exit_137_is_not_memory": ("import sys; sys.exit(137)", ("error", 137, None)),
-    "exit_124_is_no_timeout": ("import os; os._exit(124)", ("error", 124, None)),
+    "exit_124_is_not_timeout": ("import os; os._exit(124)", ("error", 124, None)),
     "exit_255": ("exit(-1)", ("error", 255, None)),
     "exception": ("1/0", ("error", 1, None)),
     "killed_by_itself": ("import os; os.kill(os.getpid(), 9)", ("killed", 137, "SIGKILL")),
@@ -47,7 +47,7 @@ ENDS = {
 
 @pytest.mark.parametrize(("program", "expected"), ENDS.values(), ids=ENDS)
 def test_exit_maps_to_status(run, program, expected):
-    assert verdict(run(program)) == expected
+    assert exit_of(run(program)) == expected
 
 
 def test_multi_process_oom_keeps_output(run):
@@ -62,7 +62,7 @@ def test_multi_process_oom_keeps_output(run):
         for _ in range(12): os.wait()
     """
     outcome = run(dedent(program), timeout_s=3)
-    assert outcome.status in {"timeout", "out_of_memory"}  # whom of them the kernel takes is its choice
+    assert outcome.status in {"timeout", "out_of_memory"}  # depends on which process the kernel kills
     assert outcome.stdout == "before\n"
 
 
@@ -90,18 +90,18 @@ def test_timeout_keeps_output(run, program):
         f"import os, signal, sys, threading, time\nprint('out')\nprint('err', file=sys.stderr)\n{program}",
         timeout_s=0.5,
     )
-    assert verdict(outcome) == ("timeout", None, None)
+    assert exit_of(outcome) == ("timeout", None, None)
     assert (outcome.stdout, outcome.stderr, outcome.truncated) == ("out\n", "err\n", Truncated())
     assert 500 <= outcome.usage.duration_ms < 1500
 
 
-@pytest.mark.parametrize(("fd", "cut"), [(1, Truncated(stdout=True)), (2, Truncated(stderr=True))])
-def test_output_limit_stops_run_and_keeps_first_64_kib(run, fd, cut):
+@pytest.mark.parametrize(("fd", "truncated"), [(1, Truncated(stdout=True)), (2, Truncated(stderr=True))])
+def test_output_limit_stops_run_and_keeps_first_64_kib(run, fd, truncated):
     outcome = run(f"import os\nos.write({3 - fd}, b'other')\nwhile True: os.write({fd}, b'0123456789abcdef' * 64)")
-    said = {1: outcome.stdout, 2: outcome.stderr}
-    assert verdict(outcome) == ("output_limit", None, None)
-    assert said == {fd: "0123456789abcdef" * 4096, 3 - fd: "other"}
-    assert outcome.truncated == cut
+    output = {1: outcome.stdout, 2: outcome.stderr}
+    assert exit_of(outcome) == ("output_limit", None, None)
+    assert output == {fd: "0123456789abcdef" * 4096, 3 - fd: "other"}
+    assert outcome.truncated == truncated
 
 
 def test_timeout_starts_with_program(engine):

@@ -1,11 +1,11 @@
 # ruff: noqa: E501, ISC004  # tables of programs
-"""What programs do every day is not refused by any barrier."""
+"""Test that no barrier stops ordinary programs."""
 
 from textwrap import dedent
 
 import pytest
 
-COMMON_PROGRAMS = {  # program, what it prints
+COMMON_PROGRAMS = {  # program, its stdout
     "copy2": ("import shutil\nprint(shutil.copy2('main.py', 'copy'))", "copy"),
     "copytree_and_archive": (
         "import os, shutil\nos.makedirs('a/b')\nshutil.copytree('a', 'c')\n"

@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002, E501, FBT003  # a fake, records in their order
-"""A supervisor that somebody else has written: whatever it says, the agent ends with a result or a SandboxError, soon."""
+# ruff: noqa: ARG002, FBT003  # a fake, records in field order
+"""Attack the agent from a compromised supervisor: every run must end soon, with an outcome or a SandboxError."""
 
 import contextlib
 import resource
@@ -27,8 +27,8 @@ from executor_host.supervisor.protocol import (
 )
 
 
-class FakeContainers:
-    """An engine whose containers never ran out of memory."""
+class FakeContainerEngine:
+    """Fake an engine whose containers never run out of memory."""
 
     def __init__(self):
         self.removed = []
@@ -40,7 +40,7 @@ class FakeContainers:
         return False
 
 
-def on_the_wire(data, stream=1):
+def docker_frame(data, stream=1):
     return struct.pack(">BxxxI", stream, len(data)) + data
 
 
@@ -48,44 +48,44 @@ def frame(kind, payload=b""):
     return FRAME_HEADER.pack(kind, len(payload)) + payload
 
 
-def report(how=EXITED, number=0):
-    return frame(REPORT, REPORT_RECORD.pack(how, number, False, 1, 2, 3, False, False))
+def report(exit_kind=EXITED, exit_value=0):
+    return frame(REPORT, REPORT_RECORD.pack(exit_kind, exit_value, False, 1, 2, 3, False, False))
 
 
 @pytest.fixture
 def supervisor():
-    """Our end of the stream, and a sandbox that listens to it."""
-    ours, agents = socket.socketpair()
-    stream = SimpleNamespace(_sock=agents, _response=SimpleNamespace(close=agents.close))
-    sandbox = Sandbox("id", Channel(stream), runtime="python 3.13", engine=FakeContainers())
-    with ours, agents:
-        yield ours, sandbox
+    """Return the supervisor's end of the stream, and a sandbox at the other end."""
+    connection, agent_end = socket.socketpair()
+    stream = SimpleNamespace(_sock=agent_end, _response=SimpleNamespace(close=agent_end.close))
+    sandbox = Sandbox("id", Channel(stream), runtime="python 3.13", engine=FakeContainerEngine())
+    with connection, agent_end:
+        yield connection, sandbox
 
 
 INVALID_FRAMES = {
-    "another_kind": on_the_wire(frame(b"?", b"x")),
-    "ready_again": on_the_wire(frame(READY, b"3.13")),
-    "no_frame": on_the_wire(b"Traceback (most recent call last):\n"),
-    "zeros": on_the_wire(bytes(1000)),
-    "longest_length": on_the_wire(FRAME_HEADER.pack(STDOUT, 2**32 - 1)),
-    "stdout_too_long": on_the_wire(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES + 1)),
-    "error_too_long": on_the_wire(FRAME_HEADER.pack(ERROR, MAX_PAYLOAD_BYTES[ERROR] + 1)),
-    "report_too_long": on_the_wire(FRAME_HEADER.pack(REPORT, REPORT_RECORD.size + 1)),
-    "report_too_short": on_the_wire(frame(REPORT, b"E")),
-    "empty_report": on_the_wire(frame(REPORT)),
-    "report_of_no_end": on_the_wire(report(how=b"?")),
-    "stdout_beyond_the_cap_in_parts": on_the_wire(frame(STDOUT, b"x" * 40000)) * 2,
-    "stderr_beyond_the_cap_in_parts": on_the_wire(frame(STDERR, b"x" * 40000)) * 2,
-    "two_errors": on_the_wire(frame(ERROR, b"x" * MAX_PAYLOAD_BYTES[ERROR]) * 2),
-    "on_its_stderr": on_the_wire(report(), stream=2),
-    "on_no_stream": on_the_wire(report(), stream=9),
+    "another_kind": docker_frame(frame(b"?", b"x")),
+    "ready_again": docker_frame(frame(READY, b"3.13")),
+    "no_frame": docker_frame(b"Traceback (most recent call last):\n"),
+    "zeros": docker_frame(bytes(1000)),
+    "longest_length": docker_frame(FRAME_HEADER.pack(STDOUT, 2**32 - 1)),
+    "stdout_too_long": docker_frame(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES + 1)),
+    "error_too_long": docker_frame(FRAME_HEADER.pack(ERROR, MAX_PAYLOAD_BYTES[ERROR] + 1)),
+    "report_too_long": docker_frame(FRAME_HEADER.pack(REPORT, REPORT_RECORD.size + 1)),
+    "report_too_short": docker_frame(frame(REPORT, b"E")),
+    "empty_report": docker_frame(frame(REPORT)),
+    "report_of_unknown_exit": docker_frame(report(exit_kind=b"?")),
+    "stdout_beyond_the_cap_in_parts": docker_frame(frame(STDOUT, b"x" * 40000)) * 2,
+    "stderr_beyond_the_cap_in_parts": docker_frame(frame(STDERR, b"x" * 40000)) * 2,
+    "two_errors": docker_frame(frame(ERROR, b"x" * MAX_PAYLOAD_BYTES[ERROR]) * 2),
+    "on_its_stderr": docker_frame(report(), stream=2),
+    "on_no_stream": docker_frame(report(), stream=9),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("invalid", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
-def test_invalid_frame_raises_sandbox_error(supervisor, invalid):
-    ours, sandbox = supervisor
-    ours.sendall(invalid)
+@pytest.mark.parametrize("data", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
+def test_invalid_frame_raises_sandbox_error(supervisor, data):
+    connection, sandbox = supervisor
+    connection.sendall(data)
     with pytest.raises(SandboxError) as raised:
         sandbox.run("pass", "", timeout_s=1)
     assert not isinstance(raised.value, SandboxGoneError)
@@ -94,70 +94,70 @@ def test_invalid_frame_raises_sandbox_error(supervisor, invalid):
 ENDS = {
     "at_once": b"",
     "in_dockers_header": b"\1\0\0",
-    "in_dockers_frame": on_the_wire(report())[:-1],
-    "in_a_header": on_the_wire(b"Z\0"),
-    "in_a_payload": on_the_wire(report()[:-1]),
-    "before_the_report": on_the_wire(frame(STDOUT, b"x")),
+    "in_dockers_frame": docker_frame(report())[:-1],
+    "in_a_header": docker_frame(b"Z\0"),
+    "in_a_payload": docker_frame(report()[:-1]),
+    "before_the_report": docker_frame(frame(STDOUT, b"x")),
 }
 
 
-@pytest.mark.parametrize("said", ENDS.values(), ids=ENDS)
-def test_missing_report_raises_sandbox_gone(supervisor, said):
-    ours, sandbox = supervisor
-    ours.sendall(said)
-    ours.shutdown(socket.SHUT_WR)
+@pytest.mark.parametrize("data", ENDS.values(), ids=ENDS)
+def test_missing_report_raises_sandbox_gone(supervisor, data):
+    connection, sandbox = supervisor
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
     with pytest.raises(SandboxGoneError):
         sandbox.run("pass", "", timeout_s=1)
     assert sandbox._engine.removed == ["id"]
 
 
 def test_data_after_report_is_ignored(supervisor):
-    ours, sandbox = supervisor
-    ours.sendall(on_the_wire(frame(STDOUT, b"a") + report(number=3) + report() + frame(STDOUT, b"b")))
+    connection, sandbox = supervisor
+    connection.sendall(docker_frame(frame(STDOUT, b"a") + report(exit_value=3) + report() + frame(STDOUT, b"b")))
     outcome = sandbox.run("pass", "", timeout_s=1)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == (Status.ERROR, 3, "a")
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "SIG0"), (9, "SIGKILL"), (33, "SIG33"), (255, "SIG255")])
 def test_unknown_signal_numbers_are_named(supervisor, number, name):
-    ours, sandbox = supervisor
-    ours.sendall(on_the_wire(report(SIGNALLED, number)))
+    connection, sandbox = supervisor
+    connection.sendall(docker_frame(report(SIGNALLED, number)))
     assert sandbox.run("pass", "", timeout_s=1).signal == name
 
 
 CHATTER = {
     "silence": b"",
-    "trickle_of_one_frame": on_the_wire(b"O"),
-    "empty_frames": on_the_wire(frame(STDOUT)) * 1000,
-    "empty_wire": on_the_wire(b"") * 1000,
+    "trickle_of_one_frame": docker_frame(b"O"),
+    "empty_frames": docker_frame(frame(STDOUT)) * 1000,
+    "empty_wire": docker_frame(b"") * 1000,
 }
 
 
 @pytest.mark.parametrize("part", CHATTER.values(), ids=CHATTER)
 def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
-    ours, sandbox = supervisor
+    connection, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.2)
     header = (
-        on_the_wire(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
+        docker_frame(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
     )
     stop = threading.Event()
 
     def chat():
         with contextlib.suppress(OSError):
-            ours.sendall(header)
+            connection.sendall(header)
             while not stop.wait(0.0 if len(part) > 99 else 0.01):
-                ours.sendall(part)
+                connection.sendall(part)
 
-    chatting = threading.Thread(target=chat)
-    chatting.start()
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    chatter = threading.Thread(target=chat)
+    chatter.start()
+    started_at, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         outcome = sandbox.run("pass", "", timeout_s=0.2)
     finally:
         stop.set()
-        chatting.join()
+        chatter.join()
     assert outcome.status == Status.TIMEOUT
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started_at < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
     assert sandbox._engine.removed == ["id"]
 
@@ -170,10 +170,10 @@ def test_agent_timeout_stops_non_reading_supervisor(supervisor, monkeypatch):
 
 
 def test_fragmented_frames_are_parsed(supervisor):
-    ours, sandbox = supervisor
-    said = frame(STDOUT, "\u20ac".encode()) + frame(STDERR, b"e") + report()
-    chatting = threading.Thread(target=lambda: [ours.sendall(on_the_wire(bytes([b]))) for b in said])
-    chatting.start()
+    connection, sandbox = supervisor
+    data = frame(STDOUT, "\u20ac".encode()) + frame(STDERR, b"e") + report()
+    chatter = threading.Thread(target=lambda: [connection.sendall(docker_frame(bytes([b]))) for b in data])
+    chatter.start()
     outcome = sandbox.run("pass", "", timeout_s=2)
-    chatting.join()
+    chatter.join()
     assert (outcome.status, outcome.stdout, outcome.stderr) == (Status.OK, "\u20ac", "e")

@@ -1,5 +1,5 @@
 # ruff: noqa: E501, UP031  # tables of programs, paths in the container
-"""Ways out of the sandbox: network, files, privileges, rare system calls, and what a program leaves for the next."""
+"""Attack the sandbox from inside: network, files, privileges, rare system calls, and state left for the next job."""
 
 import json
 import platform
@@ -14,8 +14,8 @@ from executor_host.hardening import FIRST_UID, GID, MASKED_PATHS
 START = """
 import ctypes, errno, os, socket, stat, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
-def tried(function, *args):
-    # the name of the error, or what came of it
+def attempt(function, *args):
+    # returns the name of the error, or the result
     ctypes.set_errno(0)
     try: result = function(*args)
     except OSError as error: return errno.errorcode.get(error.errno, type(error).__name__)
@@ -23,17 +23,17 @@ def tried(function, *args):
 """
 
 
-def answers(run, calls):
-    """What came of each call, run in one sandbox."""
+def run_calls(run, calls):
+    """Return the error or the result of each call, made in one sandbox."""
     program = START + "import json\nprint(json.dumps({%s}, default=repr))" % ",".join(
-        f"{name!r}: tried(lambda: {call})" for name, call in calls.items()
+        f"{name!r}: attempt(lambda: {call})" for name, call in calls.items()
     )
     outcome = run(program)
     assert (outcome.status, outcome.stderr) == ("ok", "")
     return json.loads(outcome.stdout)
 
 
-NETWORK = {  # call, errors that it may end with
+NETWORK = {  # call, expected errors
     "dns": ("socket.getaddrinfo('example.com', 80)", {"EAI_AGAIN", "gaierror"}),
     "dns_by_hand": ("socket.socket(2, 2).sendto(b'x', ('8.8.8.8', 53))", {"ENETUNREACH"}),
     "metadata": ("socket.create_connection(('169.254.169.254', 80), 1)", {"ENETUNREACH"}),
@@ -61,8 +61,8 @@ NETWORK = {  # call, errors that it may end with
 
 
 def test_network_access_is_denied(run):
-    said = answers(run, {name: call for name, (call, _) in NETWORK.items()})
-    assert {name: error for name, error in said.items() if error not in NETWORK[name][1]} == {}
+    results = run_calls(run, {name: call for name, (call, _) in NETWORK.items()})
+    assert {name: error for name, error in results.items() if error not in NETWORK[name][1]} == {}
 
 
 def test_loopback_is_the_only_interface(run):
@@ -79,14 +79,14 @@ def test_host_loopback_is_unreachable(run):
         name = f"python-exec-test-{tcp.getsockname()[1]}"
         abstract.bind(f"\0{name}")
         abstract.listen()
-        said = answers(
+        results = run_calls(
             run,
             {
                 "tcp": f"socket.create_connection(('127.0.0.1', {tcp.getsockname()[1]}), 2)",
                 "abstract": f"socket.socket(1).connect('\\0{name}')",
             },
         )
-    assert said == {"tcp": "ECONNREFUSED", "abstract": "ECONNREFUSED"}
+    assert results == {"tcp": "ECONNREFUSED", "abstract": "ECONNREFUSED"}
 
 
 def test_sandboxes_cannot_reach_each_other(warm_sandbox):
@@ -99,19 +99,19 @@ def test_sandboxes_cannot_reach_each_other(warm_sandbox):
     """
     client = """
         import socket, time
-        until, reached = time.monotonic() + 1, 0
-        while time.monotonic() < until:
+        deadline, reached = time.monotonic() + 1, 0
+        while time.monotonic() < deadline:
             for s, to in ((socket.socket(), ("127.0.0.1", 7777)), (socket.socket(1), "\\0python-exec-test")):
                 reached += s.connect_ex(to) == 0
             time.sleep(.05)
         print(reached)
     """
-    first, second, said = warm_sandbox(), warm_sandbox(), []
-    thread = threading.Thread(target=lambda: said.append(first.run(dedent(server), "", timeout_s=5)))
+    first, second, outcomes = warm_sandbox(), warm_sandbox(), []
+    thread = threading.Thread(target=lambda: outcomes.append(first.run(dedent(server), "", timeout_s=5)))
     thread.start()
     reached = second.run(dedent(client), "", timeout_s=5).stdout
     thread.join()
-    assert (said[0].stdout, reached) == ("listens\n", "0\n")
+    assert (outcomes[0].stdout, reached) == ("listens\n", "0\n")
 
 
 def test_only_scratch_is_writable(run):
@@ -120,38 +120,38 @@ def test_only_scratch_is_writable(run):
         for directory, names, files in os.walk("/"):
             if directory == "/proc":
                 names[:] = [n for n in names if not n.isdigit() and n not in ("self", "thread-self")]
-            if isinstance(tried(os.open, directory + "/new", os.O_CREAT | os.O_WRONLY), int):
+            if isinstance(attempt(os.open, directory + "/new", os.O_CREAT | os.O_WRONLY), int):
                 created.add(directory)
                 os.unlink(directory + "/new")
-            if directory not in created and isinstance(tried(os.chmod, directory, 0o777), type(None)): changed.add(directory)
+            if directory not in created and isinstance(attempt(os.chmod, directory, 0o777), type(None)): changed.add(directory)
             for path in (os.path.join(directory, name) for name in files):
                 mode = os.lstat(path).st_mode
                 if stat.S_ISLNK(mode) or path == "/tmp/main.py": continue
-                fd = tried(os.open, path, os.O_WRONLY | os.O_NONBLOCK)
+                fd = attempt(os.open, path, os.O_WRONLY | os.O_NONBLOCK)
                 if isinstance(fd, int):
                     os.close(fd)
                     opened.add(path)
                 if mode & 0o6000: special.add(path)
-                if tried(os.chmod, path, 0o777) is None: changed.add(path)
+                if attempt(os.chmod, path, 0o777) is None: changed.add(path)
         print(sorted(created), sorted(opened), sorted(changed), sorted(special))
     """
     outcome = run(START + dedent(program), timeout_s=10)
     devices = {f"/dev/{name}" for name in ("full", "null", "ptmx", "pts/ptmx", "random", "tty", "urandom", "zero")}
-    created, found, changed, special = (eval(part + "]") for part in outcome.stdout.strip().rstrip("]").split("] "))  # noqa: S307
+    created, opened, changed, special = (eval(part + "]") for part in outcome.stdout.strip().rstrip("]").split("] "))  # noqa: S307
     assert created == ["/dev/shm", "/tmp"]
-    assert set(found) - devices - set(MASKED_PATHS) == set()  # masked are files by /dev/null
+    assert set(opened) - devices - set(MASKED_PATHS) == set()  # a masked file is /dev/null
     assert (changed, special) == ([], [])
 
 
 def test_mounts_are_read_only_but_for_known_ones(run):
     program = """
         for line in open("/proc/self/mountinfo"):
-            at, options = line.split()[4], line.split()[5].split(",")
-            if "ro" not in options: print(at, *sorted({"nosuid", "noexec", "nodev"} & set(options)))
+            mount_point, options = line.split()[4], line.split()[5].split(",")
+            if "ro" not in options: print(mount_point, *sorted({"nosuid", "noexec", "nodev"} & set(options)))
     """
     writable = dict(line.split(" ", 1) for line in run(dedent(program)).stdout.splitlines())
-    writable.pop("/sys/fs/cgroup", None)  # of cgroup v1: a tmpfs that only root may write, with read-only mounts in it
-    assert {at: options for at, options in writable.items() if at not in MASKED_PATHS} == {
+    writable.pop("/sys/fs/cgroup", None)  # cgroup v1: a tmpfs that only root may write
+    assert {path: options for path, options in writable.items() if path not in MASKED_PATHS} == {
         "/proc": "nodev noexec nosuid",
         "/dev": "nosuid",
         "/dev/pts": "noexec nosuid",
@@ -191,8 +191,8 @@ HOST_FILES = {
 
 
 def test_host_and_kernel_files_are_inaccessible(run):
-    said = answers(run, {name: call for name, (call, _) in HOST_FILES.items()})
-    assert {name: error for name, error in said.items() if error not in HOST_FILES[name][1]} == {}
+    results = run_calls(run, {name: call for name, (call, _) in HOST_FILES.items()})
+    assert {name: error for name, error in results.items() if error not in HOST_FILES[name][1]} == {}
 
 
 PRIVILEGES = {
@@ -225,7 +225,7 @@ PRIVILEGES = {
 
 
 def test_privilege_escalation_is_denied(run):
-    assert set(answers(run, PRIVILEGES).values()) == {"EPERM"}
+    assert set(run_calls(run, PRIVILEGES).values()) == {"EPERM"}
 
 
 def test_process_has_no_capabilities_and_seccomp_is_active(run):
@@ -237,7 +237,7 @@ def test_process_has_no_capabilities_and_seccomp_is_active(run):
     assert run(START + dedent(program)).stdout == f"0 0 0 0 0 1 2\n{GID} [{GID}] {GID}\n"
 
 
-# Harmless arguments: without the filter each of these answers something else than EPERM, or works.
+# The arguments are harmless. Without the filter, each call succeeds or fails with an error other than EPERM.
 RARE_CALLS = {  # number on x86-64, arguments
     "ptrace_me": (101, "0, 0, 0, 0"),
     "process_vm_readv_self": (310, "os.getpid(), None, 0, None, 0, 0"),
@@ -300,25 +300,25 @@ only_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers an
 
 @only_x86
 def test_disallowed_syscalls_fail(run):
-    said = answers(
+    results = run_calls(
         run,
         {name: f"libc.syscall({number}, {args})".replace(", )", ")") for name, (number, args) in RARE_CALLS.items()},
     )
-    assert {name: error for name, error in said.items() if error != "EPERM"} == {}
+    assert {name: error for name, error in results.items() if error != "EPERM"} == {}
 
 
 def test_clone3_returns_enosys(run):
-    assert answers(run, {"clone3": "libc.syscall(435, None, 0)"}) == {"clone3": "ENOSYS"}
+    assert run_calls(run, {"clone3": "libc.syscall(435, None, 0)"}) == {"clone3": "ENOSYS"}
 
 
-FOREIGN = {  # machine code: getpid by the other doors
+FOREIGN_ABIS = {  # machine code that calls getpid through another ABI
     "int_0x80": r"\xb8\x14\x00\x00\x00\xcd\x80\xc3",
     "x32": r"\xb8\x27\x00\x00\x40\x0f\x05\xc3",
 }
 
 
 @only_x86
-@pytest.mark.parametrize("instructions", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("instructions", FOREIGN_ABIS.values(), ids=FOREIGN_ABIS)
 def test_foreign_abi_syscalls_are_blocked(run, instructions):
     program = f"""
         import ctypes, mmap, os
@@ -338,7 +338,7 @@ def test_scratch_is_noexec(run):
             try: shutil.copy(sys.executable, path)
             except OSError: open(path, "wb").write(b"#!/usr/bin/python3\\n")
             os.chmod(path, 0o755)
-            print(tried(os.execv, path, [path]))
+            print(attempt(os.execv, path, [path]))
     """
     assert run(START + dedent(program)).stdout == "EACCES\nEACCES\n"
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  # tables of programs, paths in the container
-"""Programs that want more than their share, or want to stay: each ends in time, with a verdict and its first output."""
+"""Exhaust resources and leave processes behind: each program must end in time, with a status and its first output."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ from executor_host.channel import SandboxGoneError
 from executor_host.hardening import PIDS, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
 from executor_host.sandbox import SUPERVISOR_GRACE_S
 
-RESOURCE_ATTACKS = {  # statuses that may come of it, program
+RESOURCE_ATTACKS = {  # accepted statuses, program
     "fork_bomb": ({"timeout"}, """
         while True:
             try: os.fork()
@@ -32,7 +32,7 @@ RESOURCE_ATTACKS = {  # statuses that may come of it, program
             try: threading.Thread(target=spin).start()
             except RuntimeError: pass
     """),
-    "zombies_by_the_thousand": ({"timeout"}, """
+    "thousands_of_zombies": ({"timeout"}, """
         while True:
             try:
                 if os.fork() == 0:
@@ -40,7 +40,7 @@ RESOURCE_ATTACKS = {  # statuses that may come of it, program
                     os._exit(0)
             except OSError: pass
     """),
-    "children_that_are_never_waited_for": ({"timeout"}, """
+    "unreaped_children": ({"timeout"}, """
         while True:
             try:
                 if os.fork() == 0: os._exit(0)
@@ -142,15 +142,17 @@ RESOURCE_ATTACKS = {  # statuses that may come of it, program
 @pytest.mark.parametrize(("statuses", "program"), RESOURCE_ATTACKS.values(), ids=RESOURCE_ATTACKS)
 def test_resource_exhaustion_is_contained(run, statuses, program):
     start = "import os, signal, sys, threading, time\nos.write(1, b'first\\n')\n"
-    started = time.monotonic()
+    started_at = time.monotonic()
     try:
         outcome = run(start + dedent(program), timeout_s=1)
-    except SandboxGoneError:  # killed for memory, and removed before anybody could ask: another sandbox will tell
+    except (
+        SandboxGoneError
+    ):  # killed for memory and removed before the agent could ask Docker; the agent retries such a job
         assert "gone" in statuses
         return
     assert outcome.status in statuses
     assert outcome.stdout.startswith("first\n")
-    assert time.monotonic() - started < 1 + SUPERVISOR_GRACE_S + 1  # the last for a sandbox not yet warm
+    assert time.monotonic() - started_at < 1 + SUPERVISOR_GRACE_S + 1  # 1 s for a sandbox that is not warm yet
 
 
 def test_oom_killer_prefers_program_over_supervisor(run):
@@ -255,16 +257,16 @@ def test_orphans_are_reaped(run):
 
 
 def test_hostile_jobs_do_not_affect_others(engine):
-    def hostile(program):
-        with contextlib.suppress(SandboxGoneError):  # as above
+    def run_hostile(program):
+        with contextlib.suppress(SandboxGoneError):  # as in test_resource_exhaustion_is_contained
             engine.start_sandbox().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)
 
-    def good(n):
+    def run_good(n):
         return engine.start_sandbox().run("print(int(input()) * 2)", str(n), timeout_s=8).stdout
 
     with ThreadPoolExecutor(4) as attackers, ThreadPoolExecutor(2) as customers:
-        attacks = [attackers.submit(hostile, program) for _, program in RESOURCE_ATTACKS.values()]
-        answers = list(customers.map(good, range(30)))
+        attacks = [attackers.submit(run_hostile, program) for _, program in RESOURCE_ATTACKS.values()]
+        outputs = list(customers.map(run_good, range(30)))
         for attack in attacks:
             attack.result()
-    assert answers == [f"{2 * n}\n" for n in range(30)]
+    assert outputs == [f"{2 * n}\n" for n in range(30)]

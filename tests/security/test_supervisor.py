@@ -1,5 +1,5 @@
 # ruff: noqa: E501, FBT003  # tables of programs, records in their order
-"""Attacks on PID 1 by the program, which is the same user: it is not silenced, not read, and not made to lie."""
+"""Attack PID 1 from the program, which is the same user: kill it, read it, and forge its report."""
 
 from textwrap import dedent
 
@@ -22,27 +22,27 @@ from executor_host.supervisor.protocol import (
 START = """
 import ctypes, errno, fcntl, gc, os, re, resource, signal, socket, struct, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
-def tried(function, *args):
-    # the name of the error, or what came of it
+def attempt(function, *args):
+    # returns the name of the error, or the result
     ctypes.set_errno(0)
     try: result = function(*args)
     except OSError as error: return errno.errorcode[error.errno]
     return errno.errorcode[ctypes.get_errno()] if result == -1 else result
 """
-END = "\nos.write(1, b'lived')\nos._exit(3)\n"  # not with 0: a forged report could say that too
+END = "\nos.write(1, b'survived')\nos._exit(3)\n"  # not with 0, which a forged report could claim too
 
 
 def supervisor_survived(outcome):
-    return (outcome.status, outcome.exit_code, outcome.stdout, outcome.stderr) == ("error", 3, "lived", "")
+    return (outcome.status, outcome.exit_code, outcome.stdout, outcome.stderr) == ("error", 3, "survived", "")
 
 
 ATTACKS = {
-    "every_signal": "for s in range(1, 65): tried(os.kill, 1, s)",
-    "every_signal_by_pidfd": "fd = os.pidfd_open(1)\nfor s in range(1, 65): tried(signal.pidfd_send_signal, fd, s)",
+    "every_signal": "for s in range(1, 65): attempt(os.kill, 1, s)",
+    "every_signal_by_pidfd": "fd = os.pidfd_open(1)\nfor s in range(1, 65): attempt(signal.pidfd_send_signal, fd, s)",
     "every_signal_to_its_thread": "for s in range(1, 65): libc.tgkill(1, 1, s); libc.syscall(200, 1, s)",
     "signals_by_thousands": "for _ in range(3000):\n    for s in (2, 10, 15, 17, 18, 19, 28, 9): os.kill(1, s)",
-    "kill_everybody": "os.fork() or time.sleep(60)\nfor s in (15, 19, 9): os.kill(-1, s)",
-    "kill_its_group": "tried(os.killpg, 1, 9), tried(os.kill, -1, 9)",
+    "kill_every_process": "os.fork() or time.sleep(60)\nfor s in (15, 19, 9): os.kill(-1, s)",
+    "kill_its_group": "attempt(os.killpg, 1, 9), attempt(os.kill, -1, 9)",
     "signal_of_an_own_pipe": """
         for s in (0, 9, 19, 15, 6, 29, 34):
             r, w = os.pipe()
@@ -58,12 +58,12 @@ ATTACKS = {
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     """,
     "nonblocking_stdio": "for fd in (0, 1, 2): os.set_blocking(fd, False)",
-    "smallest_pipes": "for fd in (0, 1, 2): tried(fcntl.fcntl, fd, 1031, 4096)",
+    "smallest_pipes": "for fd in (0, 1, 2): attempt(fcntl.fcntl, fd, 1031, 4096)",
     "closed_stdin": "os.close(0)",
     "closed_stderr": "os.close(2)",
     "cleared_supervisor_modules": "for n in list(sys.modules):\n    if n.startswith('sitecustomize'): vars(sys.modules[n]).clear()",
-    "limits": "for n in range(16): tried(resource.prlimit, 1, n, (0, 0))",
-    "open_pidfds": "for n in range(64): tried(libc.syscall, 438, os.pidfd_open(1), n, 0)",
+    "limits": "for n in range(16): attempt(resource.prlimit, 1, n, (0, 0))",
+    "open_pidfds": "for n in range(64): attempt(libc.syscall, 438, os.pidfd_open(1), n, 0)",
     "dead_error_record": """
         maps = re.findall(r"(\\w+)-(\\w+) rw-s .*", open("/proc/self/maps").read())
         assert maps
@@ -77,7 +77,7 @@ ATTACKS = {
         try:
             while True: pipes.append(os.pipe())
         except OSError: pass
-        for r, w in pipes: tried(fcntl.fcntl, w, 1031, 1 << 20)
+        for r, w in pipes: attempt(fcntl.fcntl, w, 1031, 1 << 20)
     """,
 }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_supervisor_reports_correctly_under_attack(run, attack):
     assert supervisor_survived(outcome), outcome
 
 
-REFUSED = {  # call, error
+REFUSED = {  # call, expected error
     "ptrace_attach": ("libc.ptrace(16, 1, 0, 0)", "EPERM"),
     "ptrace_seize": ("libc.ptrace(0x4206, 1, 0, 0)", "EPERM"),
     "ptrace_parent": ("libc.ptrace(16, os.getppid(), 0, 0)", "EPERM"),
@@ -130,22 +130,22 @@ REFUSED = {  # call, error
 
 
 def test_supervisor_access_is_denied(run):
-    calls = "\n".join(f"print({name!r}, tried(lambda: {call}))" for name, (call, _) in REFUSED.items())
+    calls = "\n".join(f"print({name!r}, attempt(lambda: {call}))" for name, (call, _) in REFUSED.items())
     outcome = run(START + calls)
-    said = dict(line.split(" ", 1) for line in outcome.stdout.splitlines())
+    errors = dict(line.split(" ", 1) for line in outcome.stdout.splitlines())
     refused = {name: error for name, (_, error) in REFUSED.items()}
-    assert {name: error for name, error in said.items() if error != refused[name]} == {}
-    assert (len(said), outcome.stderr) == (len(refused), "")
+    assert {name: error for name, error in errors.items() if error != refused[name]} == {}
+    assert (len(errors), outcome.stderr) == (len(refused), "")
 
 
 def test_supervisor_proc_files_are_not_writable(run):
     program = """
-        found = []
+        writable = []
         for directory, names, files in os.walk("/proc/1"):
             for name in files:
                 path = os.path.join(directory, name)
-                if isinstance(tried(lambda: os.write(os.open(path, os.O_WRONLY), b"1")), int): found.append(path)
-        print(found)
+                if isinstance(attempt(lambda: os.write(os.open(path, os.O_WRONLY), b"1")), int): writable.append(path)
+        print(writable)
     """
     assert run(START + dedent(program)).stdout == "[]\n"
 
@@ -166,7 +166,7 @@ def test_forged_frames_are_treated_as_output(run):
     program = f"""
         import glob, os
         forged = {FORGED!r}
-        forged += b"\\x01\\x00\\x00\\x00" + len(forged).to_bytes(4, "big") + forged  # and in Docker's framing
+        forged += b"\\x01\\x00\\x00\\x00" + len(forged).to_bytes(4, "big") + forged  # also in Docker's framing
         for fd in range(1024):
             if fd not in (1, 2):
                 try: os.write(fd, forged)
@@ -181,12 +181,12 @@ def test_forged_frames_are_treated_as_output(run):
         os._exit(3)
     """
     outcome = run(dedent(program))
-    said = FORGED + b"\1\0\0\0" + len(FORGED).to_bytes(4, "big") + FORGED
+    written = FORGED + b"\1\0\0\0" + len(FORGED).to_bytes(4, "big") + FORGED
     assert (outcome.status, outcome.exit_code, outcome.error) == ("error", 3, None)
-    assert outcome.stdout == (said * 4).decode(errors="replace")
+    assert outcome.stdout == (written * 4).decode(errors="replace")
 
 
-RECORDS = {  # what a program writes over its error record, what is made of it
+RECORDS = {  # bytes that the program writes over its error record, the resulting error
     "forged": (ERROR_RECORD.pack(7, 1, 2) + b"Tmm", UncaughtException(type="T", message="mm", line=7)),
     "negative_line": (ERROR_RECORD.pack(-5, 1, 0) + b"T", UncaughtException(type="T", message="", line=None)),
     "no_utf8": (ERROR_RECORD.pack(0, 1, 2) + b"\xff\xed\xa0", UncaughtException(type="\ufffd", message="\ufffd\ufffd", line=None)),

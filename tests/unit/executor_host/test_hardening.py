@@ -1,4 +1,4 @@
-"""What each container is created with, in literal values: a weaker one must be changed here too, on purpose."""
+"""Test the options of each container against literal values, so that weakening one takes a deliberate change here."""
 
 import json
 

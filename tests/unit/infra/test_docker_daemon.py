@@ -1,4 +1,4 @@
-"""Which engine is used; what needs a real dockerd is in tests/integration/test_engine.py."""
+"""Test which Docker daemon is used. tests/integration/test_docker_daemon.py starts real ones."""
 
 from pathlib import Path
 

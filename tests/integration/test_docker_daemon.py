@@ -1,4 +1,4 @@
-"""Our own dockerd, beside the engine of the machine: another socket, another directory."""
+"""Test a private dockerd next to that of the machine, with its own socket and directories."""
 
 import os
 import signal
@@ -14,9 +14,7 @@ from infra.local.docker_daemon import DockerDaemon
 from infra.local.processes import ProcessError
 from tests.support.docker_daemons import isolated_daemon
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="starting dockerd takes root on Linux"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="dockerd needs root on Linux")
 
 
 @pytest.fixture
@@ -25,27 +23,27 @@ def daemon(tmp_path_factory):
         yield daemon
 
 
-def processes_of(daemon: DockerDaemon) -> list[str]:
+def daemon_processes(daemon: DockerDaemon) -> list[str]:
     listing = subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, text=True, check=True).stdout
     return [line for line in listing.splitlines() if str(daemon.run) in line]
 
 
 def test_started_daemon_responds_and_cleans_up(daemon):
     daemon.run.mkdir()
-    daemon.pidfile.write_text("1")  # a stale one, whose number is another program's by now
+    daemon.pidfile.write_text("1")  # stale: another process has this PID
     with docker_daemon.running_daemon(daemon, logs=daemon.run.parent) as address:
         assert docker.DockerClient(base_url=address).containers.list() == []
-        assert len(processes_of(daemon)) == 2  # dockerd and its containerd
+        assert len(daemon_processes(daemon)) == 2  # dockerd and its containerd
         assert not Path("/sys/class/net/docker0").exists()
-    assert processes_of(daemon) == []
+    assert daemon_processes(daemon) == []
     assert not daemon.pidfile.exists()
 
 
 def test_killed_daemon_is_cleaned_up(daemon):
     with docker_daemon.running_daemon(daemon, logs=daemon.run.parent):
-        assert len(processes_of(daemon)) == 2
+        assert len(daemon_processes(daemon)) == 2
         os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
-    assert processes_of(daemon) == []
+    assert daemon_processes(daemon) == []
     assert not daemon.pidfile.exists()
 
 
@@ -67,7 +65,7 @@ def test_daemon_start_failure_shows_log(daemon):
 
 def test_command_runs_with_an_engine_and_its_exit_code_is_returned():
     check = "import docker, sys; sys.exit(42 if docker.from_env().ping() else 1)"
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "infra.local.docker_daemon", "--", sys.executable, "-c", check], check=False
     )
-    assert done.returncode == 42
+    assert completed.returncode == 42
