@@ -1,4 +1,4 @@
-"""The packaged stack: what it holds, what each role may do, and that an emulator makes of it what it knows."""
+"""The packaged stack: its content, the permissions of each role, and its creation in an emulator."""
 
 import ast
 import base64
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parent.parent.parent
 POLICIES = ROOT / "tests/golden/policies.json"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 STACK = "python-exec-x"
-# moto's CloudFormation leaves the first out, in silence or with a warning. Its RestApi wants a name where ours has
-# a body, so it goes with all that refers to it.
+# moto's CloudFormation skips the first four. Its RestApi requires a name where the template has a body, so it is
+# left out together with everything that refers to it.
 UNKNOWN_TO_MOTO = {
     "AWS::AutoScaling::ScalingPolicy",
     "AWS::CloudWatch::Alarm",
@@ -51,7 +51,7 @@ def merged(packaged):
 
 @pytest.fixture(scope="module")
 def expanded(packaged):
-    """What CloudFormation sees: the template after SAM's transform."""
+    """The template after SAM's transform, as CloudFormation sees it."""
     return json.loads(lint_templates.expand_sam((packaged / f"template-{MACHINE}.json").read_text()))
 
 
@@ -72,8 +72,8 @@ def as_text(resource):
     return ".".join(value) if function == "Fn::GetAtt" else value
 
 
-def granted(merged):
-    """Rows of role, action and resource."""
+def permissions(merged):
+    """Return rows of role, action and resource."""
     rows = []
     for role, properties in of_type(merged, "AWS::IAM::Role").items():
         assert set(properties) == {"AssumeRolePolicyDocument", "Policies"}
@@ -86,11 +86,11 @@ def granted(merged):
 
 
 def test_iam_permissions_match_golden_file(merged):
-    assert granted(merged) == json.loads(POLICIES.read_text())
+    assert permissions(merged) == json.loads(POLICIES.read_text())
 
 
 def test_iam_has_no_wildcard_actions_or_resources(merged):
-    assert [row for row in granted(merged) if row[1].endswith("*") or row[2] == "*"] == []
+    assert [row for row in permissions(merged) if row[1].endswith("*") or row[2] == "*"] == []
 
 
 def test_every_function_uses_a_template_role(merged):
@@ -114,13 +114,13 @@ def test_hosts_accept_no_inbound_traffic(merged):
 
 
 def test_only_api_gateway_and_events_can_invoke_functions(expanded):
-    called = {
+    invokers = {
         (each["Principal"], each["FunctionName"]["Ref"], json.dumps(each["SourceArn"]))
         for each in of_type(expanded, "AWS::Lambda::Permission").values()
     }
     (rule,) = of_type(expanded, "AWS::Events::Rule")
     api = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${RestAPIId}/*"
-    assert called == {
+    assert invokers == {
         ("apigateway.amazonaws.com", "APIHandler", json.dumps({"Fn::Sub": [api, {"RestAPIId": {"Ref": "RestAPI"}}]})),
         ("events.amazonaws.com", "CleanUpReplyQueues", json.dumps({"Fn::GetAtt": [rule, "Arn"]})),
     }
@@ -143,7 +143,7 @@ def test_single_public_stage_has_throttling_and_logging(expanded):
     ]
 
 
-def test_template_holds_no_secret(packaged):
+def test_template_contains_no_secret(packaged):
     text = (packaged / f"template-{MACHINE}.json").read_text()
     assert re.findall(r"AKIA[0-9A-Z]{16}|pk_[a-z0-9]+_|BEGIN [A-Z ]*PRIVATE KEY|SECRET", text) == []
 
@@ -195,11 +195,11 @@ def test_zip_imports_standalone(packaged, tmp_path):
         "[boto3.client(name, region_name='us-east-1') for name in ('sqs', 'dynamodb')]\n"
         "print([sys.modules[name].__file__ for name in ('app', 'boto3', 'msgspec', 'chalice')])"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.stderr == ""
-    assert all(path.startswith(str(tmp_path)) for path in ast.literal_eval(done.stdout))
+    assert completed.stderr == ""
+    assert all(path.startswith(str(tmp_path)) for path in ast.literal_eval(completed.stdout))
 
 
 def test_cfn_lint_passes_before_and_after_sam_transform(packaged):
@@ -209,7 +209,7 @@ def test_cfn_lint_passes_before_and_after_sam_transform(packaged):
 
 
 def event_sources(expanded):
-    """Each mapping, its function and its queue."""
+    """Yield each mapping with its function and its queue."""
     resources = expanded["Resources"]
     for each in of_type(expanded, "AWS::Lambda::EventSourceMapping").values():
         queue = each["EventSourceArn"]["Fn::Sub"].removeprefix("${").removesuffix(".Arn}")
@@ -264,18 +264,18 @@ def test_instance_refresh_keeps_capacity(merged):
     assert policy["Preferences"]["MaxHealthyPercentage"] > 100
 
 
-def measured(alarm):
-    """Name of each metric, and the queue that it is of."""
-    queues = [each["MetricStat"]["Metric"] for each in alarm["Metrics"] if "MetricStat" in each]
-    return {(each["MetricName"], each["Dimensions"][0]["Value"]["Fn::GetAtt"][0]) for each in queues}
+def queue_metrics(alarm):
+    """Return the name and the queue of each metric."""
+    metrics = [metric["MetricStat"]["Metric"] for metric in alarm["Metrics"] if "MetricStat" in metric]
+    return {(metric["MetricName"], metric["Dimensions"][0]["Value"]["Fn::GetAtt"][0]) for metric in metrics}
 
 
 def test_dead_letter_alarm_counts_in_flight_messages(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["DeadLetterAlarm"]
     visible = "ApproximateNumberOfMessagesVisible"
     queues = ("DeadLetterQueue", "ResultsDeadLetterQueue", "WebhookDeadLetterQueue")
-    held = ("ApproximateNumberOfMessagesNotVisible", "DeadLetterQueue")
-    assert measured(alarm) == {held, *((visible, queue) for queue in queues)}
+    in_flight = ("ApproximateNumberOfMessagesNotVisible", "DeadLetterQueue")
+    assert queue_metrics(alarm) == {in_flight, *((visible, queue) for queue in queues)}
     (total,) = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
     ids = {each["Id"] for each in alarm["Metrics"] if "MetricStat" in each}
     assert set(re.findall(r"FILL\((\w+), 0\)", total)) == ids
@@ -284,7 +284,7 @@ def test_dead_letter_alarm_counts_in_flight_messages(merged):
 def test_results_alarm_detects_stuck_results(merged):
     alarm = of_type(merged, "AWS::CloudWatch::Alarm")["ResultsAlarm"]
     names = ("ApproximateAgeOfOldestMessage", "NumberOfMessagesReceived", "NumberOfMessagesDeleted")
-    assert measured(alarm) == {(name, "ResultsQueue") for name in names}
+    assert queue_metrics(alarm) == {(name, "ResultsQueue") for name in names}
 
 
 def test_no_host_alarm_uses_agent_reports(merged):
@@ -326,16 +326,16 @@ def emulated(monkeypatch):
         yield boto3.Session(region_name="us-east-1").client
 
 
-def test_platform_is_created_with_its_redrive(emulated):
+def test_queues_are_created_with_their_redrive_policies(emulated):
     emulated("cloudformation").create_stack(StackName=STACK, TemplateBody=json.dumps(template.queues_and_tables()))
-    sqs, found = emulated("sqs"), {}
+    sqs, queues = emulated("sqs"), {}
     for url in sqs.list_queues()["QueueUrls"]:
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         redrive = json.loads(attributes.get("RedrivePolicy", "{}"))
         target = redrive.get("deadLetterTargetArn", "").rpartition(":")[2]
         visibility_s = int(attributes["VisibilityTimeout"])
-        found[url.rpartition("/")[2]] = (visibility_s, target, redrive.get("maxReceiveCount"))
-    assert found == {
+        queues[url.rpartition("/")[2]] = (visibility_s, target, redrive.get("maxReceiveCount"))
+    assert queues == {
         f"{STACK}-jobs": (15, f"{STACK}-jobs-dead", 3),
         f"{STACK}-jobs-dead": (300, "", None),
         f"{STACK}-results": (20, f"{STACK}-results-dead", 1000),
@@ -349,29 +349,29 @@ def test_platform_is_created_with_its_redrive(emulated):
 
 @pytest.fixture
 def created(emulated, expanded, packaged):
-    """The stack as far as moto goes; its resources by logical id."""
+    """Create what moto supports of the stack; return the physical ids of its resources by logical id."""
     s3 = emulated("s3")
     s3.create_bucket(Bucket="artifacts")
     s3.put_object(Bucket="artifacts", Key="api.zip", Body=(packaged / f"api-{MACHINE}.zip").read_bytes())
     subnets = emulated("ec2").describe_subnets()["Subnets"][:2]
-    given = {
+    parameters = {
         "VpcId": subnets[0]["VpcId"],
         "SubnetIds": ",".join(each["SubnetId"] for each in subnets),
         "ArtifactBucket": "artifacts",
     }
-    known = {name: each for name, each in expanded["Resources"].items() if each["Type"] not in UNKNOWN_TO_MOTO}
+    supported = {name: each for name, each in expanded["Resources"].items() if each["Type"] not in UNKNOWN_TO_MOTO}
     outputs = {name: each for name, each in expanded["Outputs"].items() if "RestAPI" not in json.dumps(each)}
     cloudformation = emulated("cloudformation")
     cloudformation.create_stack(
         StackName=STACK,
-        TemplateBody=json.dumps({**expanded, "Resources": known, "Outputs": outputs}),
-        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
+        TemplateBody=json.dumps({**expanded, "Resources": supported, "Outputs": outputs}),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
     resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
-    made = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
-    assert set(made) == set(known)
-    return made
+    physical_ids = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
+    assert set(physical_ids) == set(supported)
+    return physical_ids
 
 
 def test_stack_creates_in_emulator(created, emulated, expanded):
