@@ -9,6 +9,7 @@ from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.job_table import JobTable
 from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.submit import JobService
+from chalicelib.webhooks.client import WebhookClient
 from executor_host.docker_engine import DockerEngine
 from executor_host.job_queue import SqsJobQueue
 from executor_host.sandbox import Sandbox
@@ -16,6 +17,7 @@ from tests.support.fakes.docker_engine import FakeDockerEngine, FakeSandbox
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.fakes.job_service import FakeJobService
 from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakePendingJobs
+from tests.support.fakes.webhook_client import FakeWebhookClient
 
 FAKES = {
     FakeDockerEngine: DockerEngine,
@@ -26,6 +28,7 @@ FAKES = {
     FakeKeyTable: KeyTable,
     FakePendingJobs: PendingJobs,
     FakeSandbox: Sandbox,
+    FakeWebhookClient: WebhookClient,
 }
 UNUSED = {"ran_out_of_memory"}  # only a real Sandbox calls it
 

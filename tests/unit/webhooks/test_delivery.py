@@ -1,10 +1,8 @@
-"""Attempts, their order and their signatures, with a client that responds as the test demands."""
+"""Attempts to deliver a webhook, their order and their signatures, with a fake HTTP client."""
 
 import json
 import logging
-import re
 import time
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -16,17 +14,13 @@ from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError, Webhoo
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, DeliveryErrorCode
-from chalicelib.webhooks.delivery import (
-    RETRY_DELAYS_S,
-    UnprocessableAttemptError,
-    WebhookDelivery,
-    sign,
-)
+from chalicelib.webhooks.delivery import RETRY_DELAYS_S, UnprocessableAttemptError, WebhookDelivery, sign
 from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
+from tests.support.fakes.webhook_client import FakeWebhookClient
+from tests.support.markdown import code_blocks, read
 from tests.support.records import KEY, make_key_record, make_result
 
-API = (Path(__file__).parents[3] / "docs/api.md").read_text()
 NOW_S = 1_800_000_000
 SECRET = "whsec_" + "k" * 42 + "g="
 OTHER_SECRET = "whsec_" + "a" * 42 + "A="
@@ -41,23 +35,6 @@ RECORD = JobRecord(
     reply=encode(make_result("1" * 32)),
     webhook_url=URL,
 )
-
-
-class FakeWebhookClient:
-    """Responds with the next of `responses`, a status or an exception, and with 204 after them."""
-
-    def __init__(self):
-        self.responses = []
-        self.requests = []
-        self.before_response = lambda: None
-
-    def post(self, url, body, *, headers):
-        self.requests.append((url, body, headers))
-        self.before_response()
-        response = self.responses.pop(0) if self.responses else 204
-        if isinstance(response, Exception):
-            raise response
-        return response
 
 
 @pytest.fixture
@@ -76,27 +53,28 @@ def client():
 
 
 @pytest.fixture
-def queue(sqs):
-    return sqs.queues[sqs.create_queue(QueueName="webhooks", Attributes={})["QueueUrl"]]
+def queue_url(sqs):
+    return sqs.create_queue(QueueName="webhooks", Attributes={})["QueueUrl"]
 
 
 @pytest.fixture
-def delivery(sqs, queue, jobs, key_table, client):
+def queue(sqs, queue_url):
+    return sqs.queues[queue_url]
+
+
+@pytest.fixture
+def delivery(sqs, queue_url, jobs, key_table, client):
     return WebhookDelivery(
-        sqs,
-        queue_url=next(url for url, candidate in sqs.queues.items() if candidate is queue),
-        jobs=jobs,
-        keys=key_table,
-        client=client,
-        clock=lambda: NOW_S + 0.9,
+        sqs, queue_url=queue_url, jobs=jobs, keys=key_table, client=client, clock=lambda: NOW_S + 0.9
     )
 
 
-def sent(queue):
+def scheduled_attempts(queue):
+    """Return number and delay of each attempt on the queue."""
     return [(json.loads(message.body)["attempt"], message.delay_s) for message in queue.messages]
 
 
-def message(attempt, job_id=RECORD.job_id):
+def encode_message(attempt, job_id=RECORD.job_id):
     return json.dumps({"job_id": job_id, "attempt": attempt})
 
 
@@ -108,7 +86,8 @@ def deliver_all(delivery, queue):
 
 def test_result_is_delivered_signed_and_recorded(delivery, queue, jobs, client):
     delivery.enqueue(RECORD)
-    assert (sent(queue), queue.messages[0].group, jobs.webhook_state()) == ([(1, 0)], KEY.key_id, ("retrying", 0, ""))
+    assert (scheduled_attempts(queue), queue.messages[0].group) == ([(1, 0)], KEY.key_id)
+    assert jobs.webhook_state() == ("retrying", 0, "")
     deliver_all(delivery, queue)
     ((url, body, headers),) = client.requests
     assert (url, body) == (URL, webhook_body(RECORD))
@@ -152,9 +131,7 @@ def test_standard_webhooks_library_verifies_signature(body):
 
 
 def documented_snippet(start):
-    """Return the Python snippet of the API reference that begins with `start`."""
-    snippets = re.findall(r"^```python\n(.*?)^```$", API, re.MULTILINE | re.DOTALL)
-    (snippet,) = [snippet for snippet in snippets if snippet.startswith(start)]
+    (snippet,) = [block for block in code_blocks(read("docs/api.md"), "python") if block.startswith(start)]
     return snippet
 
 
@@ -198,7 +175,7 @@ def test_failed_delivery_records_error_code_and_schedules_retry(delivery, queue,
     client.responses = [response]
     delivery.enqueue(RECORD)
     delivery.deliver(queue.messages.pop(0).body)
-    assert (jobs.webhook_state(), sent(queue)) == (("retrying", 1, error), [(2, 5)])
+    assert (jobs.webhook_state(), scheduled_attempts(queue)) == (("retrying", 1, error), [(2, 5)])
     deliver_all(delivery, queue)
     assert (jobs.webhook_state(), len(client.requests)) == (("delivered", 2, ""), 2)
 
@@ -226,7 +203,7 @@ def test_duplicate_message_is_delivered_once(delivery, queue, client):
     first = queue.messages.pop(0).body
     delivery.deliver(first)
     delivery.deliver(first)
-    assert (len(client.requests), sent(queue)) == (1, [(2, 5)])
+    assert (len(client.requests), scheduled_attempts(queue)) == (1, [(2, 5)])
     second = queue.messages.pop(0).body
     for body in (second, second, first):
         delivery.deliver(body)
@@ -244,13 +221,13 @@ def test_double_enqueue_is_delivered_once(delivery, queue, jobs, client):
 def test_message_received_before_state_update_is_delivered(delivery, queue, jobs, client):
     client.responses = [500]
     client.before_response = lambda: jobs.update_webhook(RECORD, WebhookState.RETRYING, attempts=0)
-    delivery.deliver(message(1))
-    assert (jobs.webhook_state(), sent(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
+    delivery.deliver(encode_message(1))
+    assert (jobs.webhook_state(), scheduled_attempts(queue)) == (("retrying", 1, "http_500"), [(2, 5)])
 
 
 def test_out_of_order_attempt_is_retried(delivery, jobs, client):
     with pytest.raises(UnprocessableAttemptError):
-        delivery.deliver(message(2))
+        delivery.deliver(encode_message(2))
     assert client.requests == []
 
 
@@ -267,13 +244,13 @@ UNDELIVERABLE = {
 @pytest.mark.parametrize("changes", UNDELIVERABLE.values(), ids=UNDELIVERABLE)
 def test_undeliverable_job_is_skipped(delivery, queue, jobs, client, changes):
     jobs.records[RECORD.job_id] = replace(RECORD, **changes)
-    delivery.deliver(message(1))
+    delivery.deliver(encode_message(1))
     assert (client.requests, queue.messages) == ([], [])
     assert jobs.records[RECORD.job_id] == replace(RECORD, **changes)
 
 
 def test_deleted_job_is_skipped(delivery, client):
-    delivery.deliver(message(1, "2" * 32))
+    delivery.deliver(encode_message(1, "2" * 32))
     assert client.requests == []
 
 
@@ -283,21 +260,21 @@ def test_job_without_pending_webhook_is_not_enqueued(delivery, queue, changes):
     assert queue.messages == []
 
 
-KEYS = {
+KEYS_WITHOUT_WEBHOOKS = {
     "revoked": ({"status": KeyStatus.REVOKED}, "key_revoked"),
     "without_secret": ({"signing_secret": ""}, "no_signing_secret"),
     "gone": (None, "key_revoked"),
 }
 
 
-@pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("case", KEYS_WITHOUT_WEBHOOKS.values(), ids=KEYS_WITHOUT_WEBHOOKS)
 def test_revoked_key_or_missing_secret_stops_delivery(delivery, jobs, key_table, client, case):
     changes, error = case
     if changes is None:
         key_table.records.clear()
     else:
         key_table.change(KEY.key_id, **changes)
-    delivery.deliver(message(1))
+    delivery.deliver(encode_message(1))
     assert (client.requests, jobs.webhook_state()) == ([], ("failed", 1, error))
 
 
@@ -335,4 +312,4 @@ def test_failure_to_enqueue_leaves_webhook_pending(delivery, sqs, queue, jobs):
 def test_table_failure_propagates_to_caller(delivery, jobs):
     jobs.is_unavailable = True
     with pytest.raises(JobTableError):
-        delivery.deliver(message(1))
+        delivery.deliver(encode_message(1))
