@@ -20,9 +20,8 @@ from tests.support.shell_blocks import shell_blocks
 SOURCES = ("docs", "infra", "lambda_app", "executor_host")
 TIMEOUT_S = 60.0
 RUNNABLE = shell_blocks()
-COMMANDS = {"python": "", "python-exec": "-m infra.operator"}  # of .venv/bin
-WRAPPER = """#!/bin/sh
-PYTHONPATH={root}/lambda_app:{root} exec {python} {arguments} "$@"
+PYTHON_EXEC = """#!/bin/sh
+PYTHONPATH={root}/lambda_app:{root} exec {python} -m infra.operator "$@"
 """
 
 
@@ -41,12 +40,10 @@ def checkout(stack, tmp_path_factory):
     env_file = root / ".local" / "env"
     env_file.parent.mkdir()
     env_file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
-    binaries = root / ".venv" / "bin"
-    binaries.mkdir(parents=True)
-    for name, arguments in COMMANDS.items():
-        command = binaries / name
-        command.write_text(WRAPPER.format(root=root, python=sys.executable, arguments=arguments))
-        command.chmod(0o755)
+    command = root / ".venv" / "bin" / "python-exec"
+    command.parent.mkdir(parents=True)
+    command.write_text(PYTHON_EXEC.format(root=root, python=sys.executable))
+    command.chmod(0o755)
     return root
 
 

@@ -20,6 +20,7 @@ from chalicelib.webhooks import delivery
 from executor_host import cloudwatch, hardening, metrics
 from executor_host import settings as agent_settings
 from executor_host.supervisor import protocol
+from infra import template
 from infra.operator.keys_cli import keys
 from tests.support.markdown import ROOT, code_blocks, column, read, table
 from tests.support.records import KEY, make_key_record
@@ -156,6 +157,18 @@ def test_documented_api_settings_match_code():
     documented = {row[0]: row[1] for row in table(CONFIGURATION, "Setting of the API", "Default", "Meaning")}
     fields = msgspec.structs.fields(settings.Settings)
     assert documented == {field.encode_name: default_of(field) for field in fields}
+
+
+def default_parameter(name, parameter):
+    if name in {"ArtifactBucket", "HostImageBundle"}:
+        return "set by `make deploy"  # the cell ends with the backquote
+    return str(parameter.get("Default", "required")) or "none"
+
+
+def test_documented_stack_parameters_match_template():
+    documented = {row[0]: row[1] for row in table(CONFIGURATION, "Parameter", "Default", "Meaning")}
+    parameters = template.load(template.PATH.read_text())["Parameters"]
+    assert documented == {name: default_parameter(name, parameter) for name, parameter in parameters.items()}
 
 
 def default_of(field):
