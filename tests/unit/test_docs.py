@@ -13,7 +13,7 @@ from chalicelib.access import rate_limits
 from chalicelib.access.plans import PLANS
 from chalicelib.api import run_request
 from chalicelib.jobs import job_view, submission
-from chalicelib.jobs.job_table import WebhookState
+from chalicelib.jobs.job_table import JobState, WebhookState
 from chalicelib.telemetry import metrics as api_metrics
 from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
@@ -238,6 +238,10 @@ def test_documented_webhooks_match_code():
     assert delivery.RETRY_DELAYS_S == (5, 30, 2 * 60, 10 * 60, 15 * 60)
     assert "is retried after 5 s, 30 s,\n2 min, 10 min and 15 min" in API
     assert f"2xx response within {webhook_client.TIMEOUT_S:g} s" in API
+
+
+def test_documented_job_states_match_code():
+    assert column(table(read("docs/architecture.md"), "Job state", "Meaning")) == list(JobState)
 
 
 def test_documented_figures_have_a_command():
