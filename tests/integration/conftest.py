@@ -32,7 +32,7 @@ def sqs(aws):
     return client("sqs", aws.environment)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dynamodb(aws):
     return client("dynamodb", aws.environment)
 

@@ -22,17 +22,12 @@ from chalicelib.jobs.job_table import (
 )
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
-from infra.local.emulated_aws import client, create_queues_and_tables
+from infra.local.emulated_aws import create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.problems import raises_problem
 
 NOW_S = 1_794_000_000
 PLAN = replace(PLANS["free"], max_pending_jobs=3)
-
-
-@pytest.fixture(scope="module")
-def dynamodb(aws):
-    return client("dynamodb", aws.environment)
 
 
 @pytest.fixture(scope="module")

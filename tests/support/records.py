@@ -9,24 +9,24 @@ from chalicelib.access.plans import PLANS, Plan
 from chalicelib.contract import ResourceUsage, Result, Status, Truncated, UncaughtException
 from chalicelib.jobs.submission import RunRequest, Submission
 
-KEY = new_key()  # of the customer whom the API knows in tests
+KEY = new_key()  # its record is in the keys table of most tests
 
 
 def make_key_record(key: ApiKey, **changes: Any) -> KeyRecord:
-    """What the table holds of a key that was just created."""
+    """Return the record of a key that was just created."""
     members: dict[str, Any] = {
         "key_id": key.key_id,
         "secret_sha256": key.secret_sha256,
         "status": KeyStatus.ACTIVE,
         "plan": "pro",
-        "owner": "somebody",
+        "owner": "customer",
         "created_at": 1_700_000_000,
     }
     return KeyRecord(**members | changes)
 
 
 def make_result(job_id: str, **changes: Any) -> Result:
-    """A result with something in each member."""
+    """Return a result with a value in each member."""
     members: dict[str, Any] = {
         "id": job_id,
         "status": Status.ERROR,

@@ -1,4 +1,8 @@
-"""Fake the DynamoDB tables of the API."""
+"""Fake the DynamoDB tables of the API.
+
+tests/integration/test_key_table.py and test_job_table.py run the same tests on these fakes and on the emulator, except
+for FakeHostRegistry.
+"""
 
 import threading
 from collections import Counter, defaultdict

@@ -172,20 +172,6 @@ def test_text_event_body_is_read():
     assert json.loads(json.dumps(answer))["statusCode"] == 200
 
 
-@pytest.mark.usefixtures("jobs")
-def test_200_requests_of_16_clients_each_gets_its_own_answer(port):
-    connections = threading.local()
-
-    def one(n):
-        if not hasattr(connections, "own"):
-            connections.own = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        return exchange(connections.own, json.dumps({"code": f"c{n}", "input": f"i{n}"}))[1]
-
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(one, range(200)))
-    assert [(body["stderr"], body["stdout"]) for body in answers] == [(f"c{n}", f"i{n}") for n in range(200)]
-
-
 def request_line(records):
     (line,) = [json.loads(record) for record in records if '"event": "request"' in record]
     return line
