@@ -19,7 +19,7 @@ def test_public_health_is_minimal(stack):
 
 def test_operator_sees_the_host_that_reports(stack):
     eventually(lambda: health(stack, stack.api_key)["hosts"], timeout_s=30)
-    told = health(stack, stack.api_key)
-    (host,) = told["hosts"]
-    assert (told["status"], host["version"]) == ("ok", __version__)
-    assert set(told["jobs"]) == {"waiting", "running"}
+    report = health(stack, stack.api_key)
+    (host,) = report["hosts"]
+    assert (report["status"], host["version"]) == ("ok", __version__)
+    assert set(report["jobs"]) == {"waiting", "running"}

@@ -100,7 +100,7 @@ def fill(filler, limit_bytes):
 
 
 def noise(limit_bytes):
-    """Text of so many bytes that zlib can do least about: it has most bits in each byte of UTF-8."""
+    """Return text of this size that zlib compresses worst, because each byte of UTF-8 has the most bits."""
     return "".join(random.Random(0).choices([chr(n) for n in range(128)], k=limit_bytes))  # noqa: S311
 
 

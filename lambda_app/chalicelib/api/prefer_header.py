@@ -16,7 +16,7 @@ _MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")*+')
 
 
 class Preference(Struct, frozen=True, kw_only=True):
-    """Whether to answer 202 without waiting, and how long to wait if the client said so."""
+    """Whether to answer 202 without waiting, and how long to wait if the client asked for a wait."""
 
     respond_async: bool = False
     wait_s: int | None = None

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("jobs")
 
 
 def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None):
-    """Status, headers and body of the answer; `repeated` are headers as API Gateway tells all their values."""
+    """Return status, headers and body of the response; `repeated` is API Gateway's `multiValueHeaders`."""
     gateway = LocalGateway(api.app, Config.create())
-    given = TYPE | ({"X-Api-Key": key} if key is not None else {}) | (headers or {})
-    event = gateway._generate_lambda_event(method, path, given, body.encode())
+    sent = TYPE | ({"X-Api-Key": key} if key is not None else {}) | (headers or {})
+    event = gateway._generate_lambda_event(method, path, sent, body.encode())
     answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
     return answer["statusCode"], answer["headers"], json.loads(answer["body"])
 
@@ -100,8 +100,8 @@ AFTER_ADMISSION = {
 @pytest.mark.parametrize(("request_", "error", "status"), AFTER_ADMISSION.values(), ids=AFTER_ADMISSION)
 def test_error_after_admission_consumes_quota_and_reports_limits(jobs, table, request_, error, status):
     jobs.error = error
-    found, headers, _ = send(**request_)
-    assert (found, headers.keys() >= LIMITS) == (status, True)
+    actual, headers, _ = send(**request_)
+    assert (actual, headers.keys() >= LIMITS) == (status, True)
     assert table.records[KEY_ID].runs == 1
 
 
@@ -226,8 +226,8 @@ EACH_KIND = {
 
 @pytest.mark.parametrize(("request_", "status"), EACH_KIND.values(), ids=EACH_KIND)
 def test_every_response_has_cors_headers(request_, status):
-    found, headers, _ = request_()
-    assert found == status
+    actual, headers, _ = request_()
+    assert actual == status
     assert headers["Access-Control-Allow-Origin"] == "*"
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(headers["Access-Control-Expose-Headers"].split(","))
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("jobs")
 
 
 def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None, full_path=None):
-    """Status, headers and body of the answer; `repeated` and `full_path` are as API Gateway tells them."""
-    given = {"Content-Type": "application/json", "X-Api-Key": key} | (headers or {})
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, given, body.encode())
+    """Return status, headers and body of the response; `repeated` and `full_path` come from API Gateway."""
+    sent = {"Content-Type": "application/json", "X-Api-Key": key} | (headers or {})
+    event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, sent, body.encode())
     event["requestContext"]["path"] = full_path or path
     answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
     return answer["statusCode"], answer["headers"], json.loads(answer["body"] or "null")

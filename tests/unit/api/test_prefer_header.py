@@ -1,4 +1,4 @@
-"""The Prefer header: what RFC 7240 allows, and what anybody may send instead."""
+"""The Prefer header: what RFC 7240 allows, and what a client may send instead."""
 
 import time
 

@@ -154,12 +154,12 @@ def test_fully_escaped_maximum_fields_fit_body_limit():
 
 
 def test_valid_request_produces_valid_job():
-    wanted = parse({"code": "\x01" * CODE, "input": "\U0001f600" * (INPUT // 4), "timeout_s": 10})
+    run_request = parse({"code": "\x01" * CODE, "input": "\U0001f600" * (INPUT // 4), "timeout_s": 10})
     job = contract.Job(
         id="0" * 32,
-        code=wanted.code,
-        input=wanted.input,
-        timeout_s=wanted.timeout_s,
+        code=run_request.code,
+        input=run_request.input,
+        timeout_s=run_request.timeout_s,
         reply_to="http://sqs",
         submitted_at=0,
         reply_by=0,
@@ -177,8 +177,8 @@ def test_long_callback_url_returns_413():
 
 def test_local_webhooks_allow_loopback_callback_url():
     body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
-    wanted = parse_run_request(body, content_type="application/json", allow_local_webhooks=True)
-    assert wanted.callback_url == "http://127.0.0.1:9000/"
+    run_request = parse_run_request(body, content_type="application/json", allow_local_webhooks=True)
+    assert run_request.callback_url == "http://127.0.0.1:9000/"
 
 
 def test_callback_url_without_respond_async_is_rejected():

@@ -185,7 +185,7 @@ def test_result_stored_before_acceptance_is_returned(harness):
     assert harness.submit() == make_result(harness.only_record.job_id)
 
 
-def test_reply_found_by_the_last_look_is_stored_and_returned(harness):
+def test_reply_at_the_last_poll_is_stored_and_returned(harness):
     harness.hosts.reply = lambda _: None
     harness.hosts.late_reply = make_result
     reply = harness.submit()
