@@ -13,7 +13,7 @@ from executor_host import settings as agent_settings
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
 from executor_host.host_reporter import HostReporter
-from executor_host.job_queue import SqsJobQueue
+from executor_host.job_queue import JobQueue
 from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
@@ -36,7 +36,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
     pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
-    queue = SqsJobQueue(settings.job_queue_url, workers=settings.workers)
+    queue = JobQueue(settings.job_queue_url, workers=settings.workers)
     agent = Agent(
         queue,
         pool=pool,

@@ -6,9 +6,9 @@ A program has no effects outside its sandbox, so running a redelivered job twice
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from threading import Event, Thread
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import structs
 
@@ -16,7 +16,8 @@ from chalicelib.contract import ContractError, Failure, FailureReason, Job, Repl
 from executor_host import cloudwatch, metrics
 from executor_host.channel import SandboxError
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
-from executor_host.pool import NoSandboxError, WarmSandbox
+from executor_host.pool import NoSandboxError, Pool
+from executor_host.sandbox import Sandbox
 from executor_host.visibility import VisibilityExtender
 
 MAX_SANDBOX_ATTEMPTS: Final = 3
@@ -30,13 +31,6 @@ REPLY_SEND_TIMEOUT_S: Final = 30.0  # then the job is redelivered and runs again
 logger = logging.getLogger(__name__)
 
 
-class SandboxPool(Protocol):
-    """Describe the methods of pool.Pool used here."""
-
-    def acquire(self, timeout_s: float) -> AbstractContextManager[WarmSandbox]:
-        """Lend a warm sandbox for one job. Raises NoSandboxError if none is ready in time."""
-
-
 class Agent:
     """Run up to `workers` jobs at once."""
 
@@ -44,14 +38,13 @@ class Agent:
         self,
         queue: JobQueue,
         *,
-        pool: SandboxPool,
+        pool: Pool,
         visibility: VisibilityExtender,
         results_queue_url: str,
         workers: int,
         metrics_namespace: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare the workers. `clock` returns seconds since the epoch, like the times in a job."""
         self._queue = queue
         self._pool = pool
         self._visibility = visibility
@@ -89,7 +82,7 @@ class Agent:
             except Exception:  # a bug must cost one attempt at a job, not a worker
                 logger.exception("job_processing_failed")
 
-    def _process_next_message(self, sandbox: WarmSandbox) -> None:
+    def _process_next_message(self, sandbox: Sandbox) -> None:
         try:
             message = self._queue.receive()
             # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
@@ -100,7 +93,7 @@ class Agent:
             logger.warning("queue_unreachable", exc_info=True)
             self._stopping.wait(QUEUE_RETRY_DELAY_S)
 
-    def _process(self, message: ReceivedMessage, sandbox: WarmSandbox) -> None:
+    def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
             job = decode_job(message.body)
         except ContractError:  # possibly a newer version that another host can read
@@ -128,7 +121,7 @@ class Agent:
         fields = cloudwatch.job_fields(status, queue_wait_ms, namespace=self._metrics_namespace)
         logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
 
-    def _run(self, job: Job, sandbox: WarmSandbox) -> Reply:
+    def _run(self, job: Job, sandbox: Sandbox) -> Reply:
         """Run a job and return its reply. Raises NoSandboxError if its sandbox failed and no other one is available."""
         with ExitStack() as replacements:
             for attempt in range(MAX_SANDBOX_ATTEMPTS):
@@ -143,7 +136,7 @@ class Agent:
                     logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
         return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
 
-    def _acquire_replacement(self, job: Job, replacements: ExitStack) -> WarmSandbox:
+    def _acquire_replacement(self, job: Job, replacements: ExitStack) -> Sandbox:
         deadline = time.monotonic() + SANDBOX_ACQUIRE_TIMEOUT_S
         while True:
             try:
@@ -153,7 +146,7 @@ class Agent:
                 if is_late or self._stopping.is_set():
                     raise
 
-    def _run_in(self, sandbox: WarmSandbox, job: Job) -> Result:
+    def _run_in(self, sandbox: Sandbox, job: Job) -> Result:
         queued_s = max(0.0, self._clock() - job.submitted_at)
         with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
             outcome = sandbox.run(job.code, job.input, timeout_s=job.timeout_s)

@@ -1,7 +1,7 @@
 """Receive, send and delete SQS messages for the agent, without knowing what they contain."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import boto3
 from botocore.config import Config
@@ -31,27 +31,11 @@ class ReceivedMessage(Struct, frozen=True):
     message_group_id: str | None = None
 
 
-class JobQueue(Protocol):
-    """Describe the queue operations of the agent. Any thread may call them; each raises QueueError."""
+class JobQueue:
+    """The queue operations of the agent. Any thread may call them; each raises QueueError.
 
-    def receive(self) -> ReceivedMessage | None:
-        """Return the next message, or None if none arrives within RECEIVE_WAIT_S."""
-
-    def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
-        """Send a message to any queue. Raises NoSuchQueueError if the queue does not exist."""
-
-    def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
-        """Keep up to MAX_BATCH_SIZE messages invisible for this long. Return how many failed."""
-
-    def delete(self, message: ReceivedMessage) -> None:
-        """Delete a processed message."""
-
-    def release(self, message: ReceivedMessage) -> None:
-        """Make a message visible to other hosts once the open polls of this host have ended."""
-
-
-class SqsJobQueue:
-    """Implement JobQueue on SQS. Region, endpoint and credentials come from the environment."""
+    Region, endpoint and credentials come from the environment.
+    """
 
     def __init__(self, url: str, *, workers: int) -> None:
         """Create a client for the job queue at `url` that up to `workers` threads use at once."""
@@ -67,7 +51,10 @@ class SqsJobQueue:
         self._sqs: Any = boto3.client("sqs", config=config)
 
     def receive(self) -> ReceivedMessage | None:
-        """Implement JobQueue.receive. One message at a time, so no job waits here while another host is idle."""
+        """Return the next message, or None if none arrives within RECEIVE_WAIT_S.
+
+        Receive one at a time, so that no job waits here while another host is idle.
+        """
         response = self._call(
             "receive_message",
             MaxNumberOfMessages=1,
@@ -80,12 +67,12 @@ class SqsJobQueue:
         return None
 
     def send(self, queue_url: str, body: str, *, message_group_id: str | None = None) -> None:
-        """Implement JobQueue.send."""
+        """Send a message to any queue. Raise NoSuchQueueError if the queue does not exist."""
         group_argument = {} if message_group_id is None else {"MessageGroupId": message_group_id}
         self._call("send_message", QueueUrl=queue_url, MessageBody=body, **group_argument)
 
     def extend_visibility(self, messages: Sequence[ReceivedMessage], *, visibility_timeout_s: int) -> int:
-        """Implement JobQueue.extend_visibility."""
+        """Keep up to MAX_BATCH_SIZE messages invisible for this long. Return how many failed."""
         entries = [
             {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": visibility_timeout_s}
             for number, message in enumerate(messages)
@@ -94,11 +81,11 @@ class SqsJobQueue:
         return len(response.get("Failed", ()))
 
     def delete(self, message: ReceivedMessage) -> None:
-        """Implement JobQueue.delete."""
+        """Delete a processed message."""
         self._call("delete_message", ReceiptHandle=message.receipt)
 
     def release(self, message: ReceivedMessage) -> None:
-        """Implement JobQueue.release."""
+        """Make a message visible to other hosts once the open polls of this host have ended."""
         self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
 
     def _call(self, operation: str, **arguments: object) -> dict[str, Any]:

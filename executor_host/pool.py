@@ -4,13 +4,14 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from threading import Condition, Thread
-from typing import Final, Protocol
+from typing import Final
 
 from executor_host import metrics
 from executor_host.channel import SandboxError
-from executor_host.sandbox import Outcome
+from executor_host.docker_engine import DockerEngine
+from executor_host.sandbox import Sandbox
 
 LIVENESS_CHECK_INTERVAL_S: Final = 0.5
 ORPHAN_SWEEP_INTERVAL_S: Final = 30.0
@@ -25,43 +26,14 @@ class NoSandboxError(Exception):
     """No sandbox was ready in time."""
 
 
-class WarmSandbox(Protocol):
-    """Describe the members of sandbox.Sandbox that the pool and the agent use."""
-
-    id: str
-    runtime: str
-
-    def is_ready(self) -> bool:
-        """Return whether the sandbox is alive and unused."""
-
-    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
-        """Run one program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
-
-    def destroy(self) -> None:
-        """Remove the container, unless that has been done."""
-
-
-class SandboxEngine(Protocol):
-    """Describe the methods of docker_engine.DockerEngine that the pool uses."""
-
-    def start_sandbox(self) -> WarmSandbox:
-        """Start a sandbox and wait until it is ready. Raises SandboxError."""
-
-    def containers(self) -> Iterable[tuple[str, float]]:
-        """Return id and creation time (epoch) of every container of this agent. Raises SandboxError."""
-
-    def remove(self, container_id: str) -> None:
-        """Kill and remove a container; do nothing if Docker cannot."""
-
-
 class Pool:
     """Keep `size` sandboxes warm and replace those that are acquired or die."""
 
-    def __init__(self, engine: SandboxEngine, *, size: int, start_threads: int) -> None:
+    def __init__(self, engine: DockerEngine, *, size: int, start_threads: int) -> None:
         """Prepare the threads; at most `start_threads` sandboxes start at once."""
         self._engine = engine
         self._size = size
-        self._idle: deque[WarmSandbox] = deque()
+        self._idle: deque[Sandbox] = deque()
         self._in_use: set[str] = set()
         self._starting = 0
         self._docker_is_up: bool | None = None  # unknown
@@ -78,7 +50,7 @@ class Pool:
         self._maintenance_thread.start()
 
     @contextlib.contextmanager
-    def acquire(self, timeout_s: float) -> Iterator[WarmSandbox]:
+    def acquire(self, timeout_s: float) -> Iterator[Sandbox]:
         """Lend a warm sandbox for one job and destroy it afterwards. Raises NoSandboxError if none is ready in time."""
         sandbox = self._take(timeout_s)
         try:
@@ -88,7 +60,7 @@ class Pool:
             with self._state_changed:
                 self._in_use.discard(sandbox.id)  # from now on, a container that was not removed is an orphan
 
-    def _take(self, timeout_s: float) -> WarmSandbox:
+    def _take(self, timeout_s: float) -> Sandbox:
         started_at = time.monotonic()
         with self._state_changed:
             while True:
@@ -155,7 +127,7 @@ class Pool:
             self._starting += 1
             return True
 
-    def _start_sandbox(self) -> WarmSandbox | None:
+    def _start_sandbox(self) -> Sandbox | None:
         try:
             with metrics.START_SECONDS.time():
                 sandbox = self._engine.start_sandbox()

@@ -11,7 +11,7 @@ from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.submit import JobService
 from chalicelib.webhooks.client import WebhookClient
 from executor_host.docker_engine import DockerEngine
-from executor_host.job_queue import SqsJobQueue
+from executor_host.job_queue import JobQueue
 from executor_host.sandbox import Sandbox
 from tests.support.fakes.docker_engine import FakeDockerEngine, FakeSandbox
 from tests.support.fakes.job_queue import FakeJobQueue
@@ -22,7 +22,7 @@ from tests.support.fakes.webhook_client import FakeWebhookClient
 FAKES = {
     FakeDockerEngine: DockerEngine,
     FakeHostRegistry: HostRegistry,
-    FakeJobQueue: SqsJobQueue,
+    FakeJobQueue: JobQueue,
     FakeJobService: JobService,
     FakeJobTable: JobTable,
     FakeKeyTable: KeyTable,

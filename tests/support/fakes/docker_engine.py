@@ -3,7 +3,6 @@
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from chalicelib.contract import ResourceUsage, Status
 from executor_host.channel import SandboxError
@@ -77,10 +76,3 @@ class FakeDockerEngine:
     def _check(self) -> None:
         if self.failing:
             raise SandboxError("no engine")
-
-
-if TYPE_CHECKING:  # mypy compares the fakes with the protocols
-    from executor_host.pool import SandboxEngine, WarmSandbox
-
-    _sandbox: type[WarmSandbox] = FakeSandbox
-    _engine: type[SandboxEngine] = FakeDockerEngine

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
 
 from executor_host.job_queue import MAX_BATCH_SIZE, ReceivedMessage
 
@@ -60,9 +59,3 @@ class FakeJobQueue:
     def _fail(self, method: str) -> None:
         if self.failures[method]:
             raise self.failures[method].pop(0)
-
-
-if TYPE_CHECKING:  # mypy compares the fake with the protocol
-    from executor_host.job_queue import JobQueue
-
-    _queue: type[JobQueue] = FakeJobQueue

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from executor_host import metrics
-from executor_host.job_queue import MAX_BATCH_SIZE, QueueError, ReceivedMessage, SqsJobQueue
+from executor_host.job_queue import MAX_BATCH_SIZE, JobQueue, QueueError, ReceivedMessage
 from executor_host.visibility import VISIBILITY_TIMEOUT_S, VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
@@ -65,6 +65,6 @@ def test_hanging_batch_does_not_block_other_batches_or_next_interval(start):
 
 def test_client_timeout_is_shorter_than_visibility_timeout(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    config = SqsJobQueue("https://queue", workers=1)._sqs.meta.config
+    config = JobQueue("https://queue", workers=1)._sqs.meta.config
     attempt_s = config.connect_timeout + config.read_timeout
     assert attempt_s * config.retries["total_max_attempts"] <= VISIBILITY_TIMEOUT_S
