@@ -1,4 +1,4 @@
-"""GET /health of the local stack, whose agent reports as a host does."""
+"""GET /health of the local stack, whose agent sends host reports."""
 
 import json
 import urllib.request

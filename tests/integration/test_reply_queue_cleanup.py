@@ -7,7 +7,7 @@ import pytest
 
 from chalicelib.contract import encode
 from chalicelib.jobs.reply_queue import ATTRIBUTES
-from chalicelib.jobs.reply_queue_cleanup import ABANDONED_S, UNFETCHED_S, Housekeeping
+from chalicelib.jobs.reply_queue_cleanup import ORPHAN_REPLY_AGE_S, QUEUE_MAX_AGE_S, ReplyQueueCleanup
 from tests.support.records import make_result
 
 
@@ -17,11 +17,15 @@ def prefix():
 
 
 def clean_up_reply_queues(sqs, prefix, *, later_s=0.0):
-    settled = []
-    Housekeeping(
-        sqs, prefix=prefix, settle=lambda reply: settled.append(reply.id), clock=lambda: time.time() + later_s
-    ).run()
-    return sorted(settled)
+    stored = []
+    cleanup = ReplyQueueCleanup(
+        sqs,
+        prefix=prefix,
+        store_reply=lambda reply: stored.append(reply.id),
+        clock=lambda: time.time() + later_s,
+    )
+    cleanup.run()
+    return sorted(stored)
 
 
 def queues(sqs, prefix):
@@ -40,8 +44,8 @@ def test_orphaned_reply_is_stored_and_queue_deleted(sqs, prefix):
     assert clean_up_reply_queues(sqs, prefix) == []
     first = sqs.receive_message(QueueUrl=url)["Messages"]  # a client that waits still receives it, once
     assert len(first) == 1
-    assert len(clean_up_reply_queues(sqs, prefix, later_s=UNFETCHED_S + 2)) == 11
+    assert len(clean_up_reply_queues(sqs, prefix, later_s=ORPHAN_REPLY_AGE_S + 2)) == 11
     assert queues(sqs, prefix) == [url]
-    assert clean_up_reply_queues(sqs, prefix, later_s=ABANDONED_S + 2) == []
+    assert clean_up_reply_queues(sqs, prefix, later_s=QUEUE_MAX_AGE_S + 2) == []
     assert queues(sqs, prefix) == []
     assert "Messages" in sqs.receive_message(QueueUrl=other)
