@@ -1,4 +1,4 @@
-"""What our tests and `make run` rely on in the emulator, and what moto alone gets wrong."""
+"""The guarantees of the emulator that `make run` and the tests need and that moto alone does not give."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from infra.local.emulated_aws import client, create_queues_and_tables, emulated_
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10
-WAKE_UP_S = 1.0  # generous: far below the long poll is what counts
+WAKE_UP_S = 1.0  # far below LONG_POLL_S
 
 
 @pytest.fixture(scope="module")
@@ -95,26 +95,26 @@ def test_concurrent_conditional_updates_are_exact(environment):
 def test_send_wakes_long_poll_immediately(sqs, queue_url):
     with ThreadPoolExecutor(1) as pool:
         poll = pool.submit(lambda: (receive(sqs, queue_url), time.monotonic()))
-        time.sleep(0.3)  # the poll is waiting by now; if not, the test only proves less
-        sent = time.monotonic()
+        time.sleep(0.3)  # until the poll waits; if it does not yet, the test proves less but does not fail
+        sent_at = time.monotonic()
         sqs.send_message(QueueUrl=queue_url, MessageBody="wake up")
-        messages, woken = poll.result()
+        messages, woken_at = poll.result()
     assert [message["Body"] for message in messages] == ["wake up"]
-    assert woken - sent < WAKE_UP_S
+    assert woken_at - sent_at < WAKE_UP_S
 
 
-def test_long_poll_of_an_empty_queue_ends_in_time(sqs, queue_url):
-    started = time.monotonic()
+def test_long_poll_of_empty_queue_ends_on_time(sqs, queue_url):
+    started_at = time.monotonic()
     assert receive(sqs, queue_url, wait_s=1) == []
-    assert 1.0 <= time.monotonic() - started < 1.0 + WAKE_UP_S
+    assert 1.0 <= time.monotonic() - started_at < 1.0 + WAKE_UP_S
 
 
 def test_redelivery_wakes_long_poll(sqs, queue_url):
-    sqs.send_message(QueueUrl=queue_url, MessageBody="again")
+    sqs.send_message(QueueUrl=queue_url, MessageBody="redelivered")
     sqs.receive_message(QueueUrl=queue_url, VisibilityTimeout=1)
-    started = time.monotonic()
-    assert [message["Body"] for message in receive(sqs, queue_url)] == ["again"]
-    assert time.monotonic() - started < 1.0 + WAKE_UP_S
+    started_at = time.monotonic()
+    assert [message["Body"] for message in receive(sqs, queue_url)] == ["redelivered"]
+    assert time.monotonic() - started_at < 1.0 + WAKE_UP_S
 
 
 def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
@@ -129,37 +129,37 @@ def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
 
 
 def test_long_polls_do_not_block_other_requests(sqs, queue_url):
-    polls = 40
-    with ThreadPoolExecutor(polls) as pool:
-        waiting = [pool.submit(receive, sqs, queue_url, wait_s=3) for _ in range(polls)]
-        started = time.monotonic()
+    poll_count = 40
+    with ThreadPoolExecutor(poll_count) as pool:
+        polls = [pool.submit(receive, sqs, queue_url, wait_s=3) for _ in range(poll_count)]
+        started_at = time.monotonic()
         sqs.send_message(QueueUrl=queue_url, MessageBody="for one of them")
-        assert time.monotonic() - started < WAKE_UP_S
-        assert sum(len(poll.result()) for poll in waiting) == 1
+        assert time.monotonic() - started_at < WAKE_UP_S
+        assert sum(len(poll.result()) for poll in polls) == 1
 
 
 def test_disconnected_client_receives_no_messages(sqs, queue_url, environment):
     address = urlsplit(environment["AWS_ENDPOINT_URL"])
-    with socket.create_connection((address.hostname, address.port)) as gone:
-        gone.sendall(signed_receive(queue_url, environment))
-        time.sleep(0.3)  # its poll is waiting by now; if not, the test only proves less
-    sqs.send_message(QueueUrl=queue_url, MessageBody="for the living")
-    assert [message["Body"] for message in receive(sqs, queue_url)] == ["for the living"]
+    with socket.create_connection((address.hostname, address.port)) as disconnecting:
+        disconnecting.sendall(signed_receive(queue_url, environment))
+        time.sleep(0.3)  # until the poll waits; if it does not yet, the test proves less but does not fail
+    sqs.send_message(QueueUrl=queue_url, MessageBody="for a connected client")
+    assert [message["Body"] for message in receive(sqs, queue_url)] == ["for a connected client"]
 
 
 def signed_receive(queue_url, environment):
-    """The bytes of a ReceiveMessage request as boto3 sends them."""
-    sent = []
+    """Return the bytes of a ReceiveMessage request as boto3 sends them."""
+    requests = []
     signer = client("sqs", environment)
 
     def catch(request, **_):
-        sent.append(request)
+        requests.append(request)
         raise InterruptedError
 
     signer.meta.events.register("before-send", catch)
     with pytest.raises(InterruptedError):
         signer.receive_message(QueueUrl=queue_url, WaitTimeSeconds=LONG_POLL_S)
-    [request] = sent
+    [request] = requests
     headers = {**request.headers, "Host": urlsplit(request.url).netloc}
     head = "".join(f"{name}: {as_text(value)}\r\n" for name, value in headers.items())
     return f"POST / HTTP/1.1\r\n{head}\r\n".encode() + request.body
