@@ -181,11 +181,18 @@ def test_slow_receiver_times_out(receiver, behavior):
     assert (error_code(receiver, timeout_s=TIMEOUT_S), in_time(started_at)) == ("timeout", True)
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_non_reading_receiver_times_out(receiver, scheme):
-    receiver.reads, receiver.respond = False, receiver.hang
+NOT_READING = {
+    "hang": ("http", "hang"),
+    "hang_tls": ("https", "hang"),
+    "slow": ("http", "receive_slowly"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "behavior"), NOT_READING.values(), ids=NOT_READING)
+def test_non_reading_receiver_times_out(receiver, scheme, behavior):
+    receiver.reads, receiver.respond = False, getattr(receiver, behavior)
     started_at = time.monotonic()
-    code = error_code(receiver, scheme=scheme, body=b"x" * 10_000_000, timeout_s=TIMEOUT_S)
+    code = error_code(receiver, scheme=scheme, body=b"x" * 30_000_000, timeout_s=TIMEOUT_S)
     assert (code, in_time(started_at)) == ("timeout", True)
 
 
@@ -197,15 +204,23 @@ def test_slow_dns_times_out(receiver):
     assert (code, in_time(started_at)) == ("timeout", True)
 
 
-@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["headers", "body"])
-def test_response_header_size_is_limited(receiver, end):
-    receiver.respond = receiver.send_endless_headers(b"HTTP/1.1 200 OK\r\n" + end)
+ENDLESS_HEADERS = {
+    "fields": (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n"),
+    "interim_responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("start", "repeated"), ENDLESS_HEADERS.values(), ids=ENDLESS_HEADERS)
+def test_response_header_size_is_limited(receiver, start, repeated):
+    receiver.respond = receiver.send_endlessly(start, repeated)
     started_at = time.monotonic()
-    if end:
-        assert post(receiver) == 200
-    else:
-        assert error_code(receiver) == "invalid_response"
-    assert in_time(started_at)
+    assert (error_code(receiver), in_time(started_at)) == ("invalid_response", True)
+
+
+def test_response_body_is_not_read(receiver):
+    receiver.respond = receiver.send_endlessly(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000)
+    started_at = time.monotonic()
+    assert (post(receiver), in_time(started_at)) == (200, True)
 
 
 NOT_HTTP = {

@@ -49,13 +49,18 @@ class WebhookReceiver:
             connection.sendall(bytes([byte]))
             time.sleep(0.02)
 
-    def send_endless_headers(self, start: bytes) -> Callable[[socket.socket], None]:
-        """Return a function that sends `start` and then headers without end."""
+    def receive_slowly(self, connection: socket.socket) -> None:
+        """Receive a few megabytes per second and respond with nothing."""
+        while not self._stopping.is_set() and connection.recv(256 * 1024):
+            time.sleep(0.05)
+
+    def send_endlessly(self, start: bytes, repeated: bytes) -> Callable[[socket.socket], None]:
+        """Return a function that sends `start` once and `repeated` without end."""
 
         def respond(connection: socket.socket) -> None:
             connection.sendall(start)
             while not self._stopping.is_set():
-                connection.sendall(b"X: x\r\n")
+                connection.sendall(repeated)
 
         return respond
 
