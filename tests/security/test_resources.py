@@ -145,9 +145,7 @@ def test_resource_exhaustion_is_contained(run, statuses, program):
     started_at = time.monotonic()
     try:
         outcome = run(start + dedent(program), timeout_s=1)
-    except (
-        SandboxGoneError
-    ):  # killed for memory and removed before the agent could ask Docker; the agent retries such a job
+    except SandboxGoneError:  # killed for memory, and removed before the engine could ask Docker why
         assert "gone" in statuses
         return
     assert outcome.status in statuses

@@ -2,12 +2,9 @@
 
 import json
 import time
-from typing import Any
-
-MAX_VALUES = 100  # of a metric in a line
 
 
-def parse_emf_line(line: str) -> list[tuple[str, dict[str, str], Any]]:
+def parse_emf_line(line: str) -> list[tuple[str, dict[str, str], float]]:
     """Return name, dimensions and value of each metric in a log line that follows the specification.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
@@ -22,9 +19,7 @@ def parse_emf_line(line: str) -> list[tuple[str, dict[str, str], Any]]:
             assert set(metric) == {"Name", "Unit"}
             assert metric["Unit"] in {"Count", "Milliseconds"}
             value = root[metric["Name"]]
-            numbers = value if isinstance(value, list) else [value]
-            assert 0 < len(numbers) <= MAX_VALUES
-            assert all(isinstance(number, int | float) for number in numbers)
+            assert isinstance(value, int | float)
             for names in directive["Dimensions"]:
                 metrics.append((metric["Name"], {name: root[name] for name in names}, value))
                 assert all(isinstance(root[name], str) for name in names)
