@@ -14,6 +14,7 @@ from chalicelib import problems
 from chalicelib.access import api_keys
 from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable, to_item
+from infra.local.processes import PYTHON_SETTINGS
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
@@ -21,7 +22,7 @@ from tests.support.records import KEY, make_key_record
 @pytest.fixture
 def call(aws, keys_table):
     """A function that runs the command and returns its exit code, standard output and standard error."""
-    environment = {**os.environ, **aws.environment, "KEYS_TABLE": keys_table}
+    environment = {**os.environ, **PYTHON_SETTINGS, **aws.environment, "KEYS_TABLE": keys_table}
 
     def run(*arguments, **changes):
         completed = subprocess.run(
