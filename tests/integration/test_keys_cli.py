@@ -60,7 +60,7 @@ def admit(dynamodb, keys_table):
     return lambda text: admission.charge(admission.authenticate([text]))
 
 
-def test_created_key_is_admitted_and_usage_is_shown(created, call_json, admit):
+def test_created_key_is_admitted_and_usage_is_reported(created, call_json, admit):
     assert admit(created["api_key"]).plan.name == "pro"
     row = call_json("show", created["key_id"])
     assert (row["owner"], row["plan"], row["status"]) == ("Example Ltd", "pro", "active")

@@ -24,7 +24,7 @@ def attempt(function, *args):
 
 
 def run_calls(run, calls):
-    """Return the error or the result of each call, made in one sandbox."""
+    """Return the error or the result of each call, all in one sandbox."""
     program = START + "import json\nprint(json.dumps({%s}, default=repr))" % ",".join(
         f"{name!r}: attempt(lambda: {call})" for name, call in calls.items()
     )

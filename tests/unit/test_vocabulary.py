@@ -31,9 +31,6 @@ ALLOWED_IN_PROSE = re.compile(
 )
 ALLOWED_IN_NAMES = ("not_found", "NotFound", "NOT_FOUND")  # HTTP's and Docker's word
 
-# These areas still use banned words. Remove an area once it is clean.
-PENDING = {"tests/integration", "tests/security"}
-
 
 def area(path):
     """Return the part of the repository that a file belongs to: a folder of at most three levels."""
@@ -111,13 +108,9 @@ def violations(path):
                 yield f"{path.relative_to(ROOT)}:{line} name {name!r}"
 
 
-@pytest.mark.parametrize("name", [name for name in AREAS if name not in PENDING])
+@pytest.mark.parametrize("name", AREAS)
 def test_banned_words_are_not_used(name):
     assert [line for path in AREAS[name] for line in violations(path)] == []
-
-
-def test_pending_areas_exist():
-    assert set(AREAS) >= PENDING
 
 
 @pytest.mark.parametrize(
