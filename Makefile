@@ -27,7 +27,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
-	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadfile tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadfile tests/e2e'
+	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadfile --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadfile tests/e2e'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
@@ -97,7 +97,7 @@ lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the n
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
 
 clean: ## Remove what the other targets created here; Docker keeps its images
-	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .local .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(RUN): requirements.txt
