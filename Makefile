@@ -8,7 +8,7 @@ WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 PYTEST := $(BIN)/pytest
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
-UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
+UV_INSTALL := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
