@@ -1,0 +1,48 @@
+"""The workflows of GitHub Actions run existing make targets, with pinned actions and few permissions."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
+
+each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
+
+
+def steps(workflow):
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@each_workflow
+def test_actions_are_pinned_by_commit(workflow):
+    actions = [step["uses"] for step in steps(workflow) if "uses" in step]
+    assert [action for action in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action)] == []
+
+
+@each_workflow
+def test_workflow_only_reads_the_repository(workflow):
+    assert workflow["permissions"] == {"contents": "read"}
+    assert [job for job in workflow["jobs"].values() if "permissions" in job] == []
+    checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+    assert [checkout["with"]["persist-credentials"] for checkout in checkouts] == [False] * len(workflow["jobs"])
+
+
+@each_workflow
+def test_every_job_has_a_time_limit(workflow):
+    assert [name for name, job in workflow["jobs"].items() if "timeout-minutes" not in job] == []
+
+
+@each_workflow
+def test_workflow_runs_existing_make_targets(workflow):
+    matrix = [
+        target
+        for job in workflow["jobs"].values()
+        for target in job.get("strategy", {}).get("matrix", {}).get("target", [])
+    ]
+    named = re.findall(r"\bmake ([a-z0-9-]+)", " ".join(step.get("run", "") for step in steps(workflow)))
+    assert {*named, *matrix} <= TARGETS
+    assert named or matrix
