@@ -36,6 +36,7 @@ class DockerEngine:
         if not hasattr(self._local, "client"):
             connection_args = docker.utils.kwargs_from_env()
             self._local.client = docker.APIClient(**connection_args, version="auto", timeout=API_TIMEOUT_S)
+            self._local.client.trust_env = False  # no proxy, and no search for one in every call
         return self._local.client
 
     def start_sandbox(self) -> Sandbox:
