@@ -20,7 +20,7 @@ from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTa
 from tests.support.records import KEY, make_key_record
 
 # The same examples in each run, and no time limit: the machine may be busy.
-settings.register_profile("unit", derandomize=True, deadline=None, database=None)
+settings.register_profile("unit", max_examples=50, derandomize=True, deadline=None, database=None)
 settings.load_profile("unit")
 
 LOGGERS = ("chalicelib", "python-exec")

@@ -184,5 +184,5 @@ class JobLifecycle(RuleBasedStateMachine):
         assert self.pending_jobs.entries[KEY_ID] == {}
 
 
-JobLifecycle.TestCase.settings = settings(max_examples=200, stateful_step_count=25)
+JobLifecycle.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
 TestJobLifecycle = JobLifecycle.TestCase
