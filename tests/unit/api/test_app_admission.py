@@ -130,11 +130,12 @@ LIMITED_REQUESTS = {
 
 
 @pytest.mark.parametrize("request_", LIMITED_REQUESTS.values(), ids=LIMITED_REQUESTS)
-def test_known_rate_limit_is_enforced_without_any_call(table, job_service, request_):
+def test_known_rate_limit_is_enforced_without_any_call(monkeypatch, table, job_service, request_):
     table.change(KEY_ID, plan="free", tat_us=int((time.time() + 60) * rate_limits.SECOND_US))
     send()  # now the process knows
     table.calls.clear()
     job_service.table.is_unavailable = job_service.pending_jobs.is_unavailable = True
+    monkeypatch.setattr(api, "parse_submission", lambda *_, **__: pytest.fail("the body was parsed"))
     status, headers, problem = send(**request_)
     assert (status, problem["type"], headers["Retry-After"]) == (429, SLUG + "rate-limited", headers["Retry-After"])
     assert (table.calls, headers.keys() >= LIMITS) == ({}, True)
