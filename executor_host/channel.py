@@ -10,7 +10,6 @@ import struct
 from time import monotonic
 from typing import Any, Final
 
-from chalicelib.contract import MAX_STREAM_BYTES
 from executor_host.supervisor.protocol import (
     ERROR,
     FRAME_HEADER,
@@ -22,10 +21,11 @@ from executor_host.supervisor.protocol import (
     STDOUT,
 )
 
+MAX_KEPT_BYTES: Final = 64 * 1024  # of each stream
 MAX_PAYLOAD_BYTES: Final = {
     READY: 16,
-    STDOUT: MAX_STREAM_BYTES,
-    STDERR: MAX_STREAM_BYTES,
+    STDOUT: MAX_KEPT_BYTES,
+    STDERR: MAX_KEPT_BYTES,
     ERROR: MAX_ERROR_RECORD_BYTES,
     REPORT: REPORT_RECORD.size,
 }

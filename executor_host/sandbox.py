@@ -3,13 +3,14 @@
 import codecs
 import signal
 import struct
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Protocol
 
 from msgspec import Struct
 
-from chalicelib.contract import MAX_STREAM_BYTES, ResourceUsage, Status, Truncated, UncaughtException
-from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from chalicelib.contract import ResourceUsage, Status, Truncated, UncaughtException
+from executor_host.channel import MAX_KEPT_BYTES, MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.supervisor.protocol import (
     ERROR,
     ERROR_RECORD,
@@ -68,11 +69,11 @@ class Sandbox:
         """Return whether the sandbox is alive and unused."""
         return not self._is_closed and not self._channel.has_pending_data()
 
-    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
+    def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:  # noqa: ARG002
         """Run a program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
         output: Output = {STDOUT: bytearray(), STDERR: bytearray(), ERROR: bytearray()}
         code_bytes, input_bytes = code.encode(), stdin.encode()
-        header = JOB_HEADER.pack(timeout_s, MAX_STREAM_BYTES, len(code_bytes), len(input_bytes))
+        header = JOB_HEADER.pack(timeout_s, MAX_KEPT_BYTES, len(code_bytes), len(input_bytes))
         started_at = monotonic()
         deadline = started_at + timeout_s + SUPERVISOR_GRACE_S
         report = None

@@ -13,11 +13,17 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 
-MAX_CODE_BYTES: Final = 64 * 1024  # in UTF-8; enough for a program, not for a data set
-MAX_INPUT_BYTES: Final = 128 * 1024  # in UTF-8; together with the code far below what one message holds
-MAX_STREAM_BYTES: Final = 64 * 1024  # of stdout and of stderr, each, as the program wrote them
+MAX_CODE_BYTES: Final = 256 * 1024  # in UTF-8; enough for a program, not for a data set
+MAX_INPUT_BYTES: Final = 1024 * 1024  # in UTF-8
+MAX_ARGS: Final = 64
+MAX_ARGS_BYTES: Final = 8 * 1024  # in UTF-8, of all arguments together
+# What is returned of each stream, as the program wrote it: the start of stdout, the start and the end of stderr.
+MAX_STDOUT_BYTES: Final = 256 * 1024
+STDERR_HEAD_BYTES: Final = 48 * 1024
+STDERR_TAIL_BYTES: Final = 16 * 1024  # where the traceback is
+MAX_STREAM_BYTES: Final = 16 * 1024 * 1024  # of stdout and of stderr, each; a program that writes more is ended
 MAX_ERROR_MESSAGE_CHARS: Final = 1000  # of an exception's message; all of it is in stderr
 MIN_TIMEOUT_S: Final = 0.1
 MAX_TIMEOUT_S: Final = 10.0  # below the queue's visibility timeout with room to start and to reply
@@ -26,8 +32,10 @@ DEFAULT_TIMEOUT_S: Final = 3.0
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
-# \u escapes make six bytes of one; the largest struct is two streams (or code and input) and little else.
-MAX_DECODED_BYTES: Final = 6 * (MAX_CODE_BYTES + MAX_INPUT_BYTES) + 64 * 1024
+# The largest job, and the largest result: in a stream, U+FFFD makes three bytes of each invalid one.
+_MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES
+_MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
+MAX_DECODED_BYTES: Final = max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES) + 16 * 1024
 
 
 class ContractError(Exception):
@@ -60,6 +68,7 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
+    args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
     # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
@@ -73,6 +82,13 @@ class Truncated(Struct, frozen=True, kw_only=True):
 
     stdout: bool = False
     stderr: bool = False
+
+
+class OutputBytes(Struct, frozen=True, kw_only=True):
+    """How much the program wrote to each stream, whether or not it is returned."""
+
+    stdout: Annotated[int, Meta(ge=0)]
+    stderr: Annotated[int, Meta(ge=0)]
 
 
 class UncaughtException(Struct, frozen=True, kw_only=True):
@@ -107,6 +123,7 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     stdout: str
     stderr: str
     truncated: Truncated
+    output_bytes: OutputBytes
     error: UncaughtException | None
     usage: ResourceUsage
     runtime: str  # "python 3.13"
@@ -134,18 +151,19 @@ class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_
 Message = Job | Result | Failure | HostReport
 Reply = Result | Failure
 
-_decoder: Final = msgspec.json.Decoder(Message)
+_json_decoder: Final = msgspec.json.Decoder(Message)
+_msgpack_decoder: Final = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> str:
-    """Encode a message for SQS: ASCII JSON, or base64 of its zlib form if the JSON is large.
+    """Encode a message for SQS: ASCII JSON, or base64 of compressed MessagePack if the JSON is large.
 
     SQS rejects control characters and lone surrogates, so everything but ASCII is escaped. Raise ContractError if the
     message exceeds the limit of SQS.
     """
     body = json.dumps(msgspec.to_builtins(message), ensure_ascii=True, separators=(",", ":"))
     if len(body) > COMPRESSION_THRESHOLD_BYTES:
-        body = base64.b64encode(zlib.compress(body.encode("ascii"), level=1)).decode("ascii")
+        body = base64.b64encode(zlib.compress(msgspec.msgpack.encode(message), level=1)).decode("ascii")
     if len(body) > MAX_MESSAGE_BYTES:
         raise ContractError(f"message of {len(body)} bytes exceeds {MAX_MESSAGE_BYTES}")
     return body
@@ -177,7 +195,9 @@ def decode_from_host(body: str) -> Reply | HostReport:
 
 def _decode(body: str) -> Message:
     try:
-        message: Message = _decoder.decode(body if body.startswith("{") else _inflate(body))
+        message: Message = (
+            _json_decoder.decode(body) if body.startswith("{") else _msgpack_decoder.decode(_inflate(body))
+        )
     except (ValueError, RecursionError) as error:  # msgspec's and Unicode's are ValueErrors
         raise ContractError("not a message of the wire format") from error
     if message.version != WIRE_VERSION:
@@ -190,7 +210,7 @@ def _inflate(body: str) -> bytes:
         inflater = zlib.decompressobj()
         data = inflater.decompress(base64.b64decode(body, validate=True), MAX_DECODED_BYTES)
     except (binascii.Error, zlib.error) as error:
-        raise ContractError("neither JSON nor compressed JSON") from error
+        raise ContractError("neither JSON nor compressed MessagePack") from error
     if not inflater.eof:
         raise ContractError("compressed message is cut short or too large")
     return data

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES, MAX_STREAM_BYTES
+from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
+from executor_host.channel import MAX_KEPT_BYTES
 
 ONE_LINE_OF_CONTROLS = "".join(map(chr, range(1, 32))).replace("\n", "").replace("\r", "")
 TEXTS = {
@@ -134,7 +135,7 @@ def test_largest_input_is_read(client):
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "\U0001f600"], ids=ascii)
 def test_output_at_limit_is_returned_in_full(client, filler):
-    whole = filler * (MAX_STREAM_BYTES // len(filler.encode()))
+    whole = filler * (MAX_KEPT_BYTES // len(filler.encode()))
     body = client.run(f"import sys\nfor f in sys.stdout, sys.stderr: f.write({filler!r} * {len(whole)})")
     assert (body["status"], body["truncated"]) == ("ok", {"stdout": False, "stderr": False})
     assert (body["stdout"] == whole, body["stderr"] == whole) == (True, True)
@@ -142,6 +143,6 @@ def test_output_at_limit_is_returned_in_full(client, filler):
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_output_above_limit_returns_output_limit(client, stream):
-    body = client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES + 1})")
+    body = client.run(f"import sys; sys.{stream}.write('x' * {MAX_KEPT_BYTES + 1})")
     assert (body["status"], body["truncated"][stream]) == ("output_limit", True)
-    assert body[stream] == "x" * MAX_STREAM_BYTES
+    assert body[stream] == "x" * MAX_KEPT_BYTES

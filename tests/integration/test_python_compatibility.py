@@ -10,7 +10,8 @@ import docker
 import pytest
 from docker.utils.socket import frames_iter
 
-from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES, MAX_STREAM_BYTES
+from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
+from executor_host.channel import MAX_KEPT_BYTES
 from executor_host.hardening import container_config
 from executor_host.sandbox import signal_name
 
@@ -444,11 +445,11 @@ def test_stdin_matches_plain_python(run, plain_python, program, stdin):
     assert outcome.exit_code == 0
 
 
-@pytest.mark.parametrize("size", [MAX_STREAM_BYTES - 1, MAX_STREAM_BYTES, MAX_STREAM_BYTES + 1])
+@pytest.mark.parametrize("size", [MAX_KEPT_BYTES - 1, MAX_KEPT_BYTES, MAX_KEPT_BYTES + 1])
 @pytest.mark.parametrize("fds", [(1,), (2,), (1, 2)], ids=["stdout", "stderr", "both"])
 def test_output_is_truncated_only_above_limit(run, fds, size):
     outcome = run(f"import os\nfor fd in {fds}: os.write(fd, b'x' * {size})\nos._exit(0)")
-    kept, cut = min(size, MAX_STREAM_BYTES), size > MAX_STREAM_BYTES
+    kept, cut = min(size, MAX_KEPT_BYTES), size > MAX_KEPT_BYTES
     streams = {
         1: (len(outcome.stdout), outcome.truncated.stdout),
         2: (len(outcome.stderr), outcome.truncated.stderr),
@@ -459,8 +460,8 @@ def test_output_is_truncated_only_above_limit(run, fds, size):
 
 
 def test_truncation_preserves_utf8_characters(run):
-    outcome = run(f"import os\nos.write(1, b'x' * {MAX_STREAM_BYTES - 2} + '\u20ac'.encode() * 9)")
-    assert outcome.stdout == "x" * (MAX_STREAM_BYTES - 2)
+    outcome = run(f"import os\nos.write(1, b'x' * {MAX_KEPT_BYTES - 2} + '\u20ac'.encode() * 9)")
+    assert outcome.stdout == "x" * (MAX_KEPT_BYTES - 2)
 
 
 def test_invalid_utf8_becomes_replacement_characters(run):

@@ -7,7 +7,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from chalicelib.contract import ResourceUsage, Result, Status, Truncated, decode_job, encode
+from chalicelib.contract import OutputBytes, ResourceUsage, Result, Status, Truncated, decode_job, encode
 from infra.local.emulated_aws import client
 from tests.load.program import STDOUT
 
@@ -17,12 +17,21 @@ THREADS = 4
 def answer_jobs(sqs, job_queue_url):
     """Receive jobs and reply to each with the same result, until the process is killed."""
     usage = ResourceUsage(duration_ms=0, cpu_ms=0, memory_bytes=0, queued_ms=0)
-    members = {"status": Status.OK, "exit_code": 0, "signal": None, "stdout": STDOUT, "stderr": "", "error": None}
+    members = {
+        "status": Status.OK,
+        "exit_code": 0,
+        "signal": None,
+        "stdout": STDOUT,
+        "stderr": "",
+        "truncated": Truncated(),
+        "output_bytes": OutputBytes(stdout=len(STDOUT), stderr=0),
+        "error": None,
+    }
     while True:
         received = sqs.receive_message(QueueUrl=job_queue_url, WaitTimeSeconds=20, MaxNumberOfMessages=1)
         for message in received.get("Messages", ()):
             job = decode_job(message["Body"])
-            result = Result(id=job.id, truncated=Truncated(), usage=usage, runtime="instant", **members)
+            result = Result(id=job.id, usage=usage, runtime="instant", **members)
             sqs.send_message(QueueUrl=job.reply_to, MessageBody=encode(result))
             sqs.delete_message(QueueUrl=job_queue_url, ReceiptHandle=message["ReceiptHandle"])
 

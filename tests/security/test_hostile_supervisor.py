@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from chalicelib.contract import MAX_STREAM_BYTES, Status
-from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from chalicelib.contract import Status
+from executor_host.channel import MAX_KEPT_BYTES, MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import (
     ERROR,
@@ -68,7 +68,7 @@ INVALID_FRAMES = {
     "no_frame": docker_frame(b"Traceback (most recent call last):\n"),
     "zeros": docker_frame(bytes(1000)),
     "longest_length": docker_frame(FRAME_HEADER.pack(STDOUT, 2**32 - 1)),
-    "stdout_too_long": docker_frame(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES + 1)),
+    "stdout_too_long": docker_frame(FRAME_HEADER.pack(STDOUT, MAX_KEPT_BYTES + 1)),
     "error_too_long": docker_frame(FRAME_HEADER.pack(ERROR, MAX_PAYLOAD_BYTES[ERROR] + 1)),
     "report_too_long": docker_frame(FRAME_HEADER.pack(REPORT, REPORT_RECORD.size + 1)),
     "report_too_short": docker_frame(frame(REPORT, b"E")),
@@ -137,9 +137,7 @@ CHATTER = {
 def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
     connection, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.2)
-    header = (
-        docker_frame(FRAME_HEADER.pack(STDOUT, MAX_STREAM_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
-    )
+    header = docker_frame(FRAME_HEADER.pack(STDOUT, MAX_KEPT_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
     stop = threading.Event()
 
     def chat():

@@ -6,7 +6,7 @@ from chalicelib.access import rate_limits
 from chalicelib.access.admission import Caller
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
 from chalicelib.access.plans import PLANS, Plan
-from chalicelib.contract import ResourceUsage, Result, Status, Truncated, UncaughtException
+from chalicelib.contract import OutputBytes, ResourceUsage, Result, Status, Truncated, UncaughtException
 from chalicelib.jobs.submission import RunRequest, Submission
 
 KEY = new_key()  # its record is in the keys table of most tests
@@ -35,6 +35,7 @@ def make_result(job_id: str, **changes: Any) -> Result:
         "stdout": "out",
         "stderr": "err",
         "truncated": Truncated(stdout=True),
+        "output_bytes": OutputBytes(stdout=9, stderr=3),
         "error": UncaughtException(type="ValueError", message="no", line=3),
         "usage": ResourceUsage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
         "runtime": "python 3.13",

@@ -16,6 +16,7 @@ from chalicelib.contract import (
     FailureReason,
     HostReport,
     Job,
+    OutputBytes,
     ResourceUsage,
     Result,
     Status,
@@ -28,6 +29,7 @@ from chalicelib.contract import (
 )
 
 JOB_IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
+MAX_STDERR_BYTES = contract.STDERR_HEAD_BYTES + contract.STDERR_TAIL_BYTES
 COUNTS = st.integers(0, 2**53)
 TIMES = st.floats(0, 1e11)
 
@@ -44,6 +46,7 @@ JOBS = st.builds(
     id=JOB_IDS,
     code=texts(contract.MAX_CODE_BYTES, min_chars=1),
     input=texts(contract.MAX_INPUT_BYTES),
+    args=st.lists(st.text(max_size=20), max_size=contract.MAX_ARGS).map(tuple),
     timeout_s=st.floats(contract.MIN_TIMEOUT_S, contract.MAX_TIMEOUT_S),
     reply_to=st.none() | st.text(min_size=1, max_size=100),
     submitted_at=TIMES,
@@ -56,9 +59,10 @@ RESULTS = st.builds(
     status=st.sampled_from(Status),
     exit_code=st.none() | st.integers(0, 255),
     signal=st.none() | st.text(max_size=10),
-    stdout=texts(contract.MAX_STREAM_BYTES),
-    stderr=texts(contract.MAX_STREAM_BYTES),
+    stdout=texts(contract.MAX_STDOUT_BYTES),
+    stderr=texts(MAX_STDERR_BYTES),
     truncated=st.builds(Truncated, stdout=st.booleans(), stderr=st.booleans()),
+    output_bytes=st.builds(OutputBytes, stdout=COUNTS, stderr=COUNTS),
     error=st.none()
     | st.builds(
         UncaughtException,
@@ -120,10 +124,10 @@ def test_encoded_message_fits_into_sqs(message):
 @given(MESSAGES, st.data())
 def test_compression_does_not_change_the_message(message, data):
     decode = decode_job if isinstance(message, Job) else decode_from_host
-    body = json.dumps(msgspec.to_builtins(message))
-    cut = data.draw(st.integers(0, 50))
-    assert decode(compress(body.encode())) == message
-    assert decode_or_reject(decode, compress(body.encode()[: -cut - 1])) is None
+    packed = msgspec.msgpack.encode(message)
+    cut = data.draw(st.integers(1, min(50, len(packed))))
+    assert decode(compress(packed)) == message
+    assert decode_or_reject(decode, compress(packed[:-cut])) is None
 
 
 @each_decoder

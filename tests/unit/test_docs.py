@@ -17,7 +17,7 @@ from chalicelib.jobs.job_table import JobState, WebhookState
 from chalicelib.telemetry import metrics as api_metrics
 from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
-from executor_host import cloudwatch, hardening, metrics
+from executor_host import channel, cloudwatch, hardening, metrics
 from executor_host import settings as agent_settings
 from executor_host.supervisor import protocol
 from infra import template
@@ -83,13 +83,17 @@ def test_documented_statuses_match_contract():
     assert re.findall(r"`([a-z_]+)`", listed) == list(contract.Status)
 
 
+def size(limit_bytes):
+    return f"{limit_bytes // MIB} MiB" if limit_bytes >= MIB else f"{limit_bytes // KIB} KiB"
+
+
 def test_documented_limits_match_code():
     timeout_s = (contract.MIN_TIMEOUT_S, contract.MAX_TIMEOUT_S, contract.DEFAULT_TIMEOUT_S)
     documented = {row[0]: row[1] for row in table(README, "Limit", "Value")}
     assert documented == {
-        "code": f"{contract.MAX_CODE_BYTES // KIB} KiB",
-        "input": f"{contract.MAX_INPUT_BYTES // KIB} KiB",
-        "stdout, stderr": f"{contract.MAX_STREAM_BYTES // KIB} KiB each",
+        "code": size(contract.MAX_CODE_BYTES),
+        "input": size(contract.MAX_INPUT_BYTES),
+        "stdout, stderr": f"{size(channel.MAX_KEPT_BYTES)} each",
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
         "error type and message": f"{protocol.MAX_ERROR_FIELD_BYTES} bytes each",
         "memory": f"{hardening.MEMORY_BYTES // MIB} MiB, including files",
@@ -124,7 +128,7 @@ def test_documented_plans_match_code():
             f"{plan.burst}",
             f"{plan.runs_per_month:,}",
             f"{plan.max_timeout_s:g} s",
-            f"{plan.max_input_bytes // KIB} KiB",
+            size(plan.max_input_bytes),
             f"{plan.max_pending_jobs:,}",
         ]
         for plan in PLANS.values()

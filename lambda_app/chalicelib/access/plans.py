@@ -30,7 +30,7 @@ PLANS: Final = MappingProxyType(
                 burst=5,
                 runs_per_month=1_000,
                 max_timeout_s=3.0,
-                max_input_bytes=16 * 1024,
+                max_input_bytes=64 * 1024,
                 max_pending_jobs=5,
             ),
             Plan(

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 
 from chalicelib.contract import ResourceUsage, Status
 from executor_host.channel import SandboxError
@@ -16,17 +17,17 @@ class FakeSandbox:
         self.id = f"container-{number}"
         self.runtime = "python 3.13"
         self.alive = True
-        self.ran: list[tuple[str, str, float]] = []
+        self.ran: list[tuple[str, str, tuple[str, ...], float]] = []
         self._engine = engine
         self._outcome = outcome
 
     def is_ready(self) -> bool:
         return self.alive
 
-    def run(self, code: str, stdin: str, *, timeout_s: float) -> Outcome:
+    def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
         if not self.alive:
             raise SandboxError("the sandbox is dead or was used before")
-        self.ran.append((code, stdin, timeout_s))
+        self.ran.append((code, stdin, tuple(args), timeout_s))
         self.destroy()
         if isinstance(self._outcome, Exception):
             raise self._outcome

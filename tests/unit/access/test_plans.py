@@ -32,7 +32,7 @@ def test_timeout_above_plan_limit_reports_limit():
 
 def test_input_above_plan_limit_reports_limit_in_bytes():
     with raises_problem(problems.PLAN_LIMIT_EXCEEDED) as caught:
-        check_plan_limits(RunRequest(code="1", input="ü" * 8193), FREE)
+        check_plan_limits(RunRequest(code="1", input="ü" * 32769), FREE)
     problem = caught.value.problem
-    assert (problem.status, problem.field, problem.plan, problem.limit_bytes) == (403, "input", "free", 16384)
-    assert problem.detail == "input exceeds the limit of 16384 bytes for plan free."
+    assert (problem.status, problem.field, problem.plan, problem.limit_bytes) == (403, "input", "free", 65536)
+    assert problem.detail == "input exceeds the limit of 65536 bytes for plan free."

@@ -91,7 +91,7 @@ def test_response_includes_both_rate_limit_policies():
 
 AFTER_ADMISSION = {
     "no_json": ({"body": "{"}, None, 400),
-    "too_large": ({"body": json.dumps({"code": "x" * 70_000})}, None, 413),
+    "too_large": ({"body": json.dumps({"code": "x" * 300_000})}, None, 413),
     "media_type": ({"headers": {"Content-Type": "text/plain"}}, None, 415),
     "bug": ({}, RuntimeError("bug"), 500),
 }
@@ -106,7 +106,7 @@ def test_error_after_admission_consumes_quota_and_reports_limits(jobs, table, re
 
 
 def test_unauthenticated_body_is_not_parsed():
-    for body in ("{", json.dumps({"code": "x" * 70_000}), "x" * 2_000_000):
+    for body in ("{", json.dumps({"code": "x" * 300_000}), "x" * 5_000_000):
         assert send(key="x", body=body)[0] == 401
 
 
@@ -180,8 +180,8 @@ def test_request_above_plan_limit_returns_403_with_limit(jobs, table):
         3,
     )
     assert headers.keys() >= LIMITS
-    _, _, problem = send(body=json.dumps({"code": "1", "input": "x" * 20_000}))
-    assert (problem["field"], problem["limit_bytes"]) == ("input", 16384)
+    _, _, problem = send(body=json.dumps({"code": "1", "input": "x" * 70_000}))
+    assert (problem["field"], problem["limit_bytes"]) == ("input", 65536)
     assert jobs.submissions == []
 
 
@@ -261,7 +261,7 @@ def test_usage_is_free_and_available_when_rate_limited(table):
             "burst": 5,
             "runs_per_month": 1000,
             "timeout_s": 3.0,
-            "input_bytes": 16384,
+            "input_bytes": 65536,
         },
         "used": 1000,
         "left": 0,

@@ -67,6 +67,7 @@ def job(**changes):
         "id": uuid.uuid4().hex,
         "code": "the code",
         "input": "the input",
+        "args": ("an", "arg"),
         "timeout_s": 1.5,
         "reply_to": REPLIES,
         "submitted_at": now - 2,
@@ -92,7 +93,7 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
     )
     assert reply.runtime == "python 3.13"
     eventually(lambda: len(queue.deleted) == 1)
-    assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", 1.5)]
+    assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", ("an", "arg"), 1.5)]
 
 
 def test_result_includes_queue_time(agent, queue):
