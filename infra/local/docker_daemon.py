@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import docker
 from docker.errors import DockerException
@@ -59,6 +60,11 @@ class DockerDaemon:
         return self.run / "docker.pid"
 
     @property
+    def lock(self) -> Path:
+        """The file that commands lock: shared while they use the daemon, exclusively while they start or stop it."""
+        return self.run / "docker.lock"
+
+    @property
     def state(self) -> Path:
         """The directory of its containerd and running containers."""
         return self.run / "docker"
@@ -73,43 +79,58 @@ class DockerDaemon:
 @contextlib.contextmanager
 def docker_engine(*, on_progress: ProgressCallback = progress.report) -> Iterator[str]:
     """Yield the DOCKER_HOST of an engine that responds. Raises DockerDaemonError or ProcessError."""
-    for address in _configured_addresses():
-        if is_responding(address):
-            yield address
-            return
-    if os.environ.get("DOCKER_HOST"):
-        raise DockerDaemonError(f"No Docker Engine responds at DOCKER_HOST={os.environ['DOCKER_HOST']}.")
-    if sys.platform != "linux" or os.geteuid() != 0:
+    daemon = DockerDaemon()
+    can_start = sys.platform == "linux" and os.geteuid() == 0
+    if configured := os.environ.get("DOCKER_HOST"):
+        if not is_responding(configured):
+            raise DockerDaemonError(f"No Docker Engine responds at DOCKER_HOST={configured}.")
+        yield configured
+    elif (address := _context_address(daemon)) != daemon.address and is_responding(address):
+        yield address
+    elif can_start:
+        if shutil.which("dockerd") is None and not is_responding(daemon.address):
+            _install_docker(on_progress)
+        with running_daemon(daemon, on_progress=on_progress):
+            yield daemon.address
+    elif is_responding(daemon.address):
+        yield daemon.address
+    else:
         raise DockerDaemonError(
             "No Docker Engine responds. Start one (Docker Desktop, colima, `sudo systemctl start docker`),\n"
             "check that `docker ps` works for this user, and try again. As root on Debian or Ubuntu, this\n"
             "command installs and starts Docker itself."
         )
-    if shutil.which("dockerd") is None:
-        on_progress("Installing Docker with apt-get (about 65 MB)...")
-        try:
-            apt_install("docker.io")
-        except PackagesError as error:
-            raise DockerDaemonError(str(error)) from error
-    on_progress("Starting dockerd...")
-    with running_daemon(DockerDaemon()) as address:
-        yield address
 
 
 @contextlib.contextmanager
-def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]:
-    """Start a dockerd unless it is running, yield its address and stop it. Raises DockerDaemonError or ProcessError."""
-    if _is_running(daemon):
-        _wait_for_running_daemon(daemon)
-        yield daemon.address
-        return
-    daemon.pidfile.unlink(missing_ok=True)  # a killed dockerd left it; another program may have its process id by now
-    try:
-        with child_process("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
-            process.wait_until(lambda: is_responding(daemon.address), timeout_s=START_TIMEOUT_S)
+def running_daemon(
+    daemon: DockerDaemon, *, logs: Path = LOCAL, on_progress: ProgressCallback = progress.report
+) -> Iterator[str]:
+    """Yield the address of a daemon that responds. Start it if needed, and then stop it once no command uses it.
+
+    Raises DockerDaemonError or ProcessError.
+    """
+    daemon.run.mkdir(exist_ok=True)
+    with daemon.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not is_responding(daemon.address):
+            _lock_exclusively(lock, on_progress)
+        if is_responding(daemon.address) or _responds_before_exit(daemon):
+            fcntl.flock(lock, fcntl.LOCK_SH)
             yield daemon.address
-    finally:
-        _remove_leftovers(daemon)
+            return
+        on_progress("Starting dockerd...")
+        daemon.pidfile.unlink(missing_ok=True)  # a killed dockerd left it; another program may have its process id
+        try:
+            with child_process("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
+                process.wait_until(lambda: is_responding(daemon.address), timeout_s=START_TIMEOUT_S)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                try:
+                    yield daemon.address
+                finally:
+                    _lock_exclusively(lock, on_progress)
+        finally:
+            _remove_leftovers(daemon)
 
 
 def is_responding(address: str) -> bool:
@@ -122,33 +143,54 @@ def is_responding(address: str) -> bool:
         return False
 
 
-def _configured_addresses() -> list[str]:
-    """Return DOCKER_HOST, or else the address of the docker command's context and the usual socket."""
-    if configured := os.environ.get("DOCKER_HOST"):
-        return [configured]
-    addresses = [DockerDaemon().address]
+def _context_address(daemon: DockerDaemon) -> str:
+    """Return the address in the context of the docker command, or else the daemon's."""
     if cli := shutil.which("docker"):
         inspect = [cli, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
         context = subprocess.run(inspect, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-        addresses.insert(0, context.stdout.strip())
-    return [address for address in dict.fromkeys(addresses) if address]
+        return context.stdout.strip() or daemon.address
+    return daemon.address
+
+
+def _install_docker(on_progress: ProgressCallback) -> None:
+    on_progress("Installing Docker with apt-get (about 65 MB)...")
+    try:
+        apt_install("docker.io")
+    except PackagesError as error:
+        raise DockerDaemonError(str(error)) from error
+
+
+def _lock_exclusively(lock: IO[str], on_progress: ProgressCallback) -> None:
+    """Wait until no other command uses the daemon."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_progress("Waiting for other commands that use this dockerd...")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _is_running(daemon: DockerDaemon) -> bool:
     try:
         pid = int(daemon.pidfile.read_text())
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
+        command = Path(f"/proc/{pid}/cmdline").read_text()  # empty for a zombie
+        return Path(command.partition("\0")[0]).name == "dockerd"
     except (OSError, ValueError):
         return False
 
 
-def _wait_for_running_daemon(daemon: DockerDaemon) -> None:
-    """Wait for a dockerd that another process, such as the installation of its package, has just started."""
+def _responds_before_exit(daemon: DockerDaemon) -> bool:
+    """Return whether a dockerd of another program responds; wait if it is starting or stopping.
+
+    The installation of its package starts one. Raises DockerDaemonError if it does neither within a minute.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not is_responding(daemon.address):
+    while _is_running(daemon):
+        if is_responding(daemon.address):
+            return True
         if time.monotonic() > deadline:
             raise DockerDaemonError(f"dockerd is running ({daemon.pidfile}) but does not respond at {daemon.address}.")
         time.sleep(0.1)
+    return False
 
 
 def _remove_leftovers(daemon: DockerDaemon) -> None:

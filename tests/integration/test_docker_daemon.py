@@ -1,9 +1,11 @@
 """Test a private dockerd next to that of the machine, with its own socket and directories."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import docker
@@ -52,6 +54,35 @@ def test_killed_daemon_restarts_immediately(daemon):
         with docker_daemon.running_daemon(daemon, logs=daemon.run.parent) as address:
             assert docker.DockerClient(base_url=address).ping()
             os.kill(int(daemon.pidfile.read_text()), signal.SIGKILL)
+
+
+def test_stopping_daemon_is_replaced(daemon):
+    with docker_daemon.running_daemon(daemon, logs=daemon.run.parent):
+        os.kill(int(daemon.pidfile.read_text()), signal.SIGTERM)
+        # As another command sees it after the one that started dockerd was killed.
+        daemon.lock.unlink()
+        with docker_daemon.running_daemon(daemon, logs=daemon.run.parent) as address:
+            assert docker.DockerClient(base_url=address).ping()
+    assert daemon_processes(daemon) == []
+
+
+def test_daemon_stops_after_its_last_user(daemon):
+    waits_for_user = threading.Event()
+    starter = contextlib.ExitStack()
+    starter.enter_context(
+        docker_daemon.running_daemon(
+            daemon,
+            logs=daemon.run.parent,
+            on_progress=lambda message: waits_for_user.set() if "Waiting" in message else None,
+        )
+    )
+    with docker_daemon.running_daemon(daemon) as address:
+        end_of_starter = threading.Thread(target=starter.close)
+        end_of_starter.start()
+        assert waits_for_user.wait(10)
+        assert docker_daemon.is_responding(address)
+    end_of_starter.join(30)
+    assert daemon_processes(daemon) == []
 
 
 def test_daemon_start_failure_shows_log(daemon):

@@ -1,5 +1,8 @@
 """Test which Docker daemon is used. tests/integration/test_docker_daemon.py starts real ones."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,8 @@ def test_malformed_docker_host_is_unreachable():
 
 def test_missing_docker_without_root_explains_how_to_fix(monkeypatch):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(docker_daemon, "_configured_addresses", list)
+    monkeypatch.setattr(docker_daemon, "_context_address", lambda _: UNREACHABLE_ADDRESS)
+    monkeypatch.setattr(docker_daemon, "is_responding", lambda _: False)
     monkeypatch.setattr(docker_daemon.os, "geteuid", lambda: 1000)
     with pytest.raises(DockerDaemonError, match="docker ps"), docker_daemon.docker_engine():
         pass
@@ -39,4 +43,17 @@ def test_stale_pid_file_is_ignored(tmp_path: Path, content: str):
 
 def test_docker_host_overrides_discovery(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", UNREACHABLE_ADDRESS)
-    assert docker_daemon._configured_addresses() == [UNREACHABLE_ADDRESS]
+    monkeypatch.setattr(docker_daemon, "is_responding", lambda _: True)
+    with docker_daemon.docker_engine() as address:
+        assert address == UNREACHABLE_ADDRESS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no /proc")
+def test_stopping_daemon_is_awaited_and_not_used(tmp_path: Path):
+    daemon = DockerDaemon(run=tmp_path, data=tmp_path)
+    dockerd = shutil.copy(shutil.which("sleep"), tmp_path / "dockerd")
+    with subprocess.Popen([dockerd, "0.3"]) as process:
+        daemon.pidfile.write_text(str(process.pid))
+        assert docker_daemon._is_running(daemon)
+        assert not docker_daemon._responds_before_exit(daemon)
+        assert process.wait(0) == 0
