@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import docker
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import new_key
 from executor_host.hardening import AGENT_LABEL
@@ -26,7 +27,7 @@ from tests.faults.proxy import REPLY_QUEUE, FaultProxy
 from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.http_client import read_metric
 from tests.support.polling import eventually
-from tests.support.webhook_receiver import WebhookReceiver
+from tests.support.webhook_receiver import OK, WebhookReceiver
 
 WORKERS = 4
 WARM_SANDBOXES = 2
@@ -35,6 +36,7 @@ START_TIMEOUT_S = 30
 QUIESCE_TIMEOUT_S = 75.0  # until all queues are empty: longer than the visibility timeout of each
 COUNTS = ("", "NotVisible", "Delayed")
 JOBS, DEAD_JOBS = "python-exec-jobs", "python-exec-jobs-dead"
+UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
 class RestartableProcess:
@@ -75,8 +77,10 @@ class FaultStack:
         self._image = self._load_image()
         self._start_aws()
         self._create_key()
-        self.receiver = resources.enter_context(WebhookReceiver())
-        self.callback_url = f"http://127.0.0.1:{self.receiver.port}/"
+        self._receiver = resources.enter_context(WebhookReceiver())
+        self._receiver.respond = self._receive_webhook
+        self.webhook_deliveries = {}  # verified bodies by job id
+        self.callback_url = f"http://127.0.0.1:{self._receiver.port}/"
         self.agents, self._metrics = {}, {}
         self.port = free_port()
         self.api = self._restartable(self._start_api)
@@ -103,8 +107,8 @@ class FaultStack:
     def _create_key(self):
         self._key = new_key()
         keys = KeyAdmin(self._dynamodb, table=self.settings["KEYS_TABLE"])
-        keys.create(self._key, plan="internal", owner="faults", now_s=int(time.time()))
-        self.api_key = str(self._key)
+        record = keys.create(self._key, plan="internal", owner="faults", now_s=int(time.time()))
+        self.api_key, self._webhook = str(self._key), Webhook(record.signing_secret)
 
     def start_agent(self, name):
         """Start another agent, and do not wait for it."""
@@ -209,13 +213,15 @@ class FaultStack:
         """Return how often a queue delivered a job that contains this text."""
         return sum(name == queue and text in body for name, body in list(self._received))
 
-    def webhook_deliveries(self):
-        """Return the bodies that the webhook receiver got, by job id."""
-        bodies = {}
-        for _, _, body in self.receiver.requests:
-            answer = json.loads(body)
-            bodies.setdefault(answer["id"], []).append(answer)
-        return bodies
+    def _receive_webhook(self, connection):
+        _, headers, body = self._receiver.requests[-1]
+        try:
+            answer = self._webhook.verify(body, headers)
+        except WebhookVerificationError:
+            connection.sendall(UNAUTHORIZED)
+            return
+        self.webhook_deliveries.setdefault(answer["id"], []).append(answer)
+        connection.sendall(OK)
 
     def set_visibility_timeout(self, seconds, *settings):
         """Change the visibility timeout of the queues that these settings name."""

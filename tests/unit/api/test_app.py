@@ -13,16 +13,11 @@ from pathlib import Path
 import app as api
 import pytest
 from chalice.config import Config
-from chalice.local import (
-    ChaliceRequestHandler,
-    LambdaContext,
-    LocalGateway,
-    ThreadedHTTPServer,
-    create_local_server,
-)
+from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
 
 from chalicelib import problems
 from chalicelib.problems import ProblemError
+from tests.support.api_requests import send
 from tests.support.records import KEY
 
 LAMBDA_APP = Path(api.__file__).parent
@@ -161,16 +156,13 @@ def test_chunked_body_returns_411_and_closes_connection(port):
 
 @pytest.mark.usefixtures("jobs")
 def test_base64_encoded_event_body_is_decoded():
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
-    event |= {"body": base64.b64encode(b'{"code": "c"}').decode(), "isBase64Encoded": True}
-    assert api.app(event, LambdaContext("run", 512))["statusCode"] == 200
+    encoded = base64.b64encode(b'{"code": "c"}').decode()
+    assert send(body="", event={"body": encoded, "isBase64Encoded": True})[0] == 200
 
 
 @pytest.mark.usefixtures("jobs")
 def test_text_event_body_is_read():
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event("POST", "/", JSON, b"")
-    answer = api.app(event | {"body": '{"code": "ü"}'}, LambdaContext("run", 512))
-    assert json.loads(json.dumps(answer))["statusCode"] == 200
+    assert send(body="", event={"body": '{"code": "ü"}'})[0] == 200
 
 
 def request_line(records):

@@ -7,31 +7,19 @@ from functools import partial
 
 import app as api
 import pytest
-from chalice.config import Config
-from chalice.local import LambdaContext, LocalGateway
 from msgspec.structs import replace
 
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyStatus, new_key
+from tests.support.api_requests import preflight, send
 from tests.support.fakes.sqs import client_error
 from tests.support.records import KEY
 
-BODY = json.dumps({"code": "1"})
-TYPE = {"Content-Type": "application/json"}
 LIMITS = {"RateLimit", "RateLimit-Policy"}
 KEY_ID = KEY.key_id
 SLUG = "urn:python-exec:problem:"
 
 pytestmark = pytest.mark.usefixtures("jobs")
-
-
-def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None):
-    """Return status, headers and body of the response; `repeated` is API Gateway's `multiValueHeaders`."""
-    gateway = LocalGateway(api.app, Config.create())
-    sent = TYPE | ({"X-Api-Key": key} if key is not None else {}) | (headers or {})
-    event = gateway._generate_lambda_event(method, path, sent, body.encode())
-    answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
-    return answer["statusCode"], answer["headers"], json.loads(answer["body"])
 
 
 get_usage = partial(send, method="GET", path="/usage", body="")
@@ -235,9 +223,8 @@ def test_every_response_has_cors_headers(request_, status):
 
 @pytest.mark.parametrize(("path", "method"), [("/", "POST"), ("/usage", "GET")])
 def test_preflight_needs_no_key(table, path, method):
-    answer = LocalGateway(api.app, Config.create()).handle_request("OPTIONS", path, {"Origin": "http://x.test"}, None)
-    headers = answer["headers"]
-    assert (answer["statusCode"], headers["Access-Control-Allow-Origin"]) == (200, "*")
+    status, headers = preflight(path)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "*")
     assert method in headers["Access-Control-Allow-Methods"].split(",")
     assert {"Content-Type", "X-Api-Key", "Authorization"} <= set(headers["Access-Control-Allow-Headers"].split(","))
     assert not table.calls

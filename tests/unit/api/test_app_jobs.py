@@ -7,29 +7,18 @@ import uuid
 import app as api
 import msgspec
 import pytest
-from chalice.config import Config
-from chalice.local import LambdaContext, LocalGateway
 
 from chalicelib.access.api_keys import KeyStatus, new_key, new_signing_secret
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord, JobState
 from chalicelib.jobs.submit import PendingJob
+from tests.support.api_requests import BODY, preflight, send
 from tests.support.records import KEY, make_key_record, make_result
 
-BODY = json.dumps({"code": "1"})
 SLUG = "urn:python-exec:problem:"
 
 pytestmark = pytest.mark.usefixtures("jobs")
-
-
-def send(headers=None, *, method="POST", path="/", body=BODY, key=str(KEY), repeated=None, full_path=None):
-    """Return status, headers and body of the response; `repeated` and `full_path` come from API Gateway."""
-    sent = {"Content-Type": "application/json", "X-Api-Key": key} | (headers or {})
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, sent, body.encode())
-    event["requestContext"]["path"] = full_path or path
-    answer = api.app(event | {"multiValueHeaders": repeated}, LambdaContext("run", 512))
-    return answer["statusCode"], answer["headers"], json.loads(answer["body"] or "null")
 
 
 def job(job_id, *, method="GET", key=str(KEY)):
@@ -99,7 +88,7 @@ def test_callback_url_disables_wait(jobs, table):
 @pytest.mark.parametrize(("path", "location"), [("/", "/jobs/"), ("/api/", "/api/jobs/"), ("/api", "/api/jobs/")])
 def test_location_includes_gateway_stage(jobs, path, location):
     jobs.outcome = PENDING
-    _, headers, _ = send(full_path=path)  # of a stage api, or a domain of one's own
+    _, headers, _ = send(stage_path=path)  # of a stage api, or a domain of one's own
     assert headers["Location"] == location + PENDING.job_id
 
 
@@ -266,9 +255,7 @@ def test_every_response_has_cors_headers(jobs, job_table):
 
 @pytest.mark.parametrize(("path", "methods"), [("/", {"POST"}), (f"/jobs/{'0' * 32}", {"GET", "DELETE"})])
 def test_preflight_allows_the_headers_and_methods(path, methods):
-    headers = LocalGateway(api.app, Config.create()).handle_request("OPTIONS", path, {"Origin": "http://x"}, None)[
-        "headers"
-    ]
+    _, headers = preflight(path)
     assert methods <= set(headers["Access-Control-Allow-Methods"].split(","))
     assert {"Prefer", "Idempotency-Key"} <= set(headers["Access-Control-Allow-Headers"].split(","))
 

@@ -1,32 +1,26 @@
 """GET /health, and the host reports that it shows."""
 
-import json
-
 import app as api
 import pytest
-from chalice.config import Config
-from chalice.local import LambdaContext, LocalGateway
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import queue_events
 from chalicelib.contract import HostReport, encode
+from tests.support.api_requests import send
 from tests.support.fakes.sqs import client_error
 from tests.support.records import KEY
 
 REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=1.0)
 
 
-def get_health(key=None):
-    """Return the status and the body of the response."""
-    headers = {"X-Api-Key": key} if key else {}
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event("GET", "/health", headers, b"")
-    response = api.app(event | {"multiValueHeaders": None}, LambdaContext("run", 512))
-    return response["statusCode"], json.loads(response["body"])
+def get_health(*, key=str(KEY)):
+    status, _, body = send(method="GET", path="/health", body="", key=key)
+    return status, body
 
 
 def test_health_without_key_makes_no_aws_calls(monkeypatch):
     monkeypatch.setattr(api, "components", lambda: pytest.fail("components were built"))
-    assert get_health() == (200, {"status": "ok"})
+    assert get_health(key=None) == (200, {"status": "ok"})
 
 
 @pytest.mark.usefixtures("jobs")
@@ -35,7 +29,7 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="x")
     sqs.receive_message(QueueUrl=job_queue_url)
     hosts.store(REPORT)
-    assert get_health(key=str(KEY)) == (
+    assert get_health() == (
         200,
         {
             "status": "ok",
@@ -47,13 +41,13 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
 
 @pytest.mark.usefixtures("jobs")
 def test_health_without_hosts_reports_no_hosts():
-    assert get_health(key=str(KEY))[1]["status"] == "no_hosts"
+    assert get_health()[1]["status"] == "no_hosts"
 
 
 @pytest.mark.usefixtures("jobs")
 def test_health_for_customer_matches_anonymous_response(table, sqs):
     table.change(KEY.key_id, plan="pro")
-    assert get_health(key=str(KEY)) == (200, {"status": "ok"})
+    assert get_health() == (200, {"status": "ok"})
     assert sqs.calls["get_queue_attributes"] == 0
 
 
@@ -61,7 +55,7 @@ def test_health_for_customer_matches_anonymous_response(table, sqs):
 def test_health_with_invalid_or_revoked_key_is_rejected(table):
     assert get_health(key="pk_x")[0] == 401
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
-    assert get_health(key=str(KEY))[0] == 403
+    assert get_health()[0] == 403
 
 
 @pytest.mark.parametrize("unavailable", ["queue", "table"])
@@ -70,7 +64,7 @@ def test_health_dependency_failure_returns_503(sqs, hosts, unavailable):
     if unavailable == "queue":
         sqs.failures["get_queue_attributes"] = [client_error("Down")]
     hosts.is_unavailable = unavailable == "table"
-    status, problem = get_health(key=str(KEY))
+    status, problem = get_health()
     assert (status, problem["type"]) == (503, "urn:python-exec:problem:health-check-failed")
 
 

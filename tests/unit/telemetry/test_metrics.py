@@ -2,29 +2,21 @@
 
 import app as api
 import pytest
-from chalice.config import Config
-from chalice.local import LambdaContext, LocalGateway
 
 from chalicelib.telemetry import metrics, request_context
+from tests.support.api_requests import send
 from tests.support.emf import parse_emf_line
-from tests.support.records import KEY
-
-
-def send(method, path, *, key, body=b""):
-    """Send a request to the API and return the status of its response."""
-    event = LocalGateway(api.app, Config.create())._generate_lambda_event(method, path, {"X-Api-Key": key}, body)
-    return api.app(event | {"multiValueHeaders": None}, LambdaContext("run", 512))["statusCode"]
 
 
 @pytest.mark.usefixtures("jobs")
 def test_request_log_line_includes_metrics(log_lines):
-    send("GET", "/usage", key=str(KEY))
+    send(method="GET", path="/usage", body="")
     assert parse_emf_line(log_lines[0]) == [("Requests", {}, 1)]
 
 
 @pytest.mark.usefixtures("jobs")
 def test_rejection_is_counted_by_reason_and_in_total(log_lines):
-    send("GET", "/usage", key="pk_x")
+    send(method="GET", path="/usage", body="", key="pk_x")
     assert parse_emf_line(log_lines[0]) == [
         ("Requests", {}, 1),
         ("RejectedRequests", {}, 1),
@@ -34,7 +26,7 @@ def test_rejection_is_counted_by_reason_and_in_total(log_lines):
 
 @pytest.mark.usefixtures("jobs")
 def test_validation_error_is_not_counted_as_rejection(log_lines):
-    assert send("POST", "/", key=str(KEY), body=b"{}") in {400, 415}
+    assert send(body="{}")[0] == 400
     assert parse_emf_line(log_lines[0]) == [("Requests", {}, 1)]
 
 
