@@ -4,7 +4,6 @@ This is the only module that both sides import. Golden files in tests/ freeze th
 """
 
 import base64
-import binascii
 import json
 import zlib
 from enum import StrEnum
@@ -36,6 +35,9 @@ COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below an
 _MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES
 _MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
 MAX_DECODED_BYTES: Final = max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES) + 16 * 1024
+COMPRESSION_LEVEL: Final = 1  # of zlib; level 6 saves a tenth of the size and takes up to seven times as long
+# A job is sent as base64, four characters for three bytes, and its other members need less than 4 KiB of that.
+MAX_COMPRESSED_PROGRAM_BYTES: Final = MAX_MESSAGE_BYTES // 4 * 3 - 4 * 1024
 
 
 class ContractError(Exception):
@@ -62,13 +64,16 @@ class FailureReason(StrEnum):
 
 
 class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
-    """A request to run code. Times are seconds since the epoch."""
+    """A request to run code. Times are seconds since the epoch.
+
+    The program comes first, so that it is compressed to the same bytes whatever the other members are.
+    """
 
     version: int = WIRE_VERSION
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
     # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
@@ -151,6 +156,7 @@ class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_
 Message = Job | Result | Failure | HostReport
 Reply = Result | Failure
 
+_json_encoder: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 _json_decoder: Final = msgspec.json.Decoder(Message)
 _msgpack_decoder: Final = msgspec.msgpack.Decoder(Message)
 
@@ -161,12 +167,25 @@ def encode(message: Message) -> str:
     SQS rejects control characters and lone surrogates, so everything but ASCII is escaped. Raise ContractError if the
     message exceeds the limit of SQS.
     """
-    body = json.dumps(msgspec.to_builtins(message), ensure_ascii=True, separators=(",", ":"))
+    body = _json_encoder.encode(msgspec.to_builtins(message))
     if len(body) > COMPRESSION_THRESHOLD_BYTES:
-        body = base64.b64encode(zlib.compress(msgspec.msgpack.encode(message), level=1)).decode("ascii")
+        body = base64.b64encode(compress(message)).decode("ascii")
     if len(body) > MAX_MESSAGE_BYTES:
         raise ContractError(f"message of {len(body)} bytes exceeds {MAX_MESSAGE_BYTES}")
     return body
+
+
+def compress(message: Message) -> bytes:
+    """Return the compressed MessagePack of a message, a fraction of its JSON."""
+    return zlib.compress(msgspec.msgpack.encode(message), level=COMPRESSION_LEVEL)
+
+
+def compressed_program_bytes(code: str, *, stdin: str, args: tuple[str, ...]) -> int:
+    """Return the bytes of a program in a message; more than MAX_COMPRESSED_PROGRAM_BYTES do not fit into one."""
+    job = Job(
+        code=code, input=stdin, args=args, id="0" * 32, reply_to=None, submitted_at=0, reply_by=0, start_deadline=0
+    )
+    return len(compress(job))
 
 
 def decode_job(body: str) -> Job:
@@ -177,8 +196,8 @@ def decode_job(body: str) -> Job:
     return message
 
 
-def decode_reply(body: str) -> Reply:
-    """Decode a result or a failure. Raise ContractError for anything else."""
+def decode_reply(body: str | bytes) -> Reply:
+    """Decode a result or a failure as `encode` or `compress` wrote it. Raise ContractError for anything else."""
     message = _decode(body)
     if not isinstance(message, Reply):
         raise ContractError("not a reply")
@@ -193,24 +212,24 @@ def decode_from_host(body: str) -> Reply | HostReport:
     return message
 
 
-def _decode(body: str) -> Message:
+def _decode(body: str | bytes) -> Message:
     try:
-        message: Message = (
-            _json_decoder.decode(body) if body.startswith("{") else _msgpack_decoder.decode(_inflate(body))
-        )
-    except (ValueError, RecursionError) as error:  # msgspec's and Unicode's are ValueErrors
+        message: Message
+        if isinstance(body, str) and body.startswith("{"):
+            message = _json_decoder.decode(body)
+        else:
+            data = body if isinstance(body, bytes) else base64.b64decode(body, validate=True)
+            message = _msgpack_decoder.decode(_inflate(data))
+    except (ValueError, RecursionError, zlib.error) as error:  # those of msgspec, base64 and Unicode are ValueErrors
         raise ContractError("not a message of the wire format") from error
     if message.version != WIRE_VERSION:
         raise ContractError(f"wire version {message.version} instead of {WIRE_VERSION}")
     return message
 
 
-def _inflate(body: str) -> bytes:
-    try:
-        inflater = zlib.decompressobj()
-        data = inflater.decompress(base64.b64decode(body, validate=True), MAX_DECODED_BYTES)
-    except (binascii.Error, zlib.error) as error:
-        raise ContractError("neither JSON nor compressed MessagePack") from error
+def _inflate(data: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    packed = inflater.decompress(data, MAX_DECODED_BYTES)
     if not inflater.eof:
         raise ContractError("compressed message is cut short or too large")
-    return data
+    return packed

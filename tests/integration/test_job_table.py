@@ -1,5 +1,6 @@
 """Test the job table and the slots of pending jobs, in DynamoDB and in the fakes that stand for them."""
 
+import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
+from chalicelib.contract import compress
 from chalicelib.jobs.job_table import (
     TOMBSTONE_TTL_S,
     TRANSITIONS,
@@ -25,6 +27,7 @@ from chalicelib.problems import ProblemError
 from infra.local.emulated_aws import create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.problems import raises_problem
+from tests.support.records import make_result
 
 NOW_S = 1_794_000_000
 PLAN = replace(PLANS["free"], max_pending_jobs=3)
@@ -65,28 +68,21 @@ def claimed(table, **changes):
     return table.claim(record(**changes), now_s=NOW_S)
 
 
-def ambiguous_text(text):
-    """A text that looks like a value of another type."""
-    return pytest.param(text, id=repr(text))
-
-
 def test_missing_job_returns_none(table):
     assert table.read(uuid.uuid4().hex) is None
-    assert table.set_reply(uuid.uuid4().hex, "{}") is None
+    assert table.set_reply(uuid.uuid4().hex, b"x") is None
     assert table.mark_deleted(uuid.uuid4().hex, key_id="key") is None
 
 
 def test_claimed_job_round_trips(table):
     bare = {"holds_slot": False, "webhook_url": None, "body_sha256": "", "claim_expires_at": 0}
-    for changes in ({}, {"state": JobState.ACCEPTED, **bare}, {"state": JobState.HIDDEN, "reply": "{}"}):
+    for changes in ({}, {"state": JobState.ACCEPTED, **bare}, {"state": JobState.HIDDEN, "reply": b"x"}):
         written = record(**changes)
         assert table.claim(written, now_s=NOW_S) is written
         assert table.read(written.job_id) == written
 
 
-@pytest.mark.parametrize(
-    "reply", [ambiguous_text(text) for text in ("null", "12", "true", "1e5", "", " ", "{}", "A" * 250_000)]
-)
+@pytest.mark.parametrize("reply", [b"", b"12", b"\0\xff", b"eA==", bytes(range(256)) * 1280], ids=range(5))
 def test_reply_round_trips(table, reply):
     job = claimed(table)
     assert (
@@ -94,6 +90,17 @@ def test_reply_round_trips(table, reply):
         == table.read(job.job_id)
         == replace(job, state=JobState.FINISHED, reply=reply)
     )
+
+
+def test_largest_result_is_stored(table):
+    """320 KiB of text that compresses least; tests/unit/test_message_sizes.py computes the size of the whole item."""
+    alphabet = [chr(number) for number in range(128)] * 60 + [chr(number) for number in range(0x80, 0x800)]
+    text = "".join(random.Random(1).choices(alphabet, k=272_000))  # noqa: S311
+    reply = compress(make_result("0" * 32, stdout=text[:218_000], stderr=text[218_000:]))
+    assert len(reply) > 300_000
+    job, hidden = claimed(table), record(state=JobState.HIDDEN, reply=reply)
+    assert table.set_reply(job.job_id, reply) == table.read(job.job_id) == replace(job, state="finished", reply=reply)
+    assert table.claim(hidden, now_s=NOW_S) == table.read(hidden.job_id) == hidden
 
 
 def test_second_claim_returns_existing_record(table):
@@ -105,7 +112,7 @@ def test_second_claim_returns_existing_record(table):
 @pytest.mark.parametrize(("now_s", "is_new"), [(NOW_S + 89_999, False), (NOW_S + 90_000, True)])
 def test_expired_job_can_be_reclaimed(table, now_s, is_new):
     first = claimed(table)
-    table.set_reply(first.job_id, "{}")
+    table.set_reply(first.job_id, b"x")
     second = record(job_id=first.job_id, retained_until=NOW_S + 200_000)
     assert (table.claim(second, now_s=now_s) is second) == is_new
     assert (table.read(first.job_id) == second) == is_new
@@ -122,8 +129,8 @@ def test_concurrent_claims_have_one_winner(table):
 
 def test_first_reply_wins(table):
     job = claimed(table)
-    first = table.set_reply(job.job_id, "first")
-    assert table.set_reply(job.job_id, "second") == first == replace(job, state=JobState.FINISHED, reply="first")
+    first = table.set_reply(job.job_id, b"first")
+    assert table.set_reply(job.job_id, b"second") == first == replace(job, state=JobState.FINISHED, reply=b"first")
 
 
 def test_replace_succeeds_when_unchanged(table):
@@ -148,7 +155,7 @@ def test_retried_write_is_recognized_by_token(dynamodb, table_name):
 
 def test_finished_or_deleted_job_is_not_replaced(table):
     finished, deleted = claimed(table), claimed(table)
-    expected = [table.set_reply(finished.job_id, "{}"), table.mark_deleted(deleted.job_id, key_id="key")]
+    expected = [table.set_reply(finished.job_id, b"x"), table.mark_deleted(deleted.job_id, key_id="key")]
     assert [table.replace_if_unchanged(job, replace(job, start_deadline=1)) for job in (finished, deleted)] == expected
     assert [table.read(job.job_id) for job in (finished, deleted)] == expected
 
@@ -176,7 +183,7 @@ def test_released_claim_leaves_no_record(table):
 
 def test_changed_claim_is_not_released(table):
     finished, taken_over = claimed(table), claimed(table)
-    table.set_reply(finished.job_id, "{}")
+    table.set_reply(finished.job_id, b"x")
     table.replace_if_unchanged(taken_over, replace(taken_over, claim_token="another"))
     for job in (finished, taken_over):
         table.release_claim(job)
@@ -185,11 +192,11 @@ def test_changed_claim_is_not_released(table):
 
 def test_deleted_job_keeps_no_data_and_accepts_no_reply(table):
     job = claimed(table)
-    table.set_reply(job.job_id, "{}")
+    table.set_reply(job.job_id, b"x")
     empty = replace(job, state=JobState.DELETED, reply=None, webhook_url=None)
     assert table.mark_deleted(job.job_id, key_id="key") == empty
     assert table.mark_deleted(job.job_id, key_id="key") == empty
-    assert table.set_reply(job.job_id, "{}") == empty
+    assert table.set_reply(job.job_id, b"x") == empty
     assert table.read(job.job_id) == empty
 
 
@@ -218,7 +225,7 @@ def test_transitions_are_enforced(table):
     writes = {
         JobState.CLAIMED: lambda job: table.replace_if_unchanged(job, replace(job, state=JobState.CLAIMED)),
         JobState.ACCEPTED: lambda job: table.replace_if_unchanged(job, replace(job, state=JobState.ACCEPTED)),
-        JobState.FINISHED: lambda job: table.set_reply(job.job_id, "{}"),
+        JobState.FINISHED: lambda job: table.set_reply(job.job_id, b"x"),
         JobState.DELETED: lambda job: table.mark_deleted(job.job_id, key_id="key"),
         None: table.release_claim,
     }
@@ -236,7 +243,7 @@ def claimed_in_state(table, state):
     first = state if state in TRANSITIONS[None] else JobState.CLAIMED
     job = claimed(table, state=first)
     if state is JobState.FINISHED:
-        return table.set_reply(job.job_id, "{}")
+        return table.set_reply(job.job_id, b"x")
     return table.mark_deleted(job.job_id, key_id="key") if state is JobState.DELETED else job
 
 
@@ -247,7 +254,7 @@ def test_missing_table_raises(dynamodb):
         lambda: table.claim(job, now_s=NOW_S),
         lambda: table.replace_if_unchanged(job, job),
         lambda: table.release_claim(job),
-        lambda: table.set_reply(job.job_id, "{}"),
+        lambda: table.set_reply(job.job_id, b"x"),
         lambda: table.mark_deleted(job.job_id, key_id="key"),
         lambda: pending_jobs.reserve(job, plan=PLAN, now_s=0),
         lambda: pending_jobs.release(job),

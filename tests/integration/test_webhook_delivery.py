@@ -8,7 +8,7 @@ from standardwebhooks import Webhook
 
 from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.access.key_table import KeyTable, to_item
-from chalicelib.contract import encode
+from chalicelib.contract import compress
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
@@ -57,7 +57,7 @@ def record(url):
         holds_slot=True,
         start_deadline=now_s,
         retained_until=now_s + 3600,
-        reply=encode(make_result(job_id)),
+        reply=compress(make_result(job_id)),
         webhook_url=url,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from chalicelib import problems
-from chalicelib.contract import Failure, FailureReason, Reply, encode
+from chalicelib.contract import Failure, FailureReason, Reply, compress
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, JobTableError, WebhookState
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
@@ -72,10 +72,10 @@ class JobResults:
         that is about to accept the job finds the result. Idempotent: callers may retry on failure. Raise JobTableError,
         or QueueSendError if the webhook cannot be scheduled.
         """
-        encoded = encode(reply)
-        record = self._table.set_reply(reply.id, encoded)
+        compressed = compress(reply)
+        record = self._table.set_reply(reply.id, compressed)
         if record is None and key_id is not None:
-            record = self._hide(reply.id, encoded, key_id)
+            record = self._hide(reply.id, compressed, key_id)
         if record is None:
             return None
         if record.holds_slot:
@@ -84,7 +84,7 @@ class JobResults:
             self._webhooks.enqueue(record)
         return record
 
-    def _hide(self, job_id: str, reply: str, key_id: str) -> JobRecord | None:
+    def _hide(self, job_id: str, reply: bytes, key_id: str) -> JobRecord | None:
         now_s = int(self._clock())
         hidden = JobRecord(
             job_id=job_id,

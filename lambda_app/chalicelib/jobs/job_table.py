@@ -20,6 +20,7 @@ TTL_ATTRIBUTE: Final = "ttl"
 TOMBSTONE_TTL_S: Final = 86_400  # a record outlives its result by this, so that the API can answer 410
 
 Item = Mapping[str, Any]
+Value = str | int | bytes
 
 
 class JobTableError(Exception):
@@ -64,7 +65,8 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One item of the table. Times are whole seconds since the epoch.
 
     `claim_token` is unique per writer: it lets a writer recognize its own record when boto3 retries a write whose
-    response was lost. `reply` is written once, as contract.encode writes it.
+    response was lost. `reply` is written once, as contract.compress writes it; as base64, the largest would exceed the
+    400 KB of an item.
     """
 
     job_id: str
@@ -76,7 +78,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     holds_slot: bool = False  # counts as a pending job of its key until it has a reply
     start_deadline: int  # from then on, no host starts it
     retained_until: int
-    reply: str | None = None
+    reply: bytes | None = None
     webhook_url: str | None = None
     webhook_state: WebhookState = WebhookState.PENDING
     webhook_attempts: int = 0
@@ -122,7 +124,7 @@ class JobTable:
             Key=_key(record.job_id),
         )
 
-    def set_reply(self, job_id: str, reply: str) -> JobRecord | None:
+    def set_reply(self, job_id: str, reply: bytes) -> JobRecord | None:
         """Finish a job unless it is finished or deleted. Return None if it has no record."""
         condition, values = _state_allows(JobState.FINISHED)
         return self._update(
@@ -160,7 +162,7 @@ class JobTable:
             },
         )
 
-    def _put(self, record: JobRecord, condition: str, values: Mapping[str, str | int]) -> JobRecord:
+    def _put(self, record: JobRecord, condition: str, values: Mapping[str, Value]) -> JobRecord:
         try:
             self._call(self._dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
         except _ConditionFailedError as failed:
@@ -169,9 +171,7 @@ class JobTable:
             return failed.record
         return record
 
-    def _update(
-        self, job_id: str, expression: str, condition: str, values: Mapping[str, str | int]
-    ) -> JobRecord | None:
+    def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
         return self._write(
             self._dynamodb.update_item,
             condition,
@@ -182,7 +182,7 @@ class JobTable:
         )
 
     def _write(
-        self, operation: Callable[..., Any], condition: str, values: Mapping[str, str | int], **arguments: object
+        self, operation: Callable[..., Any], condition: str, values: Mapping[str, Value], **arguments: object
     ) -> JobRecord | None:
         try:
             response = self._call(operation, **_conditional(condition, values), **arguments)
@@ -230,13 +230,13 @@ def to_item(record: JobRecord) -> Item:
     return _values({**attributes, TTL_ATTRIBUTE: record.retained_until + TOMBSTONE_TTL_S})
 
 
-def _state_allows(state: JobState | None) -> tuple[str, dict[str, str | int]]:
+def _state_allows(state: JobState | None) -> tuple[str, dict[str, Value]]:
     """Return the condition, with its values, that the current state may become `state`."""
-    values: dict[str, str | int] = {f":{before}": before for before in states_before(state)}
+    values: dict[str, Value] = {f":{before}": before for before in states_before(state)}
     return f"#state IN ({', '.join(values)})", values
 
 
-def _conditional(condition: str, values: Mapping[str, str | int]) -> dict[str, Any]:
+def _conditional(condition: str, values: Mapping[str, Value]) -> dict[str, Any]:
     return {
         "ConditionExpression": condition,
         "ExpressionAttributeNames": {"#state": "state"},  # a reserved word
@@ -249,11 +249,13 @@ def _key(job_id: str) -> Item:
     return {PARTITION_KEY: {"S": job_id}}
 
 
-def _values(values: Mapping[str, str | int]) -> Item:
+def _values(values: Mapping[str, Value]) -> Item:
     return {name: _value(value) for name, value in values.items()}
 
 
-def _value(value: str | int) -> Item:
+def _value(value: Value) -> Item:
     if isinstance(value, bool):
         return {"BOOL": value}
+    if isinstance(value, bytes):
+        return {"B": value}
     return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

@@ -48,7 +48,7 @@ def webhook_body(record: JobRecord) -> bytes:
 def decode_stored_reply(record: JobRecord) -> Reply:
     """Decode the reply of a finished job. Raise CorruptReplyError."""
     try:
-        return decode_reply(record.reply or "")
+        return decode_reply(record.reply or b"")
     except ContractError as error:
         raise CorruptReplyError(record.job_id) from error
 

@@ -23,6 +23,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 
     code: str
     input: str = ""
+    args: tuple[str, ...] = ()
     timeout_s: float = DEFAULT_TIMEOUT_S
     callback_url: str | None = None
 
@@ -83,6 +84,7 @@ def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to
         id=record.job_id,
         code=submission.request.code,
         input=submission.request.input,
+        args=submission.request.args,
         timeout_s=submission.request.timeout_s,
         reply_to=reply_to,
         submitted_at=now,

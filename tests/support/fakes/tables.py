@@ -111,7 +111,7 @@ class FakeJobTable:
             if current is not None and self._is_claim_of(current, record, None):
                 del self.records[record.job_id]
 
-    def set_reply(self, job_id: str, reply: str) -> JobRecord | None:
+    def set_reply(self, job_id: str, reply: bytes) -> JobRecord | None:
         return self._update(job_id, self._may_become(JobState.FINISHED), state=JobState.FINISHED, reply=reply)
 
     def mark_deleted(self, job_id: str, *, key_id: str) -> JobRecord | None:

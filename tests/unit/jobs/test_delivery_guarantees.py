@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, Result, encode
+from chalicelib.contract import Failure, Result, compress
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobTableError
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
@@ -135,7 +135,7 @@ class Simulation:
             return
         self.answered_senders.add(sender)
         if isinstance(outcome, Result | Failure):
-            self.replies[outcome.id].add(encode(outcome))
+            self.replies[outcome.id].add(compress(outcome))
         else:
             self.accepted.add(outcome.job_id)
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, FailureReason, encode
+from chalicelib.contract import Failure, FailureReason, compress
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.submission import RunRequest
 from chalicelib.jobs.submit import JobService, PendingJob
@@ -127,7 +127,7 @@ class JobLifecycle(RuleBasedStateMachine):
         if isinstance(outcome, PendingJob):
             self.accepted[outcome.job_id] = True
         else:
-            self.seen[outcome.id].add(encode(outcome))
+            self.seen[outcome.id].add(compress(outcome))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), is_lost=st.booleans())

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, FailureReason, encode
+from chalicelib.contract import Failure, FailureReason, compress
 from chalicelib.jobs.job_results import ORPHAN_RESULT_TTL_S, JobResults
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError
 from chalicelib.jobs.job_view import job_body
@@ -137,7 +137,11 @@ class Harness:
 
 
 def submission(**changes):
-    members = {"request": RunRequest(code="c", input="i", timeout_s=2.5), "plan": PLAN, "body": b"body"}
+    members = {
+        "request": RunRequest(code="c", input="i", args=("-n", "3"), timeout_s=2.5),
+        "plan": PLAN,
+        "body": b"body",
+    }
     return make_submission(**members | changes)
 
 
@@ -150,7 +154,8 @@ def test_sync_result_is_returned_without_storing_record(harness):
     reply = harness.submit()
     ((job, key_id),) = harness.hosts.sent
     assert (reply, key_id, harness.charges) == (make_result(job.id, stdout="run 1"), "key", [1])
-    assert (job.code, job.input, job.timeout_s, job.reply_to) == ("c", "i", 2.5, "http://queue/reply")
+    assert (job.code, job.input, job.args, job.timeout_s) == ("c", "i", ("-n", "3"), 2.5)
+    assert job.reply_to == "http://queue/reply"
     assert (job.submitted_at, job.reply_by, job.start_deadline) == (NOW, NOW + 20, int(NOW) + SYNC_JOB_TTL_S)
     assert harness.table.records == {}
 
@@ -485,7 +490,7 @@ def test_replay_with_shorter_wait_resends_and_is_accepted(harness):
     result = harness.submit(idempotency_key="k", wait_s=20.0)
     assert [job.reply_to is None for job, _ in harness.hosts.sent] == [False, True]
     assert again == [PendingJob(result.id)]
-    assert encode(result) == harness.only_record.reply
+    assert compress(result) == harness.only_record.reply
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -650,7 +655,7 @@ def test_result_arriving_during_acceptance_is_stored(harness):
 
     harness.table.set_reply = set_reply_just_before_acceptance
     harness.results.record_reply(make_result(accepted.job_id), key_id="key")
-    finished = replace(accepted, state=JobState.FINISHED, reply=encode(make_result(accepted.job_id)))
+    finished = replace(accepted, state=JobState.FINISHED, reply=compress(make_result(accepted.job_id)))
     assert harness.only_record == finished
 
 
@@ -689,7 +694,7 @@ def make_record(**changes):
 
 def test_job_body_shows_pending_and_webhook_state():
     assert job_body(make_record()) == {"id": "0" * 32, "status": "pending"}
-    body = job_body(make_record(webhook_url="https://x", reply=encode(make_result("0" * 32))))
+    body = job_body(make_record(webhook_url="https://x", reply=compress(make_result("0" * 32))))
     assert body["webhook"] == {"state": "pending", "attempts": 0, "error": None}
     assert "version" not in body
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
-from chalicelib.contract import encode
+from chalicelib.contract import compress
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError, WebhookState
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
@@ -32,7 +32,7 @@ RECORD = JobRecord(
     holds_slot=True,
     start_deadline=NOW_S,
     retained_until=NOW_S + 86_400,
-    reply=encode(make_result("1" * 32)),
+    reply=compress(make_result("1" * 32)),
     webhook_url=URL,
 )
 
