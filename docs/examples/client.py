@@ -1,6 +1,6 @@
 """Run Python code on python-exec and print the result. Needs only the standard library.
 
-Usage: python3 client.py < program.py, with URL and API_KEY in the environment.
+Usage: python3 client.py [ARGUMENT]... < program.py, with URL and API_KEY in the environment.
 """
 
 import json
@@ -36,9 +36,9 @@ class Client:
         self._urlopen = urlopen
         self._sleep = sleep
 
-    def run(self, code, *, text="", timeout_s=3.0):
+    def run(self, code, *, text="", args=(), timeout_s=3.0):
         """Run a program and return its result. Raises ApiError, or OSError if the API cannot be reached."""
-        body = json.dumps({"code": code, "input": text, "timeout_s": timeout_s}).encode()
+        body = json.dumps({"code": code, "input": text, "args": list(args), "timeout_s": timeout_s}).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         status, response_headers, result = self._send("POST", self._url, body, headers)
         location = urllib.parse.urljoin(self._url, response_headers.get("Location", ""))
@@ -84,7 +84,7 @@ def is_retryable(problem):
 
 
 if __name__ == "__main__":
-    outcome = Client(os.environ["URL"], os.environ["API_KEY"]).run(sys.stdin.read())
+    outcome = Client(os.environ["URL"], os.environ["API_KEY"]).run(sys.stdin.read(), args=sys.argv[1:])
     sys.stdout.write(outcome.get("stdout", ""))
     sys.stderr.write(outcome.get("stderr", ""))
     if outcome["status"] != "ok":

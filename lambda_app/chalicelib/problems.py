@@ -30,6 +30,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None  # run_request.RequestErrorCode
     limit_bytes: int | None = None
     actual_bytes: int | None = None
+    limit_items: int | None = None
+    actual_items: int | None = None
     limit_s: float | None = None
     plan: str | None = None
     job_id: str | None = None

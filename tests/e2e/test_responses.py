@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import random
 import re
 import time
 
 import pytest
 
+from chalicelib.api.run_request import ALWAYS_FITTING_BODY_BYTES
 from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
 from executor_host.channel import MAX_KEPT_BYTES
 
@@ -37,6 +39,7 @@ def test_response_contains_every_field(client):
         "stdout": "olleh\n",
         "stderr": "",
         "truncated": {"stdout": False, "stderr": False},
+        "output_bytes": {"stdout": 6, "stderr": 0},
         "error": None,
     }
     assert sorted(usage) == ["cpu_ms", "duration_ms", "memory_bytes", "queued_ms"]
@@ -127,10 +130,20 @@ def test_largest_code_runs(client, filler):
     assert client.run(code)["stdout"] == f"{len(code.encode())}\n"
 
 
-def test_largest_input_is_read(client):
-    text = "a\n\x01b" * (MAX_INPUT_BYTES // 4 - 1) + "\U0001f600"
+LARGE_INPUTS = {
+    "largest": "a\n\x01b" * (MAX_INPUT_BYTES // 4 - 1) + "\U0001f600",
+    "least_compressible": "".join(random.Random(1).choices(list(map(chr, range(128))), k=ALWAYS_FITTING_BODY_BYTES)),  # noqa: S311
+}
+
+
+@pytest.mark.parametrize("text", LARGE_INPUTS.values(), ids=LARGE_INPUTS)
+def test_large_input_is_read(client, text):
     code = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
     assert client.run(code, text)["stdout"] == hashlib.sha256(text.encode()).hexdigest() + "\n"
+
+
+def test_nul_in_input_is_read(client):
+    assert client.run("print(ascii(input()))", "a\0b\n\0")["stdout"] == "'a\\x00b'\n"
 
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "\U0001f600"], ids=ascii)

@@ -93,6 +93,8 @@ def test_documented_limits_match_code():
     assert documented == {
         "code": size(contract.MAX_CODE_BYTES),
         "input": size(contract.MAX_INPUT_BYTES),
+        "args": f"{contract.MAX_ARGS}, {size(contract.MAX_ARGS_BYTES)} together",
+        "code`, `input` and `args`, compressed": size(contract.MAX_COMPRESSED_PROGRAM_BYTES),
         "stdout, stderr": f"{size(channel.MAX_KEPT_BYTES)} each",
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
         "error type and message": f"{protocol.MAX_ERROR_FIELD_BYTES} bytes each",
@@ -262,7 +264,7 @@ def new_names(header):
 
 def test_renamed_names_exist():
     assert new_names("Problem type (`urn:python-exec:problem:…`)") <= {slug for slug, _ in all_problems()}
-    assert new_names("Value of `rule` in a problem (now called `code`)") == set(run_request.RequestErrorCode)
+    assert new_names("Value of `rule` in a problem (now called `code`)") <= set(run_request.RequestErrorCode)
     assert new_names("Webhook state") <= set(column(table(API, "Webhook state", "Meaning")))
     assert new_names("Webhook error") <= set(column(table(API, "Webhook error", "Meaning")))
     assert new_names("Setting") <= {field.encode_name.upper() for field in SETTINGS}

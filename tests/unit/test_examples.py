@@ -8,9 +8,14 @@ import json
 import urllib.error
 from email.message import Message
 
+import msgspec
 import pytest
 
+from chalicelib import contract
+from chalicelib.contract import UncaughtException
+from chalicelib.jobs.job_view import result_body
 from tests.support.markdown import ROOT
+from tests.support.records import make_result
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 NOW_S = 1_800_000_000
@@ -64,9 +69,9 @@ def problem(status, slug, **headers):
 
 def test_client_returns_result():
     server = Server((200, RESULT, {}))
-    assert server.run(text="in", timeout_s=1.5) == RESULT
+    assert server.run(text="in", args=("-n",), timeout_s=1.5) == RESULT
     (request,) = server.requests
-    assert json.loads(request.data) == {"code": "1", "input": "in", "timeout_s": 1.5}
+    assert json.loads(request.data) == {"code": "1", "input": "in", "args": ["-n"], "timeout_s": 1.5}
     assert request.get_header("X-api-key") == "pk_x"
 
 
@@ -163,3 +168,14 @@ FORGERIES = {
 def test_receiver_rejects_forged_or_old_webhook(headers, body, now_s):
     with pytest.raises(receiver.VerificationError):
         receiver.verify(SECRET, headers, body, now_s=now_s)
+
+
+def test_receiver_accepts_the_largest_result():
+    """JSON escapes a control character as six bytes; nothing takes more for each byte of a program's output."""
+    result = make_result(
+        "0" * 32,
+        stdout="\x01" * contract.MAX_STDOUT_BYTES,
+        stderr="\x01" * (contract.STDERR_HEAD_BYTES + contract.STDERR_TAIL_BYTES),
+        error=UncaughtException(type="\x01" * 1000, message="\x01" * 1000, line=2**31),
+    )
+    assert len(msgspec.json.encode(result_body(result))) < receiver.MAX_BODY_BYTES

@@ -15,17 +15,23 @@ from chalicelib.api.headers import idempotency_key
 from chalicelib.api.prefer_header import Preference
 from chalicelib.contract import (
     DEFAULT_TIMEOUT_S,
+    MAX_ARGS,
+    MAX_ARGS_BYTES,
     MAX_CODE_BYTES,
+    MAX_COMPRESSED_PROGRAM_BYTES,
     MAX_INPUT_BYTES,
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
+    compressed_program_bytes,
 )
 from chalicelib.jobs.submission import RunRequest, Submission
 from chalicelib.problems import ProblemError
 from chalicelib.webhooks import url as webhook_url
 
-FIELDS: Final = ("code", "input", "timeout_s", "callback_url")
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # below the 6 MB that Lambda takes, and base64 of API Gateway fits too
+FIELDS: Final = ("code", "input", "args", "timeout_s", "callback_url")
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # Lambda takes an event of 6 MB, in which quotes and backslashes are escaped
+# A field has at most as many bytes as its JSON, and zlib adds far less than these 16 KiB to the largest program.
+ALWAYS_FITTING_BODY_BYTES: Final = MAX_COMPRESSED_PROGRAM_BYTES - 16 * 1024
 MAX_ECHO_CHARS: Final = 64  # of the name of an unknown field
 
 # A missing Content-Type is rejected too: RFC 9110 8.3 leaves it to guessing, which HTML forms exploit.
@@ -36,7 +42,8 @@ class RequestErrorCode(StrEnum):
     """What is wrong with a request: `code` of its problem. Stable, because clients compare it."""
 
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"  # anything but application/json
-    TOO_LARGE = "too_large"  # the body, or the UTF-8 text of a field
+    TOO_LARGE = "too_large"  # the body, the UTF-8 text of a field, or the compressed program
+    TOO_MANY = "too_many"  # items of an array
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"  # RFC 8259: no NaN, no BOM
     NOT_AN_OBJECT = "not_an_object"
@@ -56,10 +63,10 @@ def _invalid(code: RequestErrorCode, detail: str, *, field: str | None = None) -
     return ProblemError(problems.INVALID_REQUEST, detail=detail, field=field, code=code)
 
 
-def _too_large(*, actual_bytes: int, limit_bytes: int, field: str | None = None) -> ProblemError:
+def _too_large(subject: str, *, actual_bytes: int, limit_bytes: int, field: str | None = None) -> ProblemError:
     return ProblemError(
         problems.TOO_LARGE,
-        detail=f"{field or 'The body'} has {actual_bytes} bytes; the limit is {limit_bytes}.",
+        detail=f"{subject} {actual_bytes} bytes; the limit is {limit_bytes}.",
         field=field,
         code=RequestErrorCode.TOO_LARGE,
         limit_bytes=limit_bytes,
@@ -101,12 +108,19 @@ def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: b
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, code=RequestErrorCode.UNSUPPORTED_CONTENT_TYPE)
     if len(body) > MAX_BODY_BYTES:
-        raise _too_large(actual_bytes=len(body), limit_bytes=MAX_BODY_BYTES)
+        raise _too_large("The body has", actual_bytes=len(body), limit_bytes=MAX_BODY_BYTES)
     fields = _json_object(body)
     for name in fields:
         if name not in FIELDS:
             detail = f"Unknown field. Allowed: {', '.join(FIELDS)}."
             raise _invalid(RequestErrorCode.UNKNOWN_FIELD, detail, field=_shorten_field_name(name))
+    run_request = _parse_fields(fields, allow_local_webhooks=allow_local_webhooks)
+    if len(body) > ALWAYS_FITTING_BODY_BYTES:
+        _check_compressed_size(run_request)
+    return run_request
+
+
+def _parse_fields(fields: dict[str, object], *, allow_local_webhooks: bool) -> RunRequest:
     code = _parse_string(fields, "code", limit_bytes=MAX_CODE_BYTES)
     if code is None:
         raise _invalid(RequestErrorCode.MISSING, "code is required.", field="code")
@@ -114,10 +128,21 @@ def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: b
         raise _invalid(RequestErrorCode.EMPTY, "code must not be empty.", field="code")
     return RunRequest(
         code=code,
-        input=_parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES) or "",
+        input=_parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True) or "",
+        args=_parse_args(fields),
         timeout_s=_parse_timeout_s(fields),
         callback_url=_parse_callback_url(fields, allow_local=allow_local_webhooks),
     )
+
+
+def _check_compressed_size(request: RunRequest) -> None:
+    actual_bytes = compressed_program_bytes(request.code, stdin=request.input, args=request.args)
+    if actual_bytes > MAX_COMPRESSED_PROGRAM_BYTES:
+        raise _too_large(
+            "Compressed, code, input and args have",
+            actual_bytes=actual_bytes,
+            limit_bytes=MAX_COMPRESSED_PROGRAM_BYTES,
+        )
 
 
 def check_plan_limits(request: RunRequest, plan: Plan) -> None:
@@ -180,10 +205,37 @@ def _reject_nan_and_infinity(name: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _parse_string(fields: dict[str, object], field: str, *, limit_bytes: int) -> str | None:
+def _parse_string(fields: dict[str, object], field: str, *, limit_bytes: int, allow_nul: bool = False) -> str | None:
     value = fields.get(field)
+    return None if value is None else _check_text(value, field, limit_bytes=limit_bytes, allow_nul=allow_nul)
+
+
+def _parse_args(fields: dict[str, object]) -> tuple[str, ...]:
+    value = fields.get("args")
     if value is None:
-        return None
+        return ()
+    if not isinstance(value, list):
+        raise _invalid(RequestErrorCode.WRONG_TYPE, "args must be an array of strings.", field="args")
+    if len(value) > MAX_ARGS:
+        raise ProblemError(
+            problems.INVALID_REQUEST,
+            detail=f"args has {len(value)} items; the limit is {MAX_ARGS}.",
+            field="args",
+            code=RequestErrorCode.TOO_MANY,
+            limit_items=MAX_ARGS,
+            actual_items=len(value),
+        )
+    args = tuple(
+        _check_text(item, f"args[{index}]", limit_bytes=MAX_ARGS_BYTES, allow_nul=False)
+        for index, item in enumerate(value)
+    )
+    actual_bytes = len("".join(args).encode())
+    if actual_bytes > MAX_ARGS_BYTES:
+        raise _too_large("args has", actual_bytes=actual_bytes, limit_bytes=MAX_ARGS_BYTES, field="args")
+    return args
+
+
+def _check_text(value: object, field: str, *, limit_bytes: int, allow_nul: bool) -> str:
     if not isinstance(value, str):
         raise _invalid(RequestErrorCode.WRONG_TYPE, f"{field} must be a string.", field=field)
     try:
@@ -193,8 +245,8 @@ def _parse_string(fields: dict[str, object], field: str, *, limit_bytes: int) ->
             RequestErrorCode.LONE_SURROGATE, f"{field} contains an unpaired surrogate.", field=field
         ) from error
     if actual_bytes > limit_bytes:
-        raise _too_large(actual_bytes=actual_bytes, limit_bytes=limit_bytes, field=field)
-    if "\0" in value:
+        raise _too_large(f"{field} has", actual_bytes=actual_bytes, limit_bytes=limit_bytes, field=field)
+    if "\0" in value and not allow_nul:
         raise _invalid(RequestErrorCode.CONTAINS_NUL, f"{field} must not contain U+0000.", field=field)
     return value
 

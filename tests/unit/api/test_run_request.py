@@ -1,4 +1,6 @@
 import json
+import random
+import time
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.records import KEY, make_key_record
 
 CODE = 256 * 1024
 INPUT = 1024 * 1024
+ARGS = 8 * 1024
 
 
 def parse(body, content_type="application/json"):
@@ -33,7 +36,12 @@ GOOD = {
     "callback_url": ({"code": "1", "callback_url": HOOK}, RunRequest(code="1", callback_url=HOOK)),
     "code_only": ({"code": "1"}, RunRequest(code="1", input="", timeout_s=3.0)),
     "all": ({"code": "1", "input": "a", "timeout_s": 2.5}, RunRequest(code="1", input="a", timeout_s=2.5)),
-    "nulls": ({"code": "1", "input": None, "timeout_s": None}, RunRequest(code="1")),
+    "nulls": ({"code": "1", "input": None, "args": None, "timeout_s": None}, RunRequest(code="1")),
+    "args": ({"code": "1", "args": ["-n", "", "\u00fc \n"]}, RunRequest(code="1", args=("-n", "", "\u00fc \n"))),
+    "args_empty": ({"code": "1", "args": []}, RunRequest(code="1")),
+    "args_most": ({"code": "1", "args": ["x" * 128] * 64}, RunRequest(code="1", args=("x" * 128,) * 64)),
+    "arg_longest": ({"code": "1", "args": ["\u00fc" * 4096]}, RunRequest(code="1", args=("\u00fc" * 4096,))),
+    "input_nul": ({"code": "1", "input": "a\0b"}, RunRequest(code="1", input="a\0b")),
     "whitespace_code": ({"code": " \n"}, RunRequest(code=" \n")),
     "empty_input": ({"code": "1", "input": ""}, RunRequest(code="1")),
     "timeout_integer": ({"code": "1", "timeout_s": 10}, RunRequest(code="1", timeout_s=10.0)),
@@ -104,7 +112,17 @@ BAD = {  # body: field, code
     "input_false": ({"code": "1", "input": False}, "input", "wrong_type"),
     "input_array": ({"code": "1", "input": []}, "input", "wrong_type"),
     "input_surrogate": (b'{"code":"1","input":"\\udfff"}', "input", "lone_surrogate"),
-    "input_nul": ({"code": "1", "input": "\0"}, "input", "contains_nul"),
+    "args_text": ({"code": "1", "args": "-n"}, "args", "wrong_type"),
+    "args_object": ({"code": "1", "args": {"0": "-n"}}, "args", "wrong_type"),
+    "args_false": ({"code": "1", "args": False}, "args", "wrong_type"),
+    "args_many": ({"code": "1", "args": [""] * 65}, "args", "too_many"),
+    "args_many_numbers": ({"code": "1", "args": [1] * 1000}, "args", "too_many"),
+    "arg_number": ({"code": "1", "args": ["-n", 3]}, "args[1]", "wrong_type"),
+    "arg_null": ({"code": "1", "args": [None]}, "args[0]", "wrong_type"),
+    "arg_array": ({"code": "1", "args": ["", "", "", []]}, "args[3]", "wrong_type"),
+    "arg_surrogate": (b'{"code":"1","args":["a","\\ud800"]}', "args[1]", "lone_surrogate"),
+    "arg_nul": ({"code": "1", "args": ["a\0"]}, "args[0]", "contains_nul"),
+    "callback_url_nul": ({"code": "1", "callback_url": "https://a.example/\0"}, "callback_url", "contains_nul"),
     "timeout_text": ({"code": "1", "timeout_s": "3"}, "timeout_s", "wrong_type"),
     "timeout_bool": ({"code": "1", "timeout_s": True}, "timeout_s", "wrong_type"),
     "timeout_array": ({"code": "1", "timeout_s": [3]}, "timeout_s", "wrong_type"),
@@ -147,12 +165,72 @@ def test_field_cap_counts_utf8_bytes(filler, field, limit_bytes):
 
 
 def test_field_limits_match_contract():
-    assert (contract.MAX_CODE_BYTES, contract.MAX_INPUT_BYTES) == (CODE, INPUT)
+    assert (contract.MAX_CODE_BYTES, contract.MAX_INPUT_BYTES, contract.MAX_ARGS_BYTES) == (CODE, INPUT, ARGS)
 
 
-def test_largest_fields_fit_body_limit():
-    body = {"code": "\n" * CODE, "input": '"' * INPUT, "timeout_s": 3}
-    assert parse(json.dumps(body, indent=4).encode()).input == '"' * INPUT
+OVERSIZED_ARGS = {
+    "together": (["x" * 4096, "\u00fc" * 2048, "y"], "args", ARGS + 1),
+    "one": (["", "\u00fc" * 4097], "args[1]", 2 * 4097),
+}
+
+
+@pytest.mark.parametrize(("args", "field", "actual_bytes"), OVERSIZED_ARGS.values(), ids=OVERSIZED_ARGS)
+def test_args_above_limit_return_413(args, field, actual_bytes):
+    problem = problem_of({"code": "1", "args": args})
+    assert (problem.status, problem.field, problem.code) == (413, field, "too_large")
+    assert (problem.limit_bytes, problem.actual_bytes) == (ARGS, actual_bytes)
+
+
+def test_too_many_args_report_the_limit():
+    problem = problem_of({"code": "1", "args": [""] * 65})
+    assert (problem.limit_items, problem.actual_items) == (contract.MAX_ARGS, 65)
+    assert problem.detail == "args has 65 items; the limit is 64."
+
+
+@pytest.mark.parametrize("filler", ["x", '"', "\\", "\n", "\u00fc", "\U0001f600"], ids=ascii)
+def test_largest_fields_fit_body_limit_and_lambda_event(filler):
+    """Only control characters that JSON escapes as six bytes do not. Lambda takes 6 MB, as JSON in JSON."""
+    code, text = filler * (CODE // len(filler.encode())), filler * (INPUT // len(filler.encode()))
+    body = json.dumps({"code": code, "input": text, "timeout_s": 3}, indent=4)
+    assert parse(body.encode()).input == text
+    assert len(json.dumps({"body": body})) < 6_000_000
+
+
+def input_of(compressed_bytes):
+    """Return an input that makes a program of exactly this compressed size."""
+    characters = random.Random(1).choices([chr(number) for number in range(32, 127)], k=INPUT)  # noqa: S311
+    length = compressed_bytes
+    for _ in range(200):
+        text = "".join(characters[:length])
+        excess = contract.compressed_program_bytes("1", stdin=text, args=()) - compressed_bytes
+        if excess == 0:
+            return text
+        length -= excess
+        characters[length - 2] = "x"  # sizes may skip one
+    raise AssertionError("no input has this size")
+
+
+def test_program_at_compressed_limit_is_accepted_and_fits_in_a_message():
+    text = input_of(contract.MAX_COMPRESSED_PROGRAM_BYTES)
+    run_request = parse({"code": "1", "input": text})
+    times = {"submitted_at": time.time(), "reply_by": time.time(), "start_deadline": time.time()}
+    job = contract.Job(code="1", input=run_request.input, id="f" * 32, reply_to="https://" + "x" * 1016, **times)
+    assert contract.decode_job(contract.encode(job)).input == text
+
+
+def test_program_above_compressed_limit_returns_413():
+    limit_bytes = contract.MAX_COMPRESSED_PROGRAM_BYTES
+    problem = problem_of({"code": "1", "input": input_of(limit_bytes + 1)})
+    assert (problem.status, problem.field, problem.code) == (413, None, "too_large")
+    assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, limit_bytes + 1)
+    expected = f"Compressed, code, input and args have {limit_bytes + 1} bytes; the limit is {limit_bytes}."
+    assert problem.detail == expected
+
+
+def test_body_below_the_size_check_always_fits():
+    """See compressBound in zlib's compress.c; 200 bytes are those of the names of the members."""
+    program_bytes = run_request.ALWAYS_FITTING_BODY_BYTES + 200
+    assert program_bytes + (program_bytes >> 12) + (program_bytes >> 14) + 13 < contract.MAX_COMPRESSED_PROGRAM_BYTES
 
 
 def test_valid_request_produces_valid_job():
