@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from infra.progress import ProgressCallback
+from infra import progress
 
 Client = Any  # boto3 has no types
 ClientFactory = Callable[[str], Client]  # boto3.Session.client
@@ -67,7 +67,7 @@ def _object_exists(clients: ClientFactory, bucket: str, key: str) -> bool:
     return True
 
 
-def ensure_gateway_logging_role(clients: ClientFactory, *, on_progress: ProgressCallback, poll_s: float) -> None:
+def ensure_gateway_logging_role(clients: ClientFactory, *, poll_s: float) -> None:
     """Set the role with which API Gateway writes logs, one per account and region, unless one is set.
 
     Without it no stage can have a log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
@@ -87,7 +87,7 @@ def ensure_gateway_logging_role(clients: ClientFactory, *, on_progress: Progress
                 raise
             time.sleep(poll_s)
         else:
-            on_progress(f"Set the logging role of API Gateway to {role}.")
+            progress.report(f"Set the logging role of API Gateway to {role}.")
             return
 
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from infra import progress
 from infra.aws.account_setup import Client
-from infra.progress import ProgressCallback
+from infra.errors import CommandError
 
 CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 NO_CHANGE_REASONS: Final = ("didn't contain changes", "No updates are to be performed")
@@ -19,17 +20,12 @@ STUCK_STATUSES: Final = {
 }
 
 
-class DeployError(Exception):
-    """The deployment failed; the message says why and what to do."""
-
-
 class Stack:
     """A stack by name, which need not exist."""
 
-    def __init__(self, client: Client, name: str, *, on_progress: ProgressCallback, poll_s: float) -> None:
+    def __init__(self, client: Client, name: str, *, poll_s: float) -> None:
         self._client = client
         self._name = name
-        self._on_progress = on_progress
         self._poll_s = poll_s
 
     def status(self) -> str | None:
@@ -37,16 +33,16 @@ class Stack:
         return self._status(self._name)
 
     def prepare_for_update(self) -> bool:
-        """Return whether the stack exists, after deleting one that was never complete. Raises DeployError."""
+        """Return whether the stack exists, after deleting one that was never complete. Raises CommandError."""
         status = self.status()
         if status in FAILED_CREATE_STATUSES:
-            self._on_progress(f"{self._name} is in {status}: its creation failed. Deleting it first.")
+            progress.report(f"{self._name} is in {status}: its creation failed. Deleting it first.")
             self.delete()
             return False
         if status in STUCK_STATUSES:
-            raise DeployError(f"{self._name} is in {status}. {STUCK_STATUSES[status]}")
+            raise CommandError(f"{self._name} is in {status}. {STUCK_STATUSES[status]}")
         if status is not None and status.endswith("_IN_PROGRESS"):
-            raise DeployError(f"{self._name} is in {status}. Wait until that ends, then deploy.")
+            raise CommandError(f"{self._name} is in {status}. Wait until that ends, then deploy.")
         return status is not None
 
     def parameters(self) -> dict[str, str]:
@@ -61,7 +57,7 @@ class Stack:
     def apply(
         self, template_url: str, *, is_update: bool, parameters: Mapping[str, str], unchanged: Sequence[str], stage: str
     ) -> None:
-        """Create or update the stack from a template and wait until that is complete. Raises DeployError.
+        """Create or update the stack from a template and wait until that is complete. Raises CommandError.
 
         The parameters named in `unchanged` keep their current values.
         """
@@ -79,7 +75,7 @@ class Stack:
         )
         if not self._has_changes(change_set):
             self._client.delete_change_set(**change_set)
-            self._on_progress(f"{self._name} has no changes.")
+            progress.report(f"{self._name} has no changes.")
             return
         earlier_events = self._event_ids(self._name)
         # A failed creation deletes its tables too: they are empty, and the next attempt needs their names.
@@ -87,7 +83,7 @@ class Stack:
         self._wait(self._name, earlier_events=earlier_events)
 
     def delete(self) -> None:
-        """Delete an existing stack and wait until it is gone. Raises DeployError."""
+        """Delete an existing stack and wait until it is gone. Raises CommandError."""
         stack_id = self._describe(self._name)["StackId"]  # a deleted stack has no name
         earlier_events = self._event_ids(stack_id)
         self._client.delete_stack(StackName=self._name)
@@ -113,7 +109,7 @@ class Stack:
                 reason = description.get("StatusReason", "")
                 if any(text in reason for text in NO_CHANGE_REASONS):
                     return False
-                raise DeployError(f"CloudFormation rejected the change: {reason}")
+                raise CommandError(f"CloudFormation rejected the change: {reason}")
             if description["Status"] == "CREATE_COMPLETE":
                 return True
             time.sleep(self._poll_s)
@@ -133,10 +129,10 @@ class Stack:
                 if event["EventId"] not in reported:
                     reported.add(event["EventId"])
                     details = (event.get("LogicalResourceId", ""), event.get("ResourceStatusReason", ""))
-                    self._on_progress(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
+                    progress.report(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
             has_started = reported != earlier_events  # until the first event the status is the previous one
             if status == "DELETE_COMPLETE" or (has_started and status and not status.endswith("_IN_PROGRESS")):
                 break
             time.sleep(self._poll_s)
         if status not in SUCCESS_STATUSES:
-            raise DeployError(f"{self._name} is in {status}; the events above name the cause.")
+            raise CommandError(f"{self._name} is in {status}; the events above name the cause.")

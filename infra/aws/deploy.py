@@ -16,30 +16,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import progress
 from infra.aws import account_setup
 from infra.aws.account_setup import ClientFactory
-from infra.aws.cloudformation_stack import DeployError, Stack
+from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
+from infra.errors import CommandError
 from infra.images import agent_image
-from infra.images.debian_base import PackagesError
-from infra.images.sandbox_image import ImageBuildError
-from infra.images.wheels import WheelsError
-from infra.local.docker_daemon import DockerDaemonError, docker_engine
-from infra.local.processes import ProcessError
-from infra.progress import ProgressCallback
+from infra.local.docker_daemon import docker_engine
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
 POLL_S: Final = 3.0
-REPORTED_ERRORS: Final = (
-    DeployError,
-    BotoCoreError,
-    ClientError,
-    DockerDaemonError,
-    ProcessError,
-    ImageBuildError,
-    PackagesError,
-    WheelsError,
-    agent_image.ArchitectureError,
-    agent_image.BundleError,
-)
 
 
 def deploy(
@@ -50,15 +34,14 @@ def deploy(
     package: Path,
     host_bundle: Path,
     architecture: str = "x86_64",
-    on_progress: ProgressCallback = progress.report,
     poll_s: float = POLL_S,
 ) -> dict[str, str]:
-    """Create or update the stack of a stage and return its outputs. Raises DeployError."""
-    stack = Stack(clients("cloudformation"), stack_name(stage), on_progress=on_progress, poll_s=poll_s)
+    """Create or update the stack of a stage and return its outputs. Raises CommandError."""
+    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
     is_update = stack.prepare_for_update()
-    account_setup.ensure_gateway_logging_role(clients, on_progress=on_progress, poll_s=poll_s)
+    account_setup.ensure_gateway_logging_role(clients, poll_s=poll_s)
     bucket = account_setup.ensure_artifact_bucket(clients)
-    on_progress(f"Uploading to {bucket}...")
+    progress.report(f"Uploading to {bucket}...")
     template = _upload_code(clients, bucket, package, architecture=architecture)
     body = json.dumps(template, sort_keys=True).encode()
     template_key = account_setup.upload(clients, bucket, body, suffix="template.json")
@@ -76,23 +59,21 @@ def deploy(
     return stack.outputs()
 
 
-def destroy(
-    clients: ClientFactory, *, stage: str, on_progress: ProgressCallback = progress.report, poll_s: float = POLL_S
-) -> None:
-    """Delete the stack of a stage and its reply queues, but not its tables. Raises DeployError."""
+def destroy(clients: ClientFactory, *, stage: str, poll_s: float = POLL_S) -> None:
+    """Delete the stack of a stage and its reply queues, but not its tables. Raises CommandError."""
     name = stack_name(stage)
-    stack = Stack(clients("cloudformation"), name, on_progress=on_progress, poll_s=poll_s)
+    stack = Stack(clients("cloudformation"), name, poll_s=poll_s)
     if stack.status() is None:
-        on_progress(f"{name} does not exist.")
+        progress.report(f"{name} does not exist.")
     else:
         stack.delete()
     account_setup.delete_reply_queues(clients, name)
 
 
 def stack_name(stage: str) -> str:
-    """Return the name of a stage's stack. Raises DeployError."""
+    """Return the name of a stage's stack. Raises CommandError."""
     if not STAGE.fullmatch(stage):
-        raise DeployError("STAGE must be 1 to 20 lowercase letters, digits and hyphens, for example STAGE=prod.")
+        raise CommandError("STAGE must be 1 to 20 lowercase letters, digits and hyphens, for example STAGE=prod.")
     return f"python-exec-{stage}"
 
 
@@ -113,10 +94,10 @@ def _is_foreign_default(name: str, value: str, architecture: str) -> bool:
 
 
 def build_host_bundle(client: docker.DockerClient, *, architecture: str) -> Path:
-    """Build the hosts' images and return their bundle. Raises DeployError or the errors of agent_image.py."""
+    """Build the hosts' images and return their bundle. Raises CommandError."""
     built = agent_image.docker_architecture(client)
     if built != architecture:
-        raise DeployError(
+        raise CommandError(
             f"Docker builds images for {built}, but the hosts are {architecture}. "
             f"Use ARCHITECTURE={built}, or set DOCKER_HOST to a Docker Engine on {architecture}."
         )
@@ -146,12 +127,12 @@ def _run(options: argparse.Namespace) -> None:
     stack_name(options.stage)
     session = boto3.Session()
     if session.region_name is None:
-        raise DeployError("No AWS region is configured. Set AWS_DEFAULT_REGION.")
+        raise CommandError("No AWS region is configured. Set AWS_DEFAULT_REGION.")
     if options.action == "destroy":
         destroy(session.client, stage=options.stage)
         return
     if not all("=" in parameter for parameter in options.parameters):
-        raise DeployError("Parameters must have the form Name=value.")
+        raise CommandError("Parameters must have the form Name=value.")
     with docker_engine() as address, contextlib.closing(docker.DockerClient(address)) as client:
         bundle = build_host_bundle(client, architecture=options.architecture)
     outputs = deploy(
@@ -170,7 +151,7 @@ def main(arguments: list[str]) -> str | None:
     """Run the command and return the error message, None on success."""
     try:
         _run(argument_parser().parse_args(arguments))
-    except REPORTED_ERRORS as error:
+    except (CommandError, BotoCoreError, ClientError) as error:
         return f"Error: {error}"
     return None
 

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from infra import template
+from infra.errors import CommandError
 from infra.images import wheels
-from infra.images.wheels import PYTHON_VERSION, WheelsError
+from infra.images.wheels import PYTHON_VERSION
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
 OUTPUT: Final = LOCAL / "package"
@@ -37,12 +38,8 @@ BOTOCORE_MODELS: Final = ("sqs", "dynamodb")
 ZIP_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # equal content gives an equal zip file
 
 
-class PackageError(Exception):
-    """Chalice cannot package the API, or its template does not match infra/template.yaml."""
-
-
 def package(output: Path, *, architecture: str, python_version: str = PYTHON_VERSION) -> Path:
-    """Write the zip file and the template, and return the path of the template. Raises PackageError or WheelsError."""
+    """Write the zip file and the template, and return the path of the template. Raises CommandError."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         chalice_output, packages = Path(scratch, "chalice"), Path(scratch, "wheels")
@@ -71,7 +68,7 @@ def _run_chalice_package(project: Path, output: Path) -> None:
         check=False,
     )
     if completed.returncode != 0:
-        raise PackageError(f"chalice package failed:\n{completed.stdout}{completed.stderr}")
+        raise CommandError(f"chalice package failed:\n{completed.stdout}{completed.stderr}")
 
 
 def _write_zip(archive: Path, *, sources: Path, packages: Path) -> None:
@@ -88,7 +85,7 @@ def _write_zip(archive: Path, *, sources: Path, packages: Path) -> None:
 def _finalize_template(merged: template.Template, archive: str, *, architecture: str) -> template.Template:
     unknown_resources = [name for name, resource in merged["Resources"].items() if "Type" not in resource]
     if unknown_resources:
-        raise PackageError(f"Chalice does not create these of infra/template.yaml: {', '.join(unknown_resources)}")
+        raise CommandError(f"Chalice does not create these of infra/template.yaml: {', '.join(unknown_resources)}")
     code = {"Runtime": f"python{PYTHON_VERSION}", "Architectures": [architecture], "CodeUri": f"./{archive}"}
     for resource in merged["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -107,7 +104,7 @@ def main() -> str | None:
             template_path = package(OUTPUT, architecture=architecture)
             archive = OUTPUT / f"api-{architecture}.zip"
             sys.stdout.write(f"{template_path}\n{archive}: {archive.stat().st_size / 1e6:.1f} MB\n")
-    except (PackageError, WheelsError) as error:
+    except CommandError as error:
         return str(error)
     return None
 

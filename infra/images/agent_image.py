@@ -14,9 +14,9 @@ import docker
 from docker import DockerClient
 
 from infra import progress
+from infra.errors import CommandError
 from infra.images import sandbox_image, wheels
 from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
-from infra.progress import ProgressCallback
 
 REPOSITORY: Final = "python-exec-agent"
 REQUIREMENTS: Final = EXECUTOR_HOST / "requirements.txt"
@@ -26,19 +26,11 @@ ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names 
 _DOCKERFILE: Final = EXECUTOR_HOST / "Dockerfile"
 
 
-class ArchitectureError(Exception):
-    """Docker runs on an architecture that hosts do not support."""
-
-
-class BundleError(Exception):
-    """`docker save` or gzip failed."""
-
-
 def docker_architecture(client: DockerClient) -> str:
-    """Return the architecture of the images that Docker builds, as Lambda names it. Raises ArchitectureError."""
+    """Return the architecture of the images that Docker builds, as Lambda names it. Raises CommandError."""
     architecture = client.version()["Arch"]
     if architecture not in ARCHITECTURES:
-        raise ArchitectureError(f"Docker runs on {architecture}; hosts run on {' or '.join(ARCHITECTURES)}.")
+        raise CommandError(f"Docker runs on {architecture}; hosts run on {' or '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[architecture]
 
 
@@ -50,40 +42,37 @@ def image_tag(architecture: str) -> str:
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
 
 
-def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progress.report) -> str:
-    """Build the agent's image unless Docker has it, and return its tag.
-
-    Raises ArchitectureError, ImageBuildError, PackagesError or WheelsError.
-    """
+def ensure_image(client: DockerClient) -> str:
+    """Build the agent's image unless Docker has it, and return its tag. Raises CommandError."""
     architecture = docker_architecture(client)
     tag = image_tag(architecture)
-    sandbox_tag = sandbox_image.ensure_image(client, on_progress=on_progress)
+    sandbox_tag = sandbox_image.ensure_image(client)
     if not sandbox_image.image_exists(client, tag):
-        base = sandbox_image.ensure_base_image(client, on_progress=on_progress)
+        base = sandbox_image.ensure_base_image(client, on_progress=progress.report)
         with tempfile.TemporaryDirectory() as scratch:
-            on_progress("Downloading the agent's Python packages (about 15 MB)...")
+            progress.report("Downloading the agent's Python packages (about 15 MB)...")
             wheels.fetch(REQUIREMENTS, Path(scratch), architecture=architecture)
             packages = wheels.bundled_files(Path(scratch), models=BOTOCORE_MODELS)
             agent_files = [*((path, str(_module_path(path))) for path in _sources()), *packages]
             context = sandbox_image.build_context(
                 [(_DOCKERFILE, "Dockerfile"), *((path, f"agent/{name}") for path, name in agent_files)]
             )
-        on_progress("Building the agent's image...")
+        progress.report("Building the agent's image...")
         arguments = {"BASE": base, "SANDBOX_IMAGE": sandbox_tag}
         sandbox_image.build_image(client, tag, context=context, arguments=arguments)
     return tag
 
 
-def export_bundle(client: DockerClient, directory: Path, *, on_progress: ProgressCallback = progress.report) -> Path:
+def export_bundle(client: DockerClient, directory: Path) -> Path:
     """Write both images, the agent's also as `latest`, to host-<hash>.tar.gz and return its path.
 
-    Raises BundleError and the errors of ensure_image.
+    Raises CommandError.
     """
-    tag = ensure_image(client, on_progress=on_progress)
+    tag = ensure_image(client)
     client.images.get(tag).tag(REPOSITORY, "latest")
     bundle = directory / f"host-{tag.partition(':')[2]}.tar.gz"
     if not bundle.exists():
-        on_progress(f"Writing {bundle}...")
+        progress.report(f"Writing {bundle}...")
         directory.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             archive = Path(scratch, "host.tar")
@@ -92,7 +81,7 @@ def export_bundle(client: DockerClient, directory: Path, *, on_progress: Progres
                 subprocess.run(["docker", "save", f"--output={archive}", *tags], check=True)
                 subprocess.run(["gzip", archive], check=True)
             except subprocess.CalledProcessError as error:
-                raise BundleError(str(error)) from error
+                raise CommandError(str(error)) from error
             Path(f"{archive}.gz").rename(bundle)
     return bundle
 

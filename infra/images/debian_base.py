@@ -10,6 +10,7 @@ from typing import Final
 
 from docker import DockerClient
 
+from infra.errors import CommandError
 from infra.progress import ProgressCallback
 
 BASE_TAG: Final = "python-exec-base:trixie"
@@ -17,20 +18,16 @@ BASE_PACKAGES: Final = "base-files,libc-bin,python3,tzdata"
 MERGED_USR_HOOKS: Final = Path("/usr/share/mmdebstrap/hooks/merged-usr")  # without /lib64 no program starts
 
 
-class PackagesError(Exception):
-    """A required Debian package is missing and cannot be installed."""
-
-
 def apt_install(*packages: str) -> None:
-    """Install Debian packages. Raises PackagesError unless root runs this on Debian or Ubuntu."""
+    """Install Debian packages. Raises CommandError unless root runs this on Debian or Ubuntu."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise PackagesError(f"Cannot install {' '.join(packages)}: this requires root on Debian or Ubuntu.")
+        raise CommandError(f"Cannot install {' '.join(packages)}: this requires root on Debian or Ubuntu.")
     _update_package_lists()
     _run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
 
 
 def import_base(client: DockerClient, *, on_progress: ProgressCallback) -> str:
-    """Create the base image from the Python packages of Debian 13 and return its tag. Raises PackagesError."""
+    """Create the base image from the Python packages of Debian 13 and return its tag. Raises CommandError."""
     if shutil.which("mmdebstrap") is None or not MERGED_USR_HOOKS.is_dir():
         on_progress("Installing mmdebstrap...")
         apt_install("mmdebstrap", "debian-archive-keyring")
@@ -59,4 +56,4 @@ def _run(*command: str) -> None:
         check=False,
     )
     if completed.returncode != 0:
-        raise PackagesError(f"{' '.join(command)} failed:\n{completed.stdout[-2000:]}")
+        raise CommandError(f"{' '.join(command)} failed:\n{completed.stdout[-2000:]}")

@@ -14,6 +14,7 @@ from docker import DockerClient
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from infra import progress
+from infra.errors import CommandError
 from infra.images import debian_base
 from infra.paths import EXECUTOR_HOST
 from infra.progress import ProgressCallback
@@ -30,10 +31,6 @@ _CONTEXT: Final = {  # sources: their names in the build context
 }
 
 
-class ImageBuildError(Exception):
-    """Docker could not build an image; the message ends with the output of the build."""
-
-
 def image_tag() -> str:
     """Return the image's name, which includes a hash of its sources."""
     inputs = hashlib.sha256()
@@ -43,7 +40,7 @@ def image_tag() -> str:
 
 
 def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progress.report) -> str:
-    """Build the sandbox image unless Docker has it, and return its tag. Raises ImageBuildError or PackagesError."""
+    """Build the sandbox image unless Docker has it, and return its tag. Raises CommandError."""
     tag = image_tag()
     if image_exists(client, tag):
         return tag
@@ -67,7 +64,7 @@ def image_exists(client: DockerClient, tag: str) -> bool:
 
 
 def ensure_base_image(client: DockerClient, *, on_progress: ProgressCallback) -> str:
-    """Pull the Python base image, or create it from Debian packages, unless Docker has one. Raises PackagesError."""
+    """Pull the Python base image, or create it from Debian packages, unless Docker has one. Raises CommandError."""
     for tag in (REGISTRY_BASE, debian_base.BASE_TAG):
         if image_exists(client, tag):
             return tag
@@ -93,7 +90,7 @@ def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
 
 
 def build_image(client: DockerClient, tag: str, *, context: io.BytesIO, arguments: Mapping[str, str]) -> None:
-    """Build an image from the archive of a Dockerfile and its files, without a network. Raises ImageBuildError."""
+    """Build an image from the archive of a Dockerfile and its files, without a network. Raises CommandError."""
     try:
         client.images.build(
             fileobj=context,
@@ -106,7 +103,7 @@ def build_image(client: DockerClient, tag: str, *, context: io.BytesIO, argument
         )
     except BuildError as error:
         output = "".join(event.get("stream", "") for event in error.build_log)
-        raise ImageBuildError(f"{error}\n{output[-2000:]}") from error
+        raise CommandError(f"{error}\n{output[-2000:]}") from error
 
 
 if __name__ == "__main__":

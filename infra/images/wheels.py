@@ -6,17 +6,15 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
+from infra.errors import CommandError
+
 PYTHON_VERSION: Final = "3.13"  # of the Lambda functions and of both images
 MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # architecture as Lambda names it: as wheels name it
 MANYLINUX_TAGS: Final = ("manylinux2014", "manylinux_2_28")
 
 
-class WheelsError(Exception):
-    """pip could not download a wheel; the message ends with its output."""
-
-
 def fetch(requirements: Path, target: Path, *, architecture: str, python_version: str = PYTHON_VERSION) -> None:
-    """Unpack the wheels of hashed requirements into a directory. Raises WheelsError."""
+    """Unpack the wheels of hashed requirements into a directory. Raises CommandError."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
     platforms = [f"--platform={tag}_{MACHINES[architecture]}" for tag in MANYLINUX_TAGS]
     source = [f"--python-version={python_version}", "--require-hashes", f"--requirement={requirements}"]
@@ -24,7 +22,7 @@ def fetch(requirements: Path, target: Path, *, architecture: str, python_version
         [*command, *platforms, *source, f"--target={target}"], capture_output=True, text=True, check=False
     )
     if completed.returncode != 0:
-        raise WheelsError(f"pip could not download the wheels of {requirements}:\n{completed.stderr[-2000:]}")
+        raise CommandError(f"pip could not download the wheels of {requirements}:\n{completed.stderr[-2000:]}")
 
 
 def bundled_files(directory: Path, *, models: Container[str]) -> Iterator[tuple[Path, str]]:

@@ -20,10 +20,10 @@ import docker
 from docker.errors import DockerException
 
 from infra import progress
-from infra.images.debian_base import PackagesError, apt_install
-from infra.local.processes import DIE_WITH_PARENT, ProcessError, child_process
+from infra.errors import CommandError
+from infra.images.debian_base import apt_install
+from infra.local.processes import DIE_WITH_PARENT, child_process
 from infra.paths import LOCAL
-from infra.progress import ProgressCallback
 
 START_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0  # dockerd gives containers 15 s
@@ -36,10 +36,6 @@ NETWORK_OPTIONS: Final = (
     "--ip-forward=false",
     "--ip-masq=false",
 )
-
-
-class DockerDaemonError(Exception):
-    """No Docker Engine responds, and this process cannot start one; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +73,26 @@ class DockerDaemon:
 
 
 @contextlib.contextmanager
-def docker_engine(*, on_progress: ProgressCallback = progress.report) -> Iterator[str]:
-    """Yield the DOCKER_HOST of an engine that responds. Raises DockerDaemonError or ProcessError."""
+def docker_engine() -> Iterator[str]:
+    """Yield the DOCKER_HOST of an engine that responds. Raises CommandError."""
     daemon = DockerDaemon()
     can_start = sys.platform == "linux" and os.geteuid() == 0
     if configured := os.environ.get("DOCKER_HOST"):
         if not is_responding(configured):
-            raise DockerDaemonError(f"No Docker Engine responds at DOCKER_HOST={configured}.")
+            raise CommandError(f"No Docker Engine responds at DOCKER_HOST={configured}.")
         yield configured
     elif (address := _context_address(daemon)) != daemon.address and is_responding(address):
         yield address
     elif can_start:
         if shutil.which("dockerd") is None and not is_responding(daemon.address):
-            _install_docker(on_progress)
-        with running_daemon(daemon, on_progress=on_progress):
+            progress.report("Installing Docker with apt-get (about 65 MB)...")
+            apt_install("docker.io")
+        with running_daemon(daemon):
             yield daemon.address
     elif is_responding(daemon.address):
         yield daemon.address
     else:
-        raise DockerDaemonError(
+        raise CommandError(
             "No Docker Engine responds. Start one (Docker Desktop, colima, `sudo systemctl start docker`),\n"
             "check that `docker ps` works for this user, and try again. As root on Debian or Ubuntu, this\n"
             "command installs and starts Docker itself."
@@ -103,23 +100,21 @@ def docker_engine(*, on_progress: ProgressCallback = progress.report) -> Iterato
 
 
 @contextlib.contextmanager
-def running_daemon(
-    daemon: DockerDaemon, *, logs: Path = LOCAL, on_progress: ProgressCallback = progress.report
-) -> Iterator[str]:
-    """Yield the address of a daemon that responds. Start it if needed, and then stop it once no command uses it.
+def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]:
+    """Yield the address of a daemon. Start it if needed, and then stop it once no command uses it.
 
-    Raises DockerDaemonError or ProcessError.
+    Raises CommandError.
     """
     daemon.run.mkdir(exist_ok=True)
     with daemon.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         if not is_responding(daemon.address):
-            _lock_exclusively(lock, on_progress)
+            _lock_exclusively(lock)
         if is_responding(daemon.address) or _responds_before_exit(daemon):
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield daemon.address
             return
-        on_progress("Starting dockerd...")
+        progress.report("Starting dockerd...")
         daemon.pidfile.unlink(missing_ok=True)  # a killed dockerd left it; another program may have its process id
         try:
             with child_process("dockerd", daemon.command, grace_s=STOP_GRACE_S, logs=logs) as process:
@@ -128,7 +123,7 @@ def running_daemon(
                 try:
                     yield daemon.address
                 finally:
-                    _lock_exclusively(lock, on_progress)
+                    _lock_exclusively(lock)
         finally:
             _remove_leftovers(daemon)
 
@@ -152,20 +147,12 @@ def _context_address(daemon: DockerDaemon) -> str:
     return daemon.address
 
 
-def _install_docker(on_progress: ProgressCallback) -> None:
-    on_progress("Installing Docker with apt-get (about 65 MB)...")
-    try:
-        apt_install("docker.io")
-    except PackagesError as error:
-        raise DockerDaemonError(str(error)) from error
-
-
-def _lock_exclusively(lock: IO[str], on_progress: ProgressCallback) -> None:
+def _lock_exclusively(lock: IO[str]) -> None:
     """Wait until no other command uses the daemon."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        on_progress("Waiting for other commands that use this dockerd...")
+        progress.report("Waiting for other commands that use this dockerd...")
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
@@ -181,14 +168,14 @@ def _is_running(daemon: DockerDaemon) -> bool:
 def _responds_before_exit(daemon: DockerDaemon) -> bool:
     """Return whether a dockerd of another program responds; wait if it is starting or stopping.
 
-    The installation of its package starts one. Raises DockerDaemonError if it does neither within a minute.
+    The installation of its package starts one. Raises CommandError if it does neither within a minute.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     while _is_running(daemon):
         if is_responding(daemon.address):
             return True
         if time.monotonic() > deadline:
-            raise DockerDaemonError(f"dockerd is running ({daemon.pidfile}) but does not respond at {daemon.address}.")
+            raise CommandError(f"dockerd is running ({daemon.pidfile}) but does not respond at {daemon.address}.")
         time.sleep(0.1)
     return False
 
@@ -223,5 +210,5 @@ if __name__ == "__main__":
         sys.exit("usage: python -m infra.local.docker_daemon -- COMMAND…")
     try:
         sys.exit(run(sys.argv[2:]))
-    except (DockerDaemonError, ProcessError) as error:
+    except CommandError as error:
         sys.exit(str(error))

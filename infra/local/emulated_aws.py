@@ -31,7 +31,7 @@ class EmulatedAws:
 
 @contextlib.contextmanager
 def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
-    """Run an empty emulator on a free port. Raises ProcessError."""
+    """Run an empty emulator on a free port. Raises CommandError."""
     port = free_port()
     command = [sys.executable, "-m", "infra.local.aws_emulator", "--port", str(port)]
     with child_process("emulator", command, grace_s=GRACE_S, logs=logs) as process:

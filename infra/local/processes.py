@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from infra.errors import CommandError
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
 # With util-linux installed, the kernel ends the child even if this process is killed.
@@ -21,10 +22,6 @@ PYTHON_SETTINGS: Final = {"PYTHONPATH": f"{LAMBDA_APP}:{ROOT}", "PYTHONUNBUFFERE
 LOOPBACK: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 30.0
 _TAIL_LINES: Final = 15
-
-
-class ProcessError(Exception):
-    """A child process ended unexpectedly or was not ready in time; the message includes the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,12 @@ class Process:
     log: Path
 
     def check(self) -> None:
-        """Raise ProcessError if the process has ended."""
+        """Raise CommandError if the process has ended."""
         if self.popen.poll() is not None:
             raise self._error(f"ended with exit code {self.popen.returncode}")
 
     def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Wait until `is_ready()`. Raise ProcessError if the process ends first or the time is up."""
+        """Wait until `is_ready()`. Raise CommandError if the process ends first or the time is up."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             self.check()
@@ -49,9 +46,9 @@ class Process:
                 raise self._error(f"was not ready within {timeout_s:.0f} s")
             time.sleep(0.05)
 
-    def _error(self, event: str) -> ProcessError:
+    def _error(self, event: str) -> CommandError:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        return ProcessError("\n    ".join([f"{self.name} {event}. The end of {self.log}:", *lines]))
+        return CommandError("\n    ".join([f"{self.name} {event}. The end of {self.log}:", *lines]))
 
 
 @contextlib.contextmanager

@@ -25,22 +25,20 @@ import docker
 from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
 from infra import env_file, progress
-from infra.images.debian_base import PackagesError
-from infra.images.sandbox_image import ImageBuildError, ensure_image
-from infra.local.docker_daemon import DockerDaemonError, docker_engine
+from infra.errors import CommandError
+from infra.images.sandbox_image import ensure_image
+from infra.local.docker_daemon import docker_engine
 from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
 from infra.local.processes import (
     LOOPBACK,
     START_TIMEOUT_S,
     Process,
-    ProcessError,
     child_process,
     free_port,
     is_listening,
 )
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
-from infra.progress import ProgressCallback
 
 DEFAULT_PORT: Final = 8000
 DEMO_PLAN: Final = "internal"
@@ -60,7 +58,7 @@ class Stack:
     processes: tuple[Process, ...]
 
     def check(self) -> None:
-        """Raise ProcessError if one of the processes has ended."""
+        """Raise CommandError if one of the processes has ended."""
         for process in self.processes:
             process.check()
 
@@ -75,17 +73,16 @@ def local_stack(
     reload: bool = False,
     api_key: ApiKey | None = None,
     signing_secret: str | None = None,
-    on_progress: ProgressCallback = progress.report,
 ) -> Iterator[Stack]:
     """Start everything, yield when the stack can run the first job, and clean up.
 
     The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. The demo key
-    and its signing secret are new by default. Raises DockerDaemonError, PackagesError, ImageBuildError or ProcessError.
+    and its signing secret are new by default. Raises CommandError.
     """
     with contextlib.ExitStack() as resources:
-        docker_host = resources.enter_context(docker_engine(on_progress=on_progress))
-        image = _sandbox_image(docker_host, on_progress)
-        on_progress("Starting queues, tables, agent and API...")
+        docker_host = resources.enter_context(docker_engine())
+        image = _sandbox_image(docker_host)
+        progress.report("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
         settings = {**aws.environment, **create_queues_and_tables(aws.environment), "ALLOW_LOCAL_WEBHOOKS": "true"}
         api_key = api_key or api_keys.new_key()
@@ -111,9 +108,9 @@ def local_stack(
         )
 
 
-def _sandbox_image(docker_host: str, on_progress: ProgressCallback) -> str:
+def _sandbox_image(docker_host: str) -> str:
     with contextlib.closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": docker_host})) as engine:
-        return ensure_image(engine, on_progress=on_progress)
+        return ensure_image(engine)
 
 
 def _start(
@@ -211,7 +208,6 @@ def main(arguments: list[str]) -> str | None:
             reload=True,
             api_key=_saved_api_key(saved),
             signing_secret=_saved_signing_secret(saved),
-            on_progress=_print,
         ) as stack:
             env_file.write(_env_settings(stack))
             _print_ready(stack)
@@ -220,7 +216,7 @@ def main(arguments: list[str]) -> str | None:
                 time.sleep(0.2)
     except KeyboardInterrupt:
         return None
-    except (DockerDaemonError, PackagesError, ImageBuildError, ProcessError) as error:
+    except CommandError as error:
         return str(error)
 
 

@@ -6,7 +6,7 @@ Exit codes: 0 success, 1 the operation failed, 2 wrong usage.
 import click
 
 from chalicelib.access.key_table import KeyTableError
-from infra.operator.key_admin import KeyAdminError
+from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 
 
@@ -22,5 +22,5 @@ def main() -> None:
     """Run the command line and report a failed operation in one line."""
     try:
         cli(prog_name="python-exec")
-    except (KeyAdminError, KeyTableError) as error:
+    except (CommandError, KeyTableError) as error:
         raise SystemExit(f"Error: {error}") from error

@@ -7,6 +7,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
 from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item
+from infra.errors import CommandError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -15,18 +16,10 @@ ACTIVE: Final = {":active": {"S": KeyStatus.ACTIVE.value}}
 REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
 
 
-class KeyAdminError(Exception):
-    """An operation on a key failed; the message says why."""
-
-
-class KeyNotFoundError(KeyAdminError):
-    """No key with this id exists."""
-
-
 class KeyAdmin:
     """API keys in a DynamoDB table. A change does not touch the key's rate limit and quota.
 
-    Each method raises KeyAdminError if it fails.
+    Each method raises CommandError if it fails.
     """
 
     def __init__(self, dynamodb: "DynamoDBClient", *, table: str) -> None:
@@ -62,7 +55,7 @@ class KeyAdmin:
         """Return the key's record."""
         response = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
         if "Item" not in response:
-            raise KeyNotFoundError(f"There is no key {key_id}.")
+            raise CommandError(f"There is no key {key_id}.")
         return from_item(response["Item"])
 
     def all(self) -> Iterator[KeyRecord]:
@@ -110,7 +103,7 @@ class KeyAdmin:
     def _get_active(self, key_id: str) -> KeyRecord:
         record = self.get(key_id)
         if record.status is not KeyStatus.ACTIVE:
-            raise KeyAdminError(f"The key {key_id} is revoked.")
+            raise CommandError(f"The key {key_id} is revoked.")
         return record
 
     def _update(
@@ -139,15 +132,15 @@ class KeyAdmin:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "ConditionalCheckFailedException":
-                raise KeyNotFoundError("There is no such key, or another operator just changed it.") from error
+                raise CommandError("There is no such key, or another operator just changed it.") from error
             if code == "ResourceNotFoundException":
-                raise KeyAdminError(f"There is no table {self._table}.") from error
+                raise CommandError(f"There is no table {self._table}.") from error
             message = error.response["Error"].get("Message", "")
-            raise KeyAdminError(f"DynamoDB returned {code}: {message}") from error
+            raise CommandError(f"DynamoDB returned {code}: {message}") from error
         except NoCredentialsError as error:
-            raise KeyAdminError("No AWS credentials. Set AWS_PROFILE or AWS_ACCESS_KEY_ID.") from error
+            raise CommandError("No AWS credentials. Set AWS_PROFILE or AWS_ACCESS_KEY_ID.") from error
         except BotoCoreError as error:
-            raise KeyAdminError(f"Cannot reach DynamoDB: {error}") from error
+            raise CommandError(f"Cannot reach DynamoDB: {error}") from error
 
 
 def _key(key_id: str) -> Item:

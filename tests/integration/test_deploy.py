@@ -16,6 +16,7 @@ from infra import template
 from infra.aws import account_setup, deploy
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
+from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,7 +53,7 @@ class Operator:
     """Packages and deploys like `make deploy`."""
 
     def __init__(self, clients, directory):
-        self.clients, self.directory, self.messages = clients, directory, []
+        self.clients, self.directory = clients, directory
         self.bundle = directory / "host-0123-x86_64.tar.gz"
         self.bundle.write_bytes(b"images")
 
@@ -71,12 +72,11 @@ class Operator:
             package=self.directory,
             host_bundle=self.bundle,
             architecture=architecture,
-            on_progress=self.messages.append,
             poll_s=0,
         )
 
     def destroy(self, stage="x"):
-        deploy.destroy(self.clients, stage=stage, on_progress=self.messages.append, poll_s=0)
+        deploy.destroy(self.clients, stage=stage, poll_s=0)
 
     def parameters(self):
         (stack,) = self.clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
@@ -97,22 +97,22 @@ def queues(clients):
     return {url.rpartition("/")[2] for url in clients("sqs").list_queues(QueueNamePrefix="python-exec-")["QueueUrls"]}
 
 
-def test_deploy_and_destroy_report_progress(operator, clients):
+def test_deploy_and_destroy_report_progress(operator, clients, capsys):
     operator.deploy()
     assert len(queues(clients)) == 6
     s3 = clients("s3")
     assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
     assert s3.get_object(Bucket=BUCKET, Key="hosts/host-0123-x86_64.tar.gz")["Body"].read() == b"images"
-    assert any(STACK in line for line in operator.messages)
+    assert STACK in capsys.readouterr().err
     operator.destroy()
     operator.destroy("gone")
-    assert operator.messages[-1] == "python-exec-gone does not exist."
+    assert capsys.readouterr().err.endswith("python-exec-gone does not exist.\n")
 
 
-def test_redeploy_without_changes_is_a_no_op(operator):
+def test_redeploy_without_changes_is_a_no_op(operator, capsys):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy()
-    assert operator.messages[-1] == f"{STACK} has no changes."
+    assert capsys.readouterr().err.endswith(f"{STACK} has no changes.\n")
 
 
 def test_unspecified_parameters_are_preserved(operator):
@@ -162,7 +162,7 @@ def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
 def test_deploy_to_busy_or_stuck_stack_is_rejected(operator, status):
     operator.deploy()
     set_status(status)
-    with pytest.raises(deploy.DeployError, match=f"^{STACK} is in {status}. "):
+    with pytest.raises(CommandError, match=f"^{STACK} is in {status}. "):
         operator.deploy(MaxQueueDepth="50")
 
 
@@ -198,11 +198,10 @@ class SlowCloudFormation:
         return SimpleNamespace(paginate=lambda **_: [{"StackEvents": events}])
 
 
-def test_update_waits_for_first_event():
-    messages = []
-    stack = Stack(SlowCloudFormation(), STACK, on_progress=messages.append, poll_s=0)
+def test_update_waits_for_first_event(capsys):
+    stack = Stack(SlowCloudFormation(), STACK, poll_s=0)
     stack._wait(STACK, earlier_events=set())
-    assert len(messages) == 2
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def gateway_role(clients):
@@ -257,7 +256,7 @@ def with_gateway(clients, gateway):
 @pytest.mark.parametrize("code", ["BadRequestException", "TooManyRequestsException"])
 def test_gateway_role_propagation_is_retried(fresh_clients, code):
     gateway = SlowGateway(3, code)
-    account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, gateway), on_progress=[].append, poll_s=0)
+    account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, gateway), poll_s=0)
     assert [change["path"] for change in gateway.changes] == ["/cloudwatchRoleArn"]
 
 
@@ -265,9 +264,7 @@ def test_gateway_role_rejection_fails_deployment(fresh_clients, monkeypatch):
     monkeypatch.setattr("infra.aws.account_setup.ROLE_PROPAGATION_TIMEOUT_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
-            account_setup.ensure_gateway_logging_role(
-                with_gateway(fresh_clients, SlowGateway(1, code)), on_progress=[].append, poll_s=0
-            )
+            account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, SlowGateway(1, code)), poll_s=0)
 
 
 def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
@@ -281,7 +278,7 @@ def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
 
 @pytest.mark.parametrize("stage", ["", "Prod", "a_b", "x" * 21])
 def test_invalid_stage_name_is_rejected(stage):
-    with pytest.raises(deploy.DeployError, match="STAGE"):
+    with pytest.raises(CommandError, match="STAGE"):
         deploy.stack_name(stage)
 
 
@@ -312,7 +309,7 @@ def test_malformed_parameter_is_rejected(no_aws_settings, monkeypatch):
 @pytest.mark.parametrize(("docker", "hosts"), [("amd64", "arm64"), ("arm64", "x86_64")])
 def test_architecture_mismatch_is_rejected(docker, hosts):
     client = SimpleNamespace(version=lambda: {"Arch": docker})
-    with pytest.raises(deploy.DeployError, match=f"the hosts are {hosts}"):
+    with pytest.raises(CommandError, match=f"the hosts are {hosts}"):
         deploy.build_host_bundle(client, architecture=hosts)
 
 

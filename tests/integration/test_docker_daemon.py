@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 import docker
 import pytest
 
+from infra.errors import CommandError
 from infra.local import docker_daemon
 from infra.local.docker_daemon import DockerDaemon
-from infra.local.processes import ProcessError
 from tests.support.docker_daemons import isolated_daemon
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="dockerd needs root on Linux")
@@ -66,20 +67,15 @@ def test_stopping_daemon_is_replaced(daemon):
     assert daemon_processes(daemon) == []
 
 
-def test_daemon_stops_after_its_last_user(daemon):
-    waits_for_user = threading.Event()
+def test_daemon_stops_after_its_last_user(daemon, monkeypatch):
+    messages = queue.SimpleQueue()
+    monkeypatch.setattr(docker_daemon.progress, "report", messages.put)
     starter = contextlib.ExitStack()
-    starter.enter_context(
-        docker_daemon.running_daemon(
-            daemon,
-            logs=daemon.run.parent,
-            on_progress=lambda message: waits_for_user.set() if "Waiting" in message else None,
-        )
-    )
+    starter.enter_context(docker_daemon.running_daemon(daemon, logs=daemon.run.parent))
     with docker_daemon.running_daemon(daemon) as address:
         end_of_starter = threading.Thread(target=starter.close)
         end_of_starter.start()
-        assert waits_for_user.wait(10)
+        assert [messages.get(timeout=10).split()[0] for _ in range(2)] == ["Starting", "Waiting"]
         assert docker_daemon.is_responding(address)
     end_of_starter.join(30)
     assert daemon_processes(daemon) == []
@@ -88,7 +84,7 @@ def test_daemon_stops_after_its_last_user(daemon):
 def test_daemon_start_failure_shows_log(daemon):
     daemon.data.parent.joinpath("data").write_text("a file where a directory should be")
     with (
-        pytest.raises(ProcessError, match=r"dockerd\.log"),
+        pytest.raises(CommandError, match=r"dockerd\.log"),
         docker_daemon.running_daemon(daemon, logs=daemon.run.parent),
     ):
         pass

@@ -26,7 +26,7 @@ LAYERS = {
         {"api"},
     ),
     "infra": (
-        {"paths", "progress", "template"},
+        {"errors", "paths", "progress", "template"},
         {"env_file"},
         {"images", "operator", "capacity"},
         {"local"},

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import CommandError
 from infra.local import docker_daemon
-from infra.local.docker_daemon import DockerDaemon, DockerDaemonError
+from infra.local.docker_daemon import DockerDaemon
 
 UNREACHABLE_ADDRESS = "unix:///nonexistent/docker.sock"
 
 
 def test_unreachable_docker_host_is_an_error(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", UNREACHABLE_ADDRESS)
-    with pytest.raises(DockerDaemonError, match=UNREACHABLE_ADDRESS), docker_daemon.docker_engine():
+    with pytest.raises(CommandError, match=UNREACHABLE_ADDRESS), docker_daemon.docker_engine():
         pass
 
 
@@ -28,7 +29,7 @@ def test_missing_docker_without_root_explains_how_to_fix(monkeypatch):
     monkeypatch.setattr(docker_daemon, "_context_address", lambda _: UNREACHABLE_ADDRESS)
     monkeypatch.setattr(docker_daemon, "is_responding", lambda _: False)
     monkeypatch.setattr(docker_daemon.os, "geteuid", lambda: 1000)
-    with pytest.raises(DockerDaemonError, match="docker ps"), docker_daemon.docker_engine():
+    with pytest.raises(CommandError, match="docker ps"), docker_daemon.docker_engine():
         pass
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from docker.errors import APIError, BuildError, ImageNotFound
 
+from infra.errors import CommandError
 from infra.images import debian_base, sandbox_image
 
 
@@ -58,10 +59,10 @@ def test_debian_base_is_used_without_registry(monkeypatch):
 
 def test_build_error_includes_build_output():
     error = BuildError("exit code 1", iter([{"stream": "Step 1\n"}, {"error": "exit code 1"}]))
-    with pytest.raises(sandbox_image.ImageBuildError, match=r"^exit code 1\nStep 1\n$"):
+    with pytest.raises(CommandError, match=r"^exit code 1\nStep 1\n$"):
         ensure_image(FakeImages(build_error=error))
 
 
 def test_failed_package_command_is_reported_with_its_output():
-    with pytest.raises(debian_base.PackagesError, match=r"^sh -c echo broken; exit 1 failed:\nbroken\n$"):
+    with pytest.raises(CommandError, match=r"^sh -c echo broken; exit 1 failed:\nbroken\n$"):
         debian_base._run("sh", "-c", "echo broken; exit 1")

@@ -4,6 +4,7 @@ import pytest
 
 from infra import template
 from infra.aws import package
+from infra.errors import CommandError
 
 INSTANCE_TYPES = {"x86_64": {"c7i.large", "c6i.large", "m7i.large"}, "arm64": {"c7g.large", "c6g.large", "m7g.large"}}
 
@@ -31,5 +32,5 @@ def test_template_defaults_are_for_x86_64():
 
 
 def test_unknown_chalice_resource_is_rejected():
-    with pytest.raises(package.PackageError, match="Renamed"):
+    with pytest.raises(CommandError, match="Renamed"):
         package._finalize_template({"Resources": {"Renamed": {"Properties": {}}}}, "api.zip", architecture="x86_64")
