@@ -5,12 +5,10 @@ Chalice's registry of the app lists the handlers; `chalice package` reads the sa
 
 import argparse
 import logging
-import os
 import re
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from threading import Thread
 from typing import Any, Final
@@ -18,10 +16,11 @@ from typing import Any, Final
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from chalice.cli.filewatch.stat import StatFileWatcher
+from chalice.local import LambdaContext
+from chalice.test import TestEventsClient
 
 from chalicelib.telemetry import logs
-from infra.local.chalice_server import SourceTree
+from infra.local.reload import restart_on_change
 from infra.paths import LAMBDA_APP
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -31,17 +30,11 @@ CONCURRENCY_PER_HANDLER: Final = 4
 CONFIG: Final = Config(
     connect_timeout=2, read_timeout=LONG_POLL_S + 5, retries={"total_max_attempts": 1, "mode": "standard"}
 )
+CONTEXT: Final = LambdaContext("event-sources", memory_size=512)
 UNIT_S: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 
 Handler = Callable[[dict[str, Any], object], Any]
 logger = logging.getLogger("event_sources")
-
-
-class Context:
-    """The part of Lambda's context that Chalice reads."""
-
-    def __init__(self) -> None:
-        self.aws_request_id = str(uuid.uuid4())
 
 
 def poll(sqs: Any, queue: str, handler: Handler, *, batch_size: int) -> None:  # noqa: ANN401 - boto3's client
@@ -69,51 +62,31 @@ def poll(sqs: Any, queue: str, handler: Handler, *, batch_size: int) -> None:  #
 def _invoke(handler: Handler, queue: str, messages: list[Mapping[str, Any]]) -> set[str]:
     """Call the handler and return the ids of failed messages, which SQS will deliver again."""
     try:
-        response = handler({"Records": [_record(queue, message) for message in messages]}, Context())
+        response = handler({"Records": [_record(message) for message in messages]}, CONTEXT)
         return {failure["itemIdentifier"] for failure in response["batchItemFailures"]}
     except Exception:  # Lambda, too, then returns the whole batch to the queue
         logger.exception("queue_handler_failed", extra={"queue": queue})
         return {message["MessageId"] for message in messages}
 
 
-def _record(queue: str, message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message in the format of https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
+def _record(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what handlers read of https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message["Attributes"],
-        "messageAttributes": {},
-        "md5OfBody": message["MD5OfBody"],
-        "eventSource": "aws:sqs",
-        "eventSourceARN": f"arn:aws:sqs:local:000000000000:{queue}",
-        "awsRegion": "local",
     }
 
 
-def run_schedule(handler: Handler, *, period_s: float) -> None:
-    """Call a scheduled handler forever."""
+def run_schedule(handler: Handler, *, event: dict[str, Any], period_s: float) -> None:
+    """Call a scheduled handler with an event forever."""
     while True:
         try:
-            handler(_scheduled_event(), Context())
+            handler(event, CONTEXT)
         except Exception:
             logger.exception("scheduled_handler_failed")
         time.sleep(period_s)
-
-
-def _scheduled_event() -> dict[str, Any]:
-    """Return an event as https://docs.aws.amazon.com/lambda/latest/dg/with-eventbridge-scheduler.html documents it."""
-    return {
-        "version": "0",
-        "id": str(uuid.uuid4()),
-        "account": "000000000000",
-        "region": "local",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "source": "aws.events",
-        "detail-type": "Scheduled Event",
-        "detail": {},
-        "resources": [],
-    }
 
 
 def parse_rate_expression(expression: str) -> float:
@@ -129,17 +102,13 @@ def start(app: Any, module: Any, sqs: Any) -> None:  # noqa: ANN401 - Chalice's 
     for source in app.event_sources:
         handler = getattr(module, source.name)
         if hasattr(source, "schedule_expression"):
-            period = {"period_s": parse_rate_expression(source.schedule_expression)}
-            Thread(target=run_schedule, args=(handler,), kwargs=period, daemon=True).start()
+            event = TestEventsClient(app).generate_cw_event("aws.events", "Scheduled Event", detail={}, resources=[])
+            options = {"event": event, "period_s": parse_rate_expression(source.schedule_expression)}
+            Thread(target=run_schedule, args=(handler,), kwargs=options, daemon=True).start()
             continue
         for _ in range(CONCURRENCY_PER_HANDLER):
             batch = {"batch_size": source.batch_size}
             Thread(target=poll, args=(sqs, source.queue, handler), kwargs=batch, daemon=True).start()
-
-
-def _restart() -> None:
-    command = [sys.executable, "-m", "infra.local.event_sources", *sys.argv[1:]]
-    os.execv(sys.executable, command)  # noqa: S606 - no shell is involved
 
 
 def main(arguments: list[str]) -> int:
@@ -154,7 +123,7 @@ def main(arguments: list[str]) -> int:
 
     start(module.app, module, boto3.client("sqs", config=CONFIG))
     if options.reload:
-        StatFileWatcher(SourceTree()).watch_for_file_changes(str(LAMBDA_APP), _restart)
+        restart_on_change()
     signal.sigwait(STOP_SIGNALS)
     return 0
 
