@@ -167,9 +167,12 @@ def encode(message: Message) -> str:
     SQS rejects control characters and lone surrogates, so everything but ASCII is escaped. Raise ContractError if the
     message exceeds the limit of SQS.
     """
-    body = _json_encoder.encode(msgspec.to_builtins(message))
-    if len(body) > COMPRESSION_THRESHOLD_BYTES:
-        body = base64.b64encode(compress(message)).decode("ascii")
+    packed = msgspec.msgpack.encode(message)
+    if len(packed) <= COMPRESSION_THRESHOLD_BYTES:  # otherwise its JSON, which takes longer, would be larger as well
+        body = _json_encoder.encode(msgspec.to_builtins(message))
+        if len(body) <= COMPRESSION_THRESHOLD_BYTES:
+            return body
+    body = base64.b64encode(_deflate(packed)).decode("ascii")
     if len(body) > MAX_MESSAGE_BYTES:
         raise ContractError(f"message of {len(body)} bytes exceeds {MAX_MESSAGE_BYTES}")
     return body
@@ -177,7 +180,7 @@ def encode(message: Message) -> str:
 
 def compress(message: Message) -> bytes:
     """Return the compressed MessagePack of a message, a fraction of its JSON."""
-    return zlib.compress(msgspec.msgpack.encode(message), level=COMPRESSION_LEVEL)
+    return _deflate(msgspec.msgpack.encode(message))
 
 
 def compressed_program_bytes(code: str, *, stdin: str, args: tuple[str, ...]) -> int:
@@ -225,6 +228,10 @@ def _decode(body: str | bytes) -> Message:
     if message.version != WIRE_VERSION:
         raise ContractError(f"wire version {message.version} instead of {WIRE_VERSION}")
     return message
+
+
+def _deflate(packed: bytes) -> bytes:
+    return zlib.compress(packed, level=COMPRESSION_LEVEL)
 
 
 def _inflate(data: bytes) -> bytes:
