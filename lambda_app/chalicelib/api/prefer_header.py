@@ -1,8 +1,9 @@
 """Parses the Prefer header of RFC 7240: how a client wants to receive the result."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
+from urllib.request import parse_http_list
 
 from msgspec import Struct
 
@@ -12,7 +13,6 @@ from chalicelib.settings import MAX_WAIT_S, MIN_WAIT_S
 _PREFERENCE: Final = re.compile(
     r'\s*+([\w!#$%&\'*+.^`|~-]++)\s*+(?:=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;,"]*+))\s*+)?(?:;|$)'
 )
-_MEMBER: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+")*+')
 
 
 class Preference(Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ def parse(header_values: Iterable[str]) -> Preference:
     """Parse all values of the header. Ignore unknown and malformed preferences, as the RFC requires."""
     preferences: dict[str, str] = {}
     for value in header_values:
-        for member in _split_members(value):
+        for member in parse_http_list(value):  # splits at the commas outside quoted strings
             if match := _PREFERENCE.match(member):
                 preferences.setdefault(match[1].lower(), match[2] or match[3] or "")  # the first one counts
     wait = preferences.get("wait", "")
@@ -43,13 +43,3 @@ def parse(header_values: Iterable[str]) -> Preference:
         respond_async="respond-async" in preferences,
         wait_s=int(min(max(int(wait), MIN_WAIT_S), MAX_WAIT_S)) if re.fullmatch("[0-9]{1,9}", wait) else None,
     )
-
-
-def _split_members(value: str) -> Iterator[str]:
-    """Split at the commas outside quoted strings; ignore everything from an unterminated quoted string on."""
-    position = 0
-    while position <= len(value) and (match := _MEMBER.match(value, position)):
-        position = match.end() + 1
-        if value[match.end() : position] == '"':
-            return
-        yield match[0]

@@ -82,7 +82,10 @@ class WebhookClient:
             raise DeliveryError(DeliveryErrorCode.INVALID_URL) from error
         try:
             addresses = self._resolve_public_addresses(target, deadline)
-            with self._open_connection(addresses, target, deadline) as connection:
+            with (
+                _connect(addresses, target.port, deadline) as tcp_socket,
+                self._secure(tcp_socket, target, deadline) as connection,
+            ):
                 return _send_request(connection, target, body, headers, deadline)
         except TimeoutError as error:
             raise DeliveryError(DeliveryErrorCode.TIMEOUT) from error
@@ -106,16 +109,11 @@ class WebhookClient:
     def _is_allowed(self, address: Address) -> bool:
         return is_allowed_destination(address, allow_local=self._allow_local)
 
-    def _open_connection(self, addresses: Sequence[Address], target: WebhookUrl, deadline: float) -> socket.socket:
-        tcp_socket = _connect(addresses, target.port, deadline)
+    def _secure(self, tcp_socket: socket.socket, target: WebhookUrl, deadline: float) -> socket.socket:
         if not target.is_tls:
             return tcp_socket
-        try:
-            tcp_socket.settimeout(_remaining_s(deadline))
-            return self._tls.wrap_socket(tcp_socket, server_hostname=target.host)
-        except BaseException:
-            tcp_socket.close()
-            raise
+        tcp_socket.settimeout(_remaining_s(deadline))
+        return self._tls.wrap_socket(tcp_socket, server_hostname=target.host)
 
 
 def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket.socket:
