@@ -4,7 +4,9 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import boto3
 
 from infra.paths import LOCAL
 
@@ -27,3 +29,15 @@ def write(settings: Mapping[str, str], path: Path = ENV_FILE) -> None:
     with os.fdopen(os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
     replacement.replace(path)
+
+
+def client(service: str, settings: Mapping[str, str], **options: Any) -> Any:  # noqa: ANN401 - boto3's options
+    """Return a boto3 client with the AWS settings of a local stack, independent of this process's environment."""
+    return boto3.client(
+        service,
+        endpoint_url=settings["AWS_ENDPOINT_URL"],
+        region_name=settings["AWS_DEFAULT_REGION"],
+        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+        **options,
+    )

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import boto3
+from typing import Final
 
 from infra import template
+from infra.env_file import client
 from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, child_process, free_port, is_listening
 
 REGION: Final = "us-east-1"
@@ -43,18 +42,6 @@ def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
             "AWS_SECRET_ACCESS_KEY": "local",
         }
         yield EmulatedAws(process, environment)
-
-
-def client(service: str, environment: Mapping[str, str], **options: Any) -> Any:  # noqa: ANN401 - untyped
-    """Return a boto3 client with these settings, independent of this process's environment."""
-    return boto3.client(
-        service,
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name=environment["AWS_DEFAULT_REGION"],
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        **options,
-    )
 
 
 def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:

@@ -25,10 +25,11 @@ import docker
 from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
 from infra import env_file, progress
+from infra.env_file import client
 from infra.errors import CommandError
 from infra.images.sandbox_image import ensure_image
 from infra.local.docker_daemon import docker_engine
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.local.processes import (
     LOOPBACK,
     START_TIMEOUT_S,

@@ -1,19 +1,17 @@
 """Operations on API keys in their DynamoDB table. Used by `python-exec keys` and the local stack."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
-from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item
+from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item, to_value
 from infra.errors import CommandError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
-
-ACTIVE: Final = {":active": {"S": KeyStatus.ACTIVE.value}}
-REVOKED: Final = {":revoked": {"S": KeyStatus.REVOKED.value}}
 
 
 class KeyAdmin:
@@ -58,47 +56,36 @@ class KeyAdmin:
             raise CommandError(f"There is no key {key_id}.")
         return from_item(response["Item"])
 
-    def all(self) -> Iterator[KeyRecord]:
-        """Yield the records of all keys."""
-        start: dict[str, Any] = {}
-        while True:
-            page = self._call(self._dynamodb.scan, ConsistentRead=True, **start)
-            yield from map(from_item, page["Items"])
-            if "LastEvaluatedKey" not in page:
-                return
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+    def all(self) -> list[KeyRecord]:
+        """Return the records of all keys."""
+        scan = self._dynamodb.get_paginator("scan")
+        pages = self._call(lambda **arguments: list(scan.paginate(**arguments)), ConsistentRead=True)
+        return [from_item(item) for page in pages for item in page["Items"]]
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Revoke the key permanently."""
-        return self._update(key_id, "SET #status = :revoked", {"#status": "status"}, REVOKED)
+        return self._set(key_id, status=KeyStatus.REVOKED)
 
     def set_plan(self, key_id: str, plan: str) -> KeyRecord:
         """Move the key to another plan."""
-        return self._update(key_id, "SET #plan = :plan", {"#plan": "plan"}, {":plan": {"S": plan}})
+        return self._set(key_id, plan=plan)
 
     def rotate(self, key_id: str, *, grace_s: int, now_s: int) -> tuple[ApiKey, KeyRecord]:
         """Create a new secret for an active key; the old secret works for `grace_s` more seconds."""
         key, current = new_key(key_id), self._get_active(key_id)
-        hashes = {":new": {"S": key.secret_sha256}, ":old": {"S": current.secret_sha256}}
-        record = self._update(
+        record = self._set(
             key_id,
-            "SET secret_sha256 = :new, previous_secret_sha256 = :old, previous_secret_expires_at = :until",
-            {"#status": "status"},
-            {**hashes, **ACTIVE, ":until": {"N": str(now_s + grace_s)}},
-            condition="#status = :active AND secret_sha256 = :old",
+            expected={"status": KeyStatus.ACTIVE, "secret_sha256": current.secret_sha256},
+            secret_sha256=key.secret_sha256,
+            previous_secret_sha256=current.secret_sha256,
+            previous_secret_expires_at=now_s + grace_s,
         )
         return key, record
 
     def rotate_signing_secret(self, key_id: str) -> KeyRecord:
         """Create a new signing secret for an active key, effective immediately."""
         self._get_active(key_id)
-        return self._update(
-            key_id,
-            "SET signing_secret = :new",
-            {"#status": "status"},
-            {**ACTIVE, ":new": {"S": new_signing_secret()}},
-            condition="#status = :active",
-        )
+        return self._set(key_id, expected={"status": KeyStatus.ACTIVE}, signing_secret=new_signing_secret())
 
     def _get_active(self, key_id: str) -> KeyRecord:
         record = self.get(key_id)
@@ -106,22 +93,20 @@ class KeyAdmin:
             raise CommandError(f"The key {key_id} is revoked.")
         return record
 
-    def _update(
-        self,
-        key_id: str,
-        expression: str,
-        names: dict[str, str],
-        values: Item,
-        *,
-        condition: str = f"attribute_exists({PARTITION_KEY})",
+    def _set(
+        self, key_id: str, *, expected: Mapping[str, str] = MappingProxyType({}), **members: str | int
     ) -> KeyRecord:
+        """Set members of the key's record if it exists and has the expected ones."""
+        conditions = [f"attribute_exists({PARTITION_KEY})", *(f"#{name} = :expected_{name}" for name in expected)]
+        values = {f":{name}": value for name, value in members.items()}
+        values |= {f":expected_{name}": value for name, value in expected.items()}
         response = self._call(
             self._dynamodb.update_item,
             Key=_key(key_id),
-            UpdateExpression=expression,
-            ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
+            UpdateExpression=f"SET {', '.join(f'#{name} = :{name}' for name in members)}",
+            ConditionExpression=" AND ".join(conditions),
+            ExpressionAttributeNames={f"#{name}": name for name in {**members, **expected}},
+            ExpressionAttributeValues={name: to_value(value) for name, value in values.items()},
             ReturnValues="ALL_NEW",
         )
         return from_item(response["Attributes"])

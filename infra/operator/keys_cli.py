@@ -7,8 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import boto3
@@ -17,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from chalicelib.access import rate_limits
+from chalicelib.access.admission import rfc3339
 from chalicelib.access.api_keys import KeyRecord, new_key
 from chalicelib.access.plans import PLANS
 from infra import env_file
@@ -27,6 +27,8 @@ CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "sta
 ACCOUNT_SETTINGS: Final = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB")
 UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SECRETS_NOTICE: Final = "Store these secrets now. They are not displayed again."
+
+Connect = Callable[[], KeyAdmin]
 
 
 class Duration(click.ParamType[int]):
@@ -54,17 +56,7 @@ def keys(context: click.Context, table: str | None) -> None:
 
     The commands use KEYS_TABLE and your AWS settings. Without them, they use the local stack that `make run` started.
     """
-    context.obj = table
-
-
-def _with_key_admin(command: Callable[..., None]) -> Callable[..., None]:
-    """Pass a KeyAdmin to a command once its options have been parsed, so that --help needs no table."""
-
-    def connected(table: str | None, /, **options: Any) -> None:  # noqa: ANN401 - options of any type
-        command(_key_admin(table), **options)
-
-    functools.update_wrapper(connected, command)
-    return click.pass_obj(connected)
+    context.obj = functools.partial(_key_admin, table)  # connects after all options are parsed: --help needs no table
 
 
 def _key_admin(table: str | None) -> KeyAdmin:
@@ -80,23 +72,14 @@ def _key_admin(table: str | None) -> KeyAdmin:
 
 
 def _local_key_admin(settings: Mapping[str, str]) -> KeyAdmin:
-    endpoint_url = settings["AWS_ENDPOINT_URL"]
-    address = urlsplit(endpoint_url)
+    address = urlsplit(settings["AWS_ENDPOINT_URL"])
     try:
         socket.create_connection((address.hostname, address.port), timeout=CONFIG.connect_timeout).close()
     except OSError as error:
         message = "The local stack is not running. Start it with `make run`, or set KEYS_TABLE."
         raise click.ClickException(message) from error
     click.echo(f"Using the local stack at {settings['URL']}.", err=True)
-    dynamodb = boto3.client(
-        "dynamodb",
-        endpoint_url=endpoint_url,
-        region_name=settings["AWS_DEFAULT_REGION"],
-        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-        config=CONFIG,
-    )
-    return KeyAdmin(dynamodb, table=settings["KEYS_TABLE"])
+    return KeyAdmin(env_file.client("dynamodb", settings, config=CONFIG), table=settings["KEYS_TABLE"])
 
 
 @keys.command()
@@ -104,22 +87,22 @@ def _local_key_admin(settings: Mapping[str, str]) -> KeyAdmin:
 @click.option("--owner", required=True, help="Name of the customer.")
 @click.option("--expires-in", type=Duration(), help="Lifetime of the key, such as 30d. Default: unlimited.")
 @as_json
-@_with_key_admin
-def create(admin: KeyAdmin, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
+@click.pass_obj
+def create(connect: Connect, *, plan: str, owner: str, expires_in: int | None, as_json: bool) -> None:
     """Create a key and print it and its signing secret once."""
     now_s = int(time.time())
     key = new_key()
     expires_at = None if expires_in is None else now_s + expires_in
-    record = admin.create(key, plan=plan, owner=owner, now_s=now_s, expires_at=expires_at)
-    _print_with_secrets(record, api_key=str(key), signing_secret=record.signing_secret, as_json=as_json)
+    record = connect().create(key, plan=plan, owner=owner, now_s=now_s, expires_at=expires_at)
+    _print(record, api_key=str(key), signing_secret=record.signing_secret, as_json=as_json)
 
 
 @keys.command(name="list")
 @as_json
-@_with_key_admin
-def list_keys(admin: KeyAdmin, *, as_json: bool) -> None:
+@click.pass_obj
+def list_keys(connect: Connect, *, as_json: bool) -> None:
     """List all keys with their usage this month, oldest first."""
-    rows = [_to_row(record) for record in sorted(admin.all(), key=lambda record: record.created_at)]
+    rows = [_to_row(record) for record in sorted(connect().all(), key=lambda record: record.created_at)]
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -129,53 +112,53 @@ def list_keys(admin: KeyAdmin, *, as_json: bool) -> None:
 @keys.command()
 @click.argument("key_id")
 @as_json
-@_with_key_admin
-def show(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+@click.pass_obj
+def show(connect: Connect, *, key_id: str, as_json: bool) -> None:
     """Show one key with its usage this month."""
-    _print(admin.get(key_id), as_json=as_json)
+    _print(connect().get(key_id), as_json=as_json)
 
 
 @keys.command()
 @click.argument("key_id")
 @as_json
-@_with_key_admin
-def revoke(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+@click.pass_obj
+def revoke(connect: Connect, *, key_id: str, as_json: bool) -> None:
     """Revoke a key permanently, effective immediately."""
-    _print(admin.revoke(key_id), as_json=as_json)
+    _print(connect().revoke(key_id), as_json=as_json)
 
 
 @keys.command()
 @click.argument("key_id")
 @click.option("--grace-period", type=Duration(), required=True, help="How long the old secret works: 24h, or 0s.")
 @as_json
-@_with_key_admin
-def rotate(admin: KeyAdmin, *, key_id: str, grace_period: int, as_json: bool) -> None:
+@click.pass_obj
+def rotate(connect: Connect, *, key_id: str, grace_period: int, as_json: bool) -> None:
     """Create a new secret for a key and print it once.
 
     The old secret works until the grace period ends. An even older secret stops working immediately.
     """
-    key, record = admin.rotate(key_id, grace_s=grace_period, now_s=int(time.time()))
-    _print_with_secrets(record, api_key=str(key), as_json=as_json)
+    key, record = connect().rotate(key_id, grace_s=grace_period, now_s=int(time.time()))
+    _print(record, api_key=str(key), as_json=as_json)
 
 
 @keys.command(name="rotate-signing-secret")
 @click.argument("key_id")
 @as_json
-@_with_key_admin
-def rotate_signing_secret(admin: KeyAdmin, *, key_id: str, as_json: bool) -> None:
+@click.pass_obj
+def rotate_signing_secret(connect: Connect, *, key_id: str, as_json: bool) -> None:
     """Create a new signing secret for webhooks and print it once, effective immediately."""
-    record = admin.rotate_signing_secret(key_id)
-    _print_with_secrets(record, signing_secret=record.signing_secret, as_json=as_json)
+    record = connect().rotate_signing_secret(key_id)
+    _print(record, signing_secret=record.signing_secret, as_json=as_json)
 
 
 @keys.command(name="set-plan")
 @click.argument("key_id")
 @click.argument("plan", type=PLAN)
 @as_json
-@_with_key_admin
-def set_plan(admin: KeyAdmin, *, key_id: str, plan: str, as_json: bool) -> None:
+@click.pass_obj
+def set_plan(connect: Connect, *, key_id: str, plan: str, as_json: bool) -> None:
     """Move a key to another plan. Its usage this month is kept."""
-    _print(admin.set_plan(key_id, plan), as_json=as_json)
+    _print(connect().set_plan(key_id, plan), as_json=as_json)
 
 
 def _to_row(record: KeyRecord) -> dict[str, str | int | None]:
@@ -189,34 +172,22 @@ def _to_row(record: KeyRecord) -> dict[str, str | int | None]:
         "status": record.status.value,
         "used": quota_status.runs,
         "left": quota_status.runs_left,
-        "resets": _format_time(quota_status.month_ends_at),
-        "created": _format_time(record.created_at),
-        "expires": None if record.expires_at is None else _format_time(record.expires_at),
-        "previous_secret_expires_at": _format_time(record.previous_secret_expires_at) if in_grace_period else None,
+        "resets": rfc3339(quota_status.month_ends_at),
+        "created": rfc3339(record.created_at),
+        "expires": None if record.expires_at is None else rfc3339(record.expires_at),
+        "previous_secret_expires_at": rfc3339(record.previous_secret_expires_at) if in_grace_period else None,
     }
 
 
-def _format_time(timestamp: int) -> str:
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _print(record: KeyRecord, *, as_json: bool) -> None:
+def _print(record: KeyRecord, *, as_json: bool, **secrets: str) -> None:
     row = _to_row(record)
     if as_json:
-        click.echo(json.dumps(row))
+        click.echo(json.dumps({**secrets, **row}))
         return
-    for name, value in row.items():
+    for name, value in {**row, **secrets}.items():
         click.echo(f"{name:18}{_cell(value)}")
-
-
-def _print_with_secrets(record: KeyRecord, *, as_json: bool, **secrets: str) -> None:
-    if as_json:
-        click.echo(json.dumps({**secrets, **_to_row(record)}))
-        return
-    _print(record, as_json=False)
-    for name, secret in secrets.items():
-        click.echo(f"{name:18}{secret}")
-    click.echo(SECRETS_NOTICE, err=True)
+    if secrets:
+        click.echo(SECRETS_NOTICE, err=True)
 
 
 def _print_table(names: Sequence[str], rows: Iterable[dict[str, str | int | None]]) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from chalicelib.access.api_keys import new_key
-from infra.local.emulated_aws import client as aws_client
+from infra.env_file import client as aws_client
 from infra.operator.key_admin import KeyAdmin
 from tests.support.http_client import Client
 

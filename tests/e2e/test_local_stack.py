@@ -18,7 +18,7 @@ import docker
 import pytest
 
 from executor_host.hardening import AGENT_LABEL
-from infra.local.emulated_aws import client as aws_client
+from infra.env_file import client as aws_client
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
 from tests.support.http_client import Client, read_metric
 from tests.support.polling import eventually

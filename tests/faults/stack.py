@@ -18,9 +18,10 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import new_key
 from executor_host.hardening import AGENT_LABEL
+from infra.env_file import client
 from infra.images.sandbox_image import ensure_image
 from infra.local.docker_daemon import running_daemon
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.local.processes import child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from tests.faults.proxy import REPLY_QUEUE, FaultProxy

@@ -10,7 +10,8 @@ import pytest
 
 from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.local.processes import child_process, free_port
 from tests.support.http_client import read_metric
 from tests.support.polling import eventually

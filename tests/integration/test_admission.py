@@ -11,7 +11,8 @@ from chalicelib import problems
 from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable, to_item
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.operator.key_admin import KeyAdmin
 from tests.support.problems import raises_problem
 from tests.support.records import make_key_record

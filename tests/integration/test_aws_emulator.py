@@ -10,7 +10,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10

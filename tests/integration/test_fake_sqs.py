@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import ClientError
 
-from infra.local.emulated_aws import client
+from infra.env_file import client
 from tests.support.fakes.sqs import FakeSqs
 from tests.support.polling import eventually
 

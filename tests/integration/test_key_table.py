@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from chalicelib.access.api_keys import KeyStatus, new_key
 from chalicelib.access.key_table import KeyTable, KeyTableError, StaleRecordError, from_item, to_item
 from chalicelib.access.plans import PLANS
-from infra.local.emulated_aws import client, create_queues_and_tables
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables
 from tests.support.fakes.tables import FakeKeyTable
 from tests.support.records import make_key_record
 

@@ -12,7 +12,8 @@ from chalicelib.contract import compress
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
-from infra.local.emulated_aws import client, create_queues_and_tables
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables
 from tests.support.fakes.tables import FakeJobTable
 from tests.support.records import KEY, make_key_record, make_result
 from tests.support.webhook_receiver import WebhookReceiver

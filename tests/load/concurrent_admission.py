@@ -16,7 +16,7 @@ from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
 from chalicelib.access.plans import PLANS
 from chalicelib.problems import ProblemError
-from infra.local.emulated_aws import client
+from infra.env_file import client
 
 THREADS = 32
 PLAN = replace(PLANS["pro"], requests_per_second=5, burst=10, runs_per_month=60)

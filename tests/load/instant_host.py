@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from chalicelib.contract import OutputBytes, ResourceUsage, Result, Status, Truncated, decode_job, encode
-from infra.local.emulated_aws import client
+from infra.env_file import client
 from tests.load.program import STDOUT
 
 THREADS = 4

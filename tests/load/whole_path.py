@@ -14,7 +14,8 @@ import time
 from urllib.parse import urlsplit
 
 from chalicelib.access.api_keys import new_key
-from infra.local.emulated_aws import client, create_queues_and_tables, emulated_aws
+from infra.env_file import client
+from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL

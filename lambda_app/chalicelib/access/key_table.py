@@ -117,7 +117,7 @@ def _update_arguments(
         "UpdateExpression": f"SET {', '.join(updates)}",
         "ConditionExpression": " AND ".join(conditions),
         "ExpressionAttributeNames": {"#status": "status", "#plan": "plan", "#month": "month"},  # reserved words
-        "ExpressionAttributeValues": {name: _value(value) for name, value in values.items()},
+        "ExpressionAttributeValues": {name: to_value(value) for name, value in values.items()},
         "ReturnValues": "ALL_NEW",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
@@ -135,12 +135,13 @@ def from_item(item: Item) -> KeyRecord:
 def to_item(record: KeyRecord) -> dict[str, Any]:
     """Return the DynamoDB item of a record."""
     members = msgspec.structs.asdict(record)
-    return {name: _value(value) for name, value in members.items() if value is not None}
+    return {name: to_value(value) for name, value in members.items() if value is not None}
 
 
 def _key(key_id: str) -> dict[str, Any]:
     return {PARTITION_KEY: {"S": key_id}}
 
 
-def _value(value: str | int) -> dict[str, str]:
+def to_value(value: str | int) -> dict[str, str]:
+    """Return the DynamoDB value of an attribute."""
     return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}
