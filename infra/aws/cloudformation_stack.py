@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from infra import progress
 from infra.aws.account_setup import Client
@@ -28,9 +28,14 @@ class Stack:
         self._name = name
         self._poll_s = poll_s
 
-    def status(self) -> str | None:
-        """Return CloudFormation's status of the stack, None if it does not exist."""
-        return self._status(self._name)
+    def status(self, stack_id: str | None = None) -> str | None:
+        """Return CloudFormation's status of the stack, None if it does not exist. A deleted one needs its id."""
+        try:
+            return str(self._describe(stack_id)["StackStatus"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
 
     def prepare_for_update(self) -> bool:
         """Return whether the stack exists, after deleting one that was never complete. Raises CommandError."""
@@ -47,12 +52,12 @@ class Stack:
 
     def parameters(self) -> dict[str, str]:
         """Return the current parameters of an existing stack."""
-        parameters = self._describe(self._name).get("Parameters", [])
+        parameters = self._describe().get("Parameters", [])
         return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
 
     def outputs(self) -> dict[str, str]:
         """Return the outputs of an existing stack."""
-        return {output["OutputKey"]: output["OutputValue"] for output in self._describe(self._name).get("Outputs", [])}
+        return {output["OutputKey"]: output["OutputValue"] for output in self._describe().get("Outputs", [])}
 
     def apply(
         self, template_url: str, *, is_update: bool, parameters: Mapping[str, str], unchanged: Sequence[str], stage: str
@@ -84,35 +89,26 @@ class Stack:
 
     def delete(self) -> None:
         """Delete an existing stack and wait until it is gone. Raises CommandError."""
-        stack_id = self._describe(self._name)["StackId"]  # a deleted stack has no name
+        stack_id = self._describe()["StackId"]  # a deleted stack has no name
         earlier_events = self._event_ids(stack_id)
         self._client.delete_stack(StackName=self._name)
         self._wait(stack_id, earlier_events=earlier_events)
 
-    def _describe(self, stack: str) -> dict[str, Any]:
-        description: dict[str, Any] = self._client.describe_stacks(StackName=stack)["Stacks"][0]
+    def _describe(self, stack_id: str | None = None) -> dict[str, Any]:
+        description: dict[str, Any] = self._client.describe_stacks(StackName=stack_id or self._name)["Stacks"][0]
         return description
-
-    def _status(self, stack: str) -> str | None:
-        try:
-            return str(self._describe(stack)["StackStatus"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationError":
-                raise
-            return None
 
     def _has_changes(self, change_set: Mapping[str, str]) -> bool:
         # A change set without changes fails; one that only changes outputs succeeds and lists no resource.
-        while True:
-            description = self._client.describe_change_set(**change_set)
-            if description["Status"] == "FAILED":
-                reason = description.get("StatusReason", "")
-                if any(text in reason for text in NO_CHANGE_REASONS):
-                    return False
-                raise CommandError(f"CloudFormation rejected the change: {reason}")
-            if description["Status"] == "CREATE_COMPLETE":
-                return True
-            time.sleep(self._poll_s)
+        waiter = self._client.get_waiter("change_set_create_complete")
+        try:
+            waiter.wait(**change_set, WaiterConfig={"Delay": self._poll_s})
+        except WaiterError as error:
+            reason = error.last_response.get("StatusReason", str(error))
+            if any(text in reason for text in NO_CHANGE_REASONS):
+                return False
+            raise CommandError(f"CloudFormation rejected the change: {reason}") from error
+        return True
 
     def _events(self, stack: str) -> list[dict[str, Any]]:
         pages = self._client.get_paginator("describe_stack_events").paginate(StackName=stack)
@@ -124,7 +120,7 @@ class Stack:
     def _wait(self, stack: str, *, earlier_events: set[str]) -> None:
         reported = set(earlier_events)
         while True:
-            status = self._status(stack)
+            status = self.status(stack)
             for event in self._events(stack):
                 if event["EventId"] not in reported:
                     reported.add(event["EventId"])

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from infra.capacity.costs import hourly_price
+from infra.capacity.costs import VCPUS, hourly_price
 
 SCALE_OUT_PERIODS: Final = 3  # minutes
 SCALE_IN_PERIODS: Final = 15  # minutes
@@ -45,18 +45,6 @@ class Policy(Struct, frozen=True, kw_only=True):
     max_queue_depth: int
 
 
-class Workload(Struct, frozen=True, kw_only=True):
-    """The cost of a job and the time until it expires."""
-
-    cpu_s: float  # of the sandbox, the agent and the program
-    expires_s: float
-    vcpus: int
-
-    def jobs_per_second(self) -> float:
-        """Return the jobs per second of one host."""
-        return self.vcpus / self.cpu_s
-
-
 class MinuteStats(Struct, kw_only=True):
     """Counts of one minute, and the state at its end."""
 
@@ -76,9 +64,11 @@ class MinuteStats(Struct, kw_only=True):
 class Fleet:
     """One run of the model, which starts with the minimum number of hosts and no job."""
 
-    def __init__(self, policy: Policy, workload: Workload, *, seed: int) -> None:
+    def __init__(self, policy: Policy, *, cpu_s_per_job: float, job_ttl_s: float, seed: int) -> None:
         self._policy = policy
-        self._workload = workload
+        self._job_ttl_s = job_ttl_s
+        self._vcpus = VCPUS[policy.instance_type]
+        self._jobs_per_second = self._vcpus / cpu_s_per_job  # of one host
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._now_s = 0
         self._hosts = policy.min_hosts
@@ -126,14 +116,14 @@ class Fleet:
             self._backlog += count
 
     def _expire_jobs(self, stats: MinuteStats) -> None:
-        while self._queue and self._now_s - self._queue[0][0] >= self._workload.expires_s:
+        while self._queue and self._now_s - self._queue[0][0] >= self._job_ttl_s:
             _, count = self._queue.popleft()
             self._backlog -= count
             stats.expired += count
 
     def _run_jobs(self, stats: MinuteStats) -> None:
-        max_idle_sandboxes = self._hosts * WARM_PER_VCPU * self._workload.vcpus
-        capacity = self._hosts * self._workload.jobs_per_second()
+        max_idle_sandboxes = self._hosts * WARM_PER_VCPU * self._vcpus
+        capacity = self._hosts * self._jobs_per_second
         stats.capacity += capacity
         self._warm_sandboxes = min(self._warm_sandboxes, max_idle_sandboxes) + capacity
         while self._queue and self._warm_sandboxes >= 1:

@@ -12,8 +12,8 @@ from typing import Any, Final
 from chalicelib.jobs.submission import SYNC_JOB_TTL_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
 from infra import template
-from infra.capacity.costs import CPU_S_PER_JOB, VCPUS
-from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, Workload, aggregate, percentile
+from infra.capacity.costs import CPU_S_PER_JOB
+from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, aggregate, percentile
 
 DAY_MINUTES: Final = 24 * 60
 PROGRAM_CPU_S: Final = 0.05  # of an average program
@@ -76,9 +76,8 @@ def make_load_curve(runs_per_hour: float) -> Callable[[int], float]:
 
 def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int) -> list[MinuteStats]:
     """Return the statistics of each minute of a day."""
-    vcpus = VCPUS[policy.instance_type]
-    workload = Workload(cpu_s=CPU_S_PER_JOB + PROGRAM_CPU_S, expires_s=SYNC_JOB_TTL_S, vcpus=vcpus)
-    return Fleet(policy, workload, seed=seed).run(make_load_curve(runs_per_hour), minutes=DAY_MINUTES)
+    fleet = Fleet(policy, cpu_s_per_job=CPU_S_PER_JOB + PROGRAM_CPU_S, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
+    return fleet.run(make_load_curve(runs_per_hour), minutes=DAY_MINUTES)
 
 
 def count_late(stats: MinuteStats) -> int:

@@ -5,7 +5,6 @@
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import shlex
@@ -14,12 +13,13 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import click
 import docker
 
 from chalicelib.access import api_keys
@@ -72,13 +72,12 @@ def local_stack(
     host: str = LOOPBACK,
     port: int = 0,
     reload: bool = False,
-    api_key: ApiKey | None = None,
-    signing_secret: str | None = None,
+    saved: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Stack]:
     """Start everything, yield when the stack can run the first job, and clean up.
 
-    The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. The demo key
-    and its signing secret are new by default. Raises CommandError.
+    The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. `saved` are the
+    settings of an earlier stack, whose demo key is used again. Raises CommandError.
     """
     with contextlib.ExitStack() as resources:
         docker_host = resources.enter_context(docker_engine())
@@ -86,16 +85,22 @@ def local_stack(
         progress.report("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
         settings = {**aws.environment, **create_queues_and_tables(aws.environment), "ALLOW_LOCAL_WEBHOOKS": "true"}
-        api_key = api_key or api_keys.new_key()
-        signing_secret = _create_demo_key(settings, api_key, signing_secret)
+        api_key, signing_secret = demo_key(saved)
+        admin = KeyAdmin(client("dynamodb", settings), table=settings["KEYS_TABLE"])
+        admin.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret)
 
-        start = functools.partial(_start, resources, logs, settings)
+        def start(program: str, module: str, *options: str, grace_s: float = GRACE_S, **extra: str) -> Process:
+            command, environment = [sys.executable, "-m", module, *options], {**settings, **extra}
+            return resources.enter_context(
+                child_process(program, command, grace_s=grace_s, settings=environment, logs=logs)
+            )
+
         metrics_port, port, reload_flag = free_port(), port or free_port(host), ["--reload"] if reload else []
         agent_settings = {"DOCKER_HOST": docker_host, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
         agent_settings["METRICS_PORT"] = str(metrics_port)
-        agent = start("agent", ["executor_host"], grace_s=AGENT_GRACE_S, extra_settings=agent_settings)
-        api = start("api", ["infra.local.chalice_server", f"--host={host}", f"--port={port}", *reload_flag])
-        event_sources = start("event-sources", ["infra.local.event_sources", *reload_flag])
+        agent = start("agent", "executor_host", grace_s=AGENT_GRACE_S, **agent_settings)
+        api = start("api", "infra.local.chalice_server", f"--host={host}", f"--port={port}", *reload_flag)
+        event_sources = start("event-sources", "infra.local.event_sources", *reload_flag)
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
         api.wait_until(lambda: is_listening(host, port), timeout_s=START_TIMEOUT_S)
@@ -114,26 +119,11 @@ def _sandbox_image(docker_host: str) -> str:
         return ensure_image(engine)
 
 
-def _start(
-    resources: contextlib.ExitStack,
-    logs: Path,
-    settings: Mapping[str, str],
-    program: str,
-    module: Sequence[str],
-    *,
-    grace_s: float = GRACE_S,
-    extra_settings: Mapping[str, str] = MappingProxyType({}),
-) -> Process:
-    """Start a Python module with its arguments; it ends with `resources`."""
-    command, settings = [sys.executable, "-m", *module], {**settings, **extra_settings}
-    return resources.enter_context(child_process(program, command, grace_s=grace_s, settings=settings, logs=logs))
-
-
-def _create_demo_key(settings: Mapping[str, str], api_key: ApiKey, signing_secret: str | None) -> str:
-    """Create the demo key and return its signing secret."""
-    admin = KeyAdmin(client("dynamodb", settings), table=settings["KEYS_TABLE"])
-    record = admin.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret)
-    return record.signing_secret
+def demo_key(saved: Mapping[str, str]) -> tuple[ApiKey, str]:
+    """Return the saved key and signing secret, so that commands with them keep working, or else new ones."""
+    api_key = api_keys.parse(saved.get("API_KEY", "")) or api_keys.new_key()
+    secret = saved.get("SIGNING_SECRET", "")
+    return api_key, secret if api_keys.is_signing_secret(secret) else api_keys.new_signing_secret()
 
 
 def _has_sandbox(metrics_url: str) -> bool:
@@ -143,16 +133,6 @@ def _has_sandbox(metrics_url: str) -> bool:
     except OSError:
         return False
     return any(line.startswith("python_exec_warm_sandboxes ") and float(line.split()[1]) > 0 for line in lines)
-
-
-def _saved_api_key(saved: Mapping[str, str]) -> ApiKey | None:
-    """Return the demo key of the last start, so that commands with that key keep working."""
-    return api_keys.parse(saved.get("API_KEY", ""))
-
-
-def _saved_signing_secret(saved: Mapping[str, str]) -> str | None:
-    secret = saved.get("SIGNING_SECRET", "")
-    return secret if api_keys.is_signing_secret(secret) else None
 
 
 def _env_settings(stack: Stack) -> dict[str, str]:
@@ -165,24 +145,19 @@ def _env_settings(stack: Stack) -> dict[str, str]:
     }
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def _print_ready(stack: Stack) -> None:
     example = shlex.quote(json.dumps({"code": "print(input()[::-1])", "input": "hello"}))
     headers = f"-H 'X-Api-Key: {stack.api_key}' -H 'Content-Type: application/json'"
-    _print(f"\nReady at {stack.url}. Try it:\n\n  curl -s {stack.url} {headers} -d {example}\n")
-    _print("Keys:     .venv/bin/python-exec keys list")
-    _print(f"Logs:     {LOCAL}/*.log")
-    _print(f"Settings: {env_file.ENV_FILE}, including the demo key. Press Ctrl-C to stop.")
+    click.echo(f"\nReady at {stack.url}. Try it:\n\n  curl -s {stack.url} {headers} -d {example}\n")
+    click.echo("Keys:     .venv/bin/python-exec keys list")
+    click.echo(f"Logs:     {LOCAL}/*.log")
+    click.echo(f"Settings: {env_file.ENV_FILE}, including the demo key. Press Ctrl-C to stop.")
 
 
 def _interrupt(*_: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
-    _print("Stopping...")
+    click.echo("Stopping...")
     raise KeyboardInterrupt
 
 
@@ -199,7 +174,6 @@ def main(arguments: list[str]) -> str | None:
         return f"Cannot listen on {listen_error}. Choose another port: make run PORT=8001"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    saved = env_file.read()
     try:
         with local_stack(
             name=f"local-{options.port}",
@@ -207,8 +181,7 @@ def main(arguments: list[str]) -> str | None:
             host=options.host,
             port=options.port,
             reload=True,
-            api_key=_saved_api_key(saved),
-            signing_secret=_saved_signing_secret(saved),
+            saved=env_file.read(),
         ) as stack:
             env_file.write(_env_settings(stack))
             _print_ready(stack)

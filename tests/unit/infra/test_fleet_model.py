@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from infra import template
 from infra.capacity import costs, simulate
-from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, Workload, aggregate, percentile, poisson
+from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, aggregate, percentile, poisson
 
 POLICY = Policy(
     instance_type="c7i.large",
@@ -23,13 +23,14 @@ POLICY = Policy(
     targets=(Target("backlog", 4.0), Target("cpu", 50.0)),
     max_queue_depth=1_000_000,
 )
-WORKLOAD = Workload(cpu_s=0.2, expires_s=120, vcpus=2)  # ten jobs per second on one host
+CPU_S_PER_JOB, JOB_TTL_S = 0.2, 120  # ten jobs per second on one host
 OPERATIONS = Path(__file__).parents[3] / "docs/operations"
 CAPACITY = OPERATIONS / "capacity-and-cost.md"
 
 
-def run(load, *, minutes=60, seed=1, workload=WORKLOAD, **changes):
-    return Fleet(replace(POLICY, **changes), workload, seed=seed).run(load, minutes=minutes)
+def run(load, *, minutes=60, seed=1, **changes):
+    fleet = Fleet(replace(POLICY, **changes), cpu_s_per_job=CPU_S_PER_JOB, job_ttl_s=JOB_TTL_S, seed=seed)
+    return fleet.run(load, minutes=minutes)
 
 
 LOADS = {
@@ -46,7 +47,7 @@ def test_jobs_are_conserved(load, depth):
     day = aggregate(run(load, max_queue_depth=depth))
     assert day.arrived == day.rejected + day.completed + day.expired + day.backlog
     assert day.waits_s.total() == day.completed
-    assert max(day.waits_s, default=0) < WORKLOAD.expires_s
+    assert max(day.waits_s, default=0) < JOB_TTL_S
 
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)

@@ -24,20 +24,25 @@ def write(path, api_key=KEY):
     env_file.write(stack._env_settings(running), path)
 
 
-def saved_values(path):
-    saved = env_file.read(path)
-    return stack._saved_api_key(saved), stack._saved_signing_secret(saved)
+def demo_key(path):
+    return stack.demo_key(env_file.read(path))
+
+
+def assert_new_key(path):
+    (key, secret), (other_key, other_secret) = demo_key(path), demo_key(path)
+    assert (key != other_key, secret != other_secret) == (True, True)
+    assert api_keys.is_signing_secret(secret)
 
 
 def test_no_saved_key_before_first_start(path):
-    assert saved_values(path) == (None, None)
+    assert_new_key(path)
 
 
 def test_demo_key_is_reused_on_restart(path):
     write(path)
-    assert saved_values(path) == (KEY, SIGNING_SECRET)
-    write(path, saved_values(path)[0])
-    assert saved_values(path) == (KEY, SIGNING_SECRET)
+    assert demo_key(path) == (KEY, SIGNING_SECRET)
+    write(path, demo_key(path)[0])
+    assert demo_key(path) == (KEY, SIGNING_SECRET)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def test_demo_key_is_reused_on_restart(path):
 )
 def test_malformed_saved_key_is_ignored(path, content):
     path.write_bytes(content)
-    assert saved_values(path) == (None, None)
+    assert_new_key(path)
 
 
 def test_env_file_permissions_are_restricted_to_owner(path):
