@@ -12,17 +12,7 @@ from typing import Final
 
 from msgspec import structs
 
-from chalicelib.contract import (
-    ContractError,
-    Failure,
-    FailureReason,
-    Job,
-    OutputBytes,
-    Reply,
-    Result,
-    decode_job,
-    encode,
-)
+from chalicelib.contract import ContractError, Failure, FailureReason, Job, Reply, Result, decode_job, encode
 from executor_host import cloudwatch, metrics
 from executor_host.channel import SandboxError
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
@@ -162,9 +152,7 @@ class Agent:
             outcome = sandbox.run(job.code, job.input, args=job.args, timeout_s=job.timeout_s)
         metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
         usage = structs.replace(outcome.usage, queued_ms=round(queued_s * 1000))
-        output_bytes = OutputBytes(stdout=len(outcome.stdout.encode()), stderr=len(outcome.stderr.encode()))
-        members = structs.asdict(outcome) | {"usage": usage, "output_bytes": output_bytes}
-        return Result(id=job.id, runtime=sandbox.runtime, **members)
+        return Result(id=job.id, runtime=sandbox.runtime, **(structs.asdict(outcome) | {"usage": usage}))
 
     def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
         """Reply to the caller, or to the results queue if it no longer waits. Raises QueueError; the job then stays."""

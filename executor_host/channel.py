@@ -10,23 +10,14 @@ import struct
 from time import monotonic
 from typing import Any, Final
 
-from executor_host.supervisor.protocol import (
-    ERROR,
-    FRAME_HEADER,
-    MAX_ERROR_RECORD_BYTES,
-    READY,
-    REPORT,
-    REPORT_RECORD,
-    STDERR,
-    STDOUT,
-)
+from chalicelib.contract import MAX_STDOUT_BYTES, STDERR_HEAD_BYTES
+from executor_host.supervisor.protocol import FRAME_HEADER, READY, REPORT, REPORT_RECORD, STDERR, STDERR_TAIL, STDOUT
 
-MAX_KEPT_BYTES: Final = 64 * 1024  # of each stream
 MAX_PAYLOAD_BYTES: Final = {
     READY: 16,
-    STDOUT: MAX_KEPT_BYTES,
-    STDERR: MAX_KEPT_BYTES,
-    ERROR: MAX_ERROR_RECORD_BYTES,
+    STDOUT: MAX_STDOUT_BYTES,
+    STDERR: STDERR_HEAD_BYTES,
+    STDERR_TAIL: 256 * 1024,  # more than is returned: the traceback may lie before a long message
     REPORT: REPORT_RECORD.size,
 }
 # https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach

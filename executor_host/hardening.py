@@ -1,6 +1,7 @@
 """Define every barrier around a sandbox and the attack it stops. docs/threat-model.md names the test of each."""
 
 import json
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,9 +10,10 @@ MEMORY_BYTES: Final = 256 * 1024 * 1024
 SCRATCH_BYTES: Final = 64 * 1024 * 1024  # part of the memory, in /tmp
 SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024  # part of the memory, in /dev/shm; multiprocessing keeps its locks there
 SCRATCH_INODES: Final = 16 * 1024
-PIDS: Final = 64
+PROCESSES: Final = 256  # processes and threads that a program can start
+PIDS: Final = PROCESSES + 2  # and the supervisor and the program itself
 # runsc also counts the dozens of threads of its own kernel: https://gvisor.dev/docs/user_guide/faq/
-PIDS_UNDER_GVISOR: Final = 1024
+PIDS_UNDER_GVISOR: Final = 2048
 CPUS: Final = 1.0
 OPEN_FILES: Final = 1024
 AGENT_LABEL: Final = "python-exec.agent"
@@ -20,8 +22,11 @@ GVISOR_RUNTIME: Final = "runsc"
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108 - in the container, where only its program writes
-    "LANG": "C.UTF-8",
-    "PYTHONUNBUFFERED": "1",  # output printed before a timeout is kept
+    "NSS_UNKNOWN_HOME": "/tmp",  # noqa: S108 - the home directory in the entry that libnss-unknown makes for the user
+    # C.UTF-8 in a spelling that glibc accepts and that CPython does not treat as the C locale, for which it would let
+    # stdout write unpaired surrogates instead of failing as it does in the locales that people use.
+    "LANG": "C.utf-8",
+    "PYTHON_CPU_COUNT": f"{math.ceil(CPUS)}",  # Python sees the host's cores otherwise
     "PYTHONPATH": "/sandbox",  # the supervisor, which removes this variable before the program starts
 }
 
@@ -50,10 +55,11 @@ _ALLOWED_SYSCALLS: Final = """
     munlock munmap nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll
     prctl pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv rename
     renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
-    rt_sigsuspend rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam
-    sched_getscheduler sched_yield select sendfile set_robust_list set_tid_address setitimer setpgid setrlimit setsid
-    sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync sync_file_range sysinfo tee tgkill
-    time timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime
+    rt_sigsuspend rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
+    sched_getparam sched_getscheduler sched_rr_get_interval sched_yield select sendfile set_robust_list
+    set_tid_address setfsgid setfsuid setgid setitimer setpgid setregid setresgid setresuid setreuid setrlimit setsid
+    setuid sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync sync_file_range sysinfo tee
+    tgkill time timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime
     utimensat utimes vfork wait4 waitid write writev
     accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
     sendto setsockopt shutdown
@@ -61,7 +67,10 @@ _ALLOWED_SYSCALLS: Final = """
 _NEW_NAMESPACE_FLAGS: Final = 0x7E020000  # CLONE_NEW* of clone(2)
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _ENOSYS: Final = 38
-_SUPERVISOR_PID_SAFE: Final = ("prlimit64", "sched_setaffinity")  # the first argument is a PID
+# Calls that act on any process of the caller's user, which the supervisor runs as too.
+_CALLS_ON_PID: Final = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+_PRIO_PROCESS, _PRIO_PGRP = 0, 1
+_PID_BITS: Final = 22  # https://man7.org/linux/man-pages/man5/proc_sys_kernel.5.html, pid_max
 
 
 def _arg_filter(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int = 0) -> dict[str, int | str]:
@@ -70,6 +79,19 @@ def _arg_filter(index: int, value: int, op: str = "SCMP_CMP_EQ", value_two: int 
 
 def _allow(*names: str, args: Sequence[dict[str, int | str]] = ()) -> dict[str, Any]:
     return {"names": list(names), "action": "SCMP_ACT_ALLOW", "args": list(args)}
+
+
+def _pid_filters(index: int) -> list[dict[str, int | str]]:
+    """Return filters that together match 0, the caller itself, and every process ID but 1, the supervisor's.
+
+    A comparison with 1 is not enough: the kernel ignores the upper half of the register, which seccomp compares too.
+    So one filter per bit matches the IDs that have this bit, and an empty upper half.
+    """
+    upper_half = 0xFFFFFFFF << 32
+    any_of_bits = (
+        _arg_filter(index, upper_half | 1 << bit, "SCMP_CMP_MASKED_EQ", 1 << bit) for bit in range(1, _PID_BITS)
+    )
+    return [_arg_filter(index, 0), *any_of_bits]
 
 
 def seccomp_profile() -> dict[str, Any]:
@@ -93,10 +115,13 @@ def seccomp_profile() -> dict[str, Any]:
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
             *(_allow("socket", args=[_arg_filter(0, family)]) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
             _allow("socketpair", args=[_arg_filter(0, _AF_UNIX)]),
-            # The supervisor runs as the same user as the program. Only calls on the caller itself (0) are allowed, so
-            # the program cannot take CPU time or priority from the supervisor.
-            *(_allow(name, args=[_arg_filter(0, 0)]) for name in _SUPERVISOR_PID_SAFE),
-            _allow("setpriority", args=[_arg_filter(0, 0), _arg_filter(1, 0)]),
+            # The program must not take CPU time, priority or limits from the supervisor.
+            *(_allow(*_CALLS_ON_PID, args=[pid]) for pid in _pid_filters(0)),
+            *(
+                _allow("setpriority", args=[_arg_filter(0, which), pid])
+                for which in (_PRIO_PROCESS, _PRIO_PGRP)
+                for pid in _pid_filters(1)
+            ),
         ],
     }
 
@@ -111,10 +136,11 @@ def container_config(image: str, *, agent: str, oci_runtime: str | None = None) 
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
     uid = FIRST_UID + secrets.randbelow(UID_RANGE_SIZE)
+    user = f"uid-{uid}"  # as libnss-unknown in the sandbox image names it
     return {
         "Image": image,
         "Cmd": ["python3", "main.py"],
-        "Env": [f"{name}={value}" for name, value in ENVIRONMENT.items()],
+        "Env": [f"{name}={value}" for name, value in (ENVIRONMENT | {"USER": user, "LOGNAME": user}).items()],
         "WorkingDir": "/tmp",  # noqa: S108 - in the container, where only its program writes
         "User": f"{uid}:{GID}",  # root in a container is root for the kernel
         "Hostname": "sandbox",

@@ -9,24 +9,34 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from chalicelib.contract import ResourceUsage, Status, Truncated, UncaughtException
-from executor_host.channel import MAX_KEPT_BYTES, MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from chalicelib.contract import (
+    MAX_STREAM_BYTES,
+    STDERR_HEAD_BYTES,
+    STDERR_TAIL_BYTES,
+    OutputBytes,
+    ResourceUsage,
+    Status,
+    Truncated,
+    UncaughtException,
+)
+from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.supervisor.protocol import (
-    ERROR,
-    ERROR_RECORD,
     EXITED,
     JOB_HEADER,
-    MAX_ERROR_FIELD_BYTES,
     OUTPUT_LIMIT_EXCEEDED,
     REPORT,
     REPORT_RECORD,
     SIGNALLED,
     STDERR,
+    STDERR_TAIL,
     STDOUT,
     TIMED_OUT,
 )
+from executor_host.traceback_parser import parse_uncaught_exception
 
 SUPERVISOR_GRACE_S: Final = 2.0  # time the supervisor has after the timeout before the agent ends the run itself
+
+_CONTINUATION_BYTES: Final = bytes(range(0x80, 0xC0))  # of UTF-8
 
 Output = dict[bytes, bytearray]  # received payloads, by kind of frame
 
@@ -40,6 +50,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     stdout: str
     stderr: str
     truncated: Truncated = Truncated()
+    output_bytes: OutputBytes
     error: UncaughtException | None = None
     usage: ResourceUsage
 
@@ -69,16 +80,17 @@ class Sandbox:
         """Return whether the sandbox is alive and unused."""
         return not self._is_closed and not self._channel.has_pending_data()
 
-    def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:  # noqa: ARG002
+    def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
         """Run a program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
-        output: Output = {STDOUT: bytearray(), STDERR: bytearray(), ERROR: bytearray()}
-        code_bytes, input_bytes = code.encode(), stdin.encode()
-        header = JOB_HEADER.pack(timeout_s, MAX_KEPT_BYTES, len(code_bytes), len(input_bytes))
+        output: Output = {STDOUT: bytearray(), STDERR: bytearray(), STDERR_TAIL: bytearray()}
+        parts = code.encode(), stdin.encode(), "".join(f"{argument}\0" for argument in args).encode()
+        kept_bytes = (MAX_PAYLOAD_BYTES[kind] for kind in output)
+        header = JOB_HEADER.pack(timeout_s, *kept_bytes, MAX_STREAM_BYTES, *map(len, parts))
         started_at = monotonic()
         deadline = started_at + timeout_s + SUPERVISOR_GRACE_S
         report = None
         try:
-            self._channel.send(header + code_bytes + input_bytes, deadline)
+            self._channel.send(b"".join((header, *parts)), deadline)
             report = self._read_until_report(output, deadline)
             return outcome_from_report(report, output)
         except TimeoutError:
@@ -118,28 +130,37 @@ class Sandbox:
 def outcome_from_report(report: bytes, output: Output) -> Outcome:
     """Return the outcome that the supervisor reported. Raises SandboxError for an invalid report."""
     try:
-        exit_kind, exit_value, oom, duration_ms, cpu_ms, memory_bytes, *cut = REPORT_RECORD.unpack(report)
+        exit_kind, exit_value, oom, duration_ms, cpu_ms, memory_bytes, *written = REPORT_RECORD.unpack(report)
     except struct.error as error:
         raise SandboxError("the report has the wrong length") from error
     status, exit_code, killed_by = _status(exit_kind, exit_value, oom=oom)
+    stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
+    truncated = Truncated(
+        stdout=written[0] > len(stdout), stderr=written[1] > min(len(stderr), STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
+    )
+    # Python exits with 1 after an uncaught exception, or with 120 if it cannot flush its output either.
+    may_end_in_traceback = exit_code in {1, 120} or status is Status.TIMEOUT
     return Outcome(
         status=status,
         exit_code=exit_code,
         signal=killed_by,
-        stdout=_decode(output[STDOUT], is_cut=cut[0]),
-        stderr=_decode(output[STDERR], is_cut=cut[1]),
-        truncated=Truncated(stdout=cut[0], stderr=cut[1]),
-        error=_uncaught_exception(bytes(output[ERROR])) if status is Status.ERROR else None,
+        stdout=_decode(stdout, is_cut=truncated.stdout),
+        stderr=_decode_stderr(stderr),
+        truncated=truncated,
+        output_bytes=OutputBytes(stdout=written[0], stderr=written[1]),
+        error=parse_uncaught_exception(stderr.decode(errors="replace")) if may_end_in_traceback else None,
         usage=ResourceUsage(duration_ms=duration_ms, cpu_ms=cpu_ms, memory_bytes=memory_bytes, queued_ms=0),
     )
 
 
 def partial_outcome(status: Status, duration_s: float, output: Output) -> Outcome:
     """Return the outcome of a program whose supervisor could not report, with the output received so far."""
+    stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
     return Outcome(
         status=status,
-        stdout=_decode(output[STDOUT], is_cut=True),
-        stderr=_decode(output[STDERR], is_cut=True),
+        stdout=_decode(stdout, is_cut=True),
+        stderr=_decode_stderr(stderr),
+        output_bytes=OutputBytes(stdout=len(stdout), stderr=len(stderr)),
         usage=ResourceUsage(duration_ms=round(duration_s * 1000), cpu_ms=0, memory_bytes=0, queued_ms=0),
     )
 
@@ -166,20 +187,12 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"  # most real-time signals
 
 
-def _uncaught_exception(record: bytes) -> UncaughtException | None:
-    """Decode the program's error record. The program may have written any bytes into it."""
-    if len(record) < ERROR_RECORD.size:
-        return None
-    line, type_bytes, message_bytes = ERROR_RECORD.unpack_from(record)
-    fields = record[ERROR_RECORD.size :]
-    longest = max(type_bytes, message_bytes)
-    if not type_bytes or longest > MAX_ERROR_FIELD_BYTES or type_bytes + message_bytes > len(fields):
-        return None
-    return UncaughtException(
-        type=fields[:type_bytes].decode(errors="replace"),
-        message=fields[type_bytes : type_bytes + message_bytes].decode(errors="replace"),
-        line=line if line > 0 else None,
-    )
+def _decode_stderr(data: bytearray) -> str:
+    """Decode the start and the end of stderr, without what lies between them."""
+    if len(data) <= STDERR_HEAD_BYTES + STDERR_TAIL_BYTES:
+        return _decode(data, is_cut=False)
+    tail = data[-STDERR_TAIL_BYTES:].lstrip(_CONTINUATION_BYTES)  # the rest of a character that the cut has split
+    return _decode(data[:STDERR_HEAD_BYTES], is_cut=True) + _decode(tail, is_cut=False)
 
 
 def _decode(data: bytearray, *, is_cut: bool) -> str:

@@ -50,4 +50,6 @@ def warm_sandbox(engine):
 @pytest.fixture(scope="session")
 def run(warm_sandbox):
     """Return a function that runs a program in its own sandbox."""
-    return lambda code, stdin="", timeout_s=8.0: warm_sandbox().run(code, stdin, timeout_s=timeout_s)
+    return lambda code, stdin="", timeout_s=8.0, args=(): warm_sandbox().run(
+        code, stdin, timeout_s=timeout_s, args=args
+    )

@@ -4,7 +4,7 @@ The package runs inside the container, with nothing but the standard library. Th
 `sitecustomize`, which Python imports while it starts `python3 main.py`. During that import PID 1 forks. The parent
 never returns from the import: it waits for one job and watches the program (parent.py). The child gets ready, waits
 for the parent's signal and returns (program.py), so the interpreter goes on to run main.py. Python has already
-started by then, and no frame of the supervisor is below the program's.
+started by then, no frame of the supervisor is below the program's, and nothing of it runs when the program exits.
 
 The agent imports only protocol.py.
 """

@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-import mmap
+import math
 import os
 import select
 import signal
@@ -10,54 +10,57 @@ import sys
 import time
 
 from .cgroup import Cgroup
-from .program import MAIN, PR_SET_DUMPABLE, prepare_program_process
+from .program import MAIN, PR_SET_DUMPABLE, StartPipes, prepare_program_process
 from .protocol import (
-    ERROR,
     EXITED,
     JOB_HEADER,
-    MAX_ERROR_RECORD_BYTES,
     OUTPUT_LIMIT_EXCEEDED,
     READY,
     REPORT,
     REPORT_RECORD,
     SIGNALLED,
-    STDERR,
-    STDOUT,
     TIMED_OUT,
     frame,
 )
-from .streams import Streams
+from .streams import READ_BYTES, Streams
+
+# How long to let output collect in a pipe. Otherwise each line that the program writes would wake PID 1, which shares
+# the program's CPU time.
+PAUSE_S = 0.002
 
 
 def supervise() -> None:
-    """Run one job. Return only in the child, which is then the program."""
+    """Run one job. Return only in the process that then is the program."""
     libc = ctypes.CDLL(None)
     # Otherwise the program, which is the same user, could ptrace PID 1 or open /proc/1/fd/1.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    streams = Streams()
-    error_record = mmap.mmap(-1, MAX_ERROR_RECORD_BYTES)
-    child = os.fork()
-    if child == 0:
-        prepare_program_process(libc, streams, error_record)
+    streams, start_pipes = Streams(), StartPipes()
+    session_leader = os.fork()
+    if session_leader == 0:
+        prepare_program_process(libc, streams, start_pipes)
         return
     wake_fd = wake_on_child_exit()
-    cgroup, poller = Cgroup(), select.poll()
-    poller.register(0, select.POLLIN)
-    poller.register(wake_fd, select.POLLIN)
-    streams.wait_for_child_ready()
+    cgroup = Cgroup()
+    for fd in streams.program_ends:
+        os.close(fd)
+    program = start_pipes.wait_until_ready()
+    os.waitpid(session_leader, 0)
     cpu_s, oom_kills = cgroup.cpu_s() - time.process_time(), cgroup.oom_kills()
     send(frame(READY, b"%d.%d" % sys.version_info[:2]))
 
-    timeout_s, max_stream_bytes, code, stdin_data = receive_job()
+    timeout_s, *limits, code_bytes, input_bytes, args_bytes = JOB_HEADER.unpack(receive(JOB_HEADER.size))
     with open(MAIN, "wb") as file:
-        file.write(code)
+        file.write(receive(code_bytes))
+    streams.start(receive(input_bytes), *limits)
+    args = receive(args_bytes)
     started_at = time.monotonic()
-    streams.start(poller, stdin_data, max_stream_bytes)
-    wait_status = watch(child, poller, streams, wake_fd, started_at + timeout_s)
+    with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
+        start_pipes.start_program(args)
+    wait_status = watch(program, streams, wake_fd, started_at + timeout_s)
     duration_s = time.monotonic() - started_at
     kill_all()
     streams.drain()
-    exit_kind, exit_value = verdict(wait_status, streams.truncated)
+    exit_kind, exit_value = verdict(wait_status, is_over_limit=streams.is_over_limit())
     report = REPORT_RECORD.pack(
         exit_kind,
         exit_value,
@@ -65,10 +68,9 @@ def supervise() -> None:
         round(duration_s * 1000),
         max(0, round((cgroup.cpu_s() - time.process_time() - cpu_s) * 1000)),
         cgroup.memory_peak_bytes(),
-        STDOUT in streams.truncated,
-        STDERR in streams.truncated,
+        *streams.written_bytes,
     )
-    send(streams.take_frames() + frame(ERROR, error_record[:]) + frame(REPORT, report))
+    send(streams.take_last_frames() + frame(REPORT, report))
     os._exit(0)
 
 
@@ -89,13 +91,8 @@ def send(data: bytes) -> None:
         view = view[os.write(1, view) :]
 
 
-def receive_job() -> tuple[float, int, bytes, bytes]:
-    """Wait for the job: timeout_s, max_stream_bytes, code, stdin. Exit if the agent disconnects first."""
-    timeout_s, max_stream_bytes, code_bytes, input_bytes = JOB_HEADER.unpack(_read_exactly(JOB_HEADER.size))
-    return timeout_s, max_stream_bytes, _read_exactly(code_bytes), _read_exactly(input_bytes)
-
-
-def _read_exactly(size: int) -> bytes:
+def receive(size: int) -> bytes:
+    """Return the next bytes from the agent. Exit if it disconnects."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(0, size - len(data))
@@ -105,12 +102,18 @@ def _read_exactly(size: int) -> bytes:
     return bytes(data)
 
 
-def watch(child: int, poller: select.poll, streams: Streams, wake_fd: int, deadline: float) -> int | None:
-    """Serve the program's streams until it ends, and return its wait status.
+def watch(program: int, streams: Streams, wake_fd: int, deadline: float) -> int | None:
+    """Collect the program's output until it ends, and return its wait status.
 
-    Return None at the deadline, or once the program has written more than a stream may hold.
+    Return None at the deadline, or once the program has written more to a stream than ends the run.
     """
-    while True:
+    control, everything = select.poll(), select.poll()
+    for fd in (0, wake_fd):
+        control.register(fd, select.POLLIN)
+        everything.register(fd, select.POLLIN)
+    streams.register(everything)
+    poller, pause_s = everything, math.inf
+    while not streams.is_over_limit():
         now = time.monotonic()
         if now >= deadline:
             return None
@@ -118,33 +121,33 @@ def watch(child: int, poller: select.poll, streams: Streams, wake_fd: int, deadl
         if due_in_s == 0.0:
             send(streams.take_frames())
             continue
-        wait_s = deadline - now if due_in_s is None else min(deadline - now, due_in_s)
-        for fd, _ in poller.poll(wait_s * 1000):
+        events = poller.poll(min(deadline - now, due_in_s, pause_s) * 1000)
+        poller, pause_s = everything, math.inf
+        for fd, _ in events:
             if fd == 0:  # the agent is gone, and the sandbox must not outlive it
                 os._exit(0)
             elif fd == wake_fd:
                 os.read(wake_fd, 4096)
-                wait_status = reap(child)
+                wait_status = reap(program)
                 if wait_status is not None:
                     return wait_status
-            else:
-                streams.handle(fd)
-        if streams.truncated:
-            return None
+            elif 0 < streams.read(fd) < READ_BYTES:  # a full pipe blocks the program
+                poller, pause_s = control, PAUSE_S
+    return None
 
 
-def reap(child: int, options: int = os.WNOHANG) -> int | None:
-    """Collect all processes that have exited. Return the wait status of `child` if it is among them."""
-    child_status = None
+def reap(program: int, options: int = os.WNOHANG) -> int | None:
+    """Collect all processes that have exited. Return the wait status of the program if it is among them."""
+    program_status = None
     while True:
         try:
             pid, wait_status = os.waitpid(-1, options)
         except ChildProcessError:
-            return child_status
+            return program_status
         if pid == 0:
-            return child_status
-        if pid == child:
-            child_status = wait_status
+            return program_status
+        if pid == program:
+            program_status = wait_status
 
 
 def kill_all() -> None:
@@ -154,9 +157,9 @@ def kill_all() -> None:
     reap(0, options=0)
 
 
-def verdict(wait_status: int | None, truncated: set[bytes]) -> tuple[bytes, int]:
+def verdict(wait_status: int | None, *, is_over_limit: bool) -> tuple[bytes, int]:
     """Return how the program ended and its exit code or signal, based only on what PID 1 observed itself."""
-    if truncated:
+    if is_over_limit:
         return OUTPUT_LIMIT_EXCEEDED, 0
     if wait_status is None:
         return TIMED_OUT, 0

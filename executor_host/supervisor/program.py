@@ -1,15 +1,14 @@
-"""Turn the forked child into the program, and record the exception that ends it."""
+"""Turn a forked child of PID 1 into the program."""
 
-import atexit
 import ctypes
 import gc
-import mmap
+import io
 import os
 import sys
 import types
+from typing import Any, cast
 
-from .protocol import ERROR_RECORD, MAX_ERROR_FIELD_BYTES
-from .streams import HANDSHAKE_BYTE, Streams
+from .streams import Streams
 
 MAIN = "main.py"
 # Common imports that are cheap enough, loaded before the job arrives.
@@ -21,28 +20,64 @@ PR_SET_DUMPABLE = 4  # prctl(2)
 MADV_POPULATE_WRITE = 23  # madvise(2), Linux 5.14; an older kernel rejects it, and the program runs a little slower
 
 
-def prepare_program_process(libc: ctypes.CDLL, streams: Streams, error_record: mmap.mmap) -> None:
-    """Bring the child to the state of `python3 main.py` at this point of its start, and wait for the job."""
+class StartPipes:
+    """Two pipes: one reports that the program's process is ready, the other sends it the arguments and starts it."""
+
+    def __init__(self) -> None:
+        """Create the pipes, before the fork."""
+        self._ready_read, self.ready_write = os.pipe()
+        self.start_read, self._start_write = os.pipe()
+
+    def wait_until_ready(self) -> int:
+        """In PID 1: return the process ID of the program. Exit if its process has died."""
+        os.close(self.ready_write)
+        os.close(self.start_read)
+        pid = os.read(self._ready_read, 16)
+        os.close(self._ready_read)
+        if not pid:
+            os._exit(1)
+        return int(pid)
+
+    def start_program(self, args: bytes) -> None:
+        """In PID 1: send the arguments, each of which ends with NUL, and let the program run."""
+        with open(self._start_write, "wb") as pipe:
+            pipe.write(args)
+
+
+def prepare_program_process(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes) -> None:
+    """Bring a child of PID 1 to the state of `python3 main.py` at this point of its start, and wait for the job."""
+    leave_session()
     prefault_private_pages(libc)
-    os.dup2(streams.child_stdin, 0)
-    os.dup2(streams.child_stdout, 1)
-    os.dup2(streams.child_stderr, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.setsid()
+    descriptors = *streams.program_ends, start_pipes.ready_write, start_pipes.start_read
+    for target, fd in enumerate(descriptors):
+        os.dup2(fd, target)
+    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out, the kernel kills the program and not the supervisor
     sys.path.remove(os.environ.pop("PYTHONPATH"))  # the directory of this package
-    atexit.register(record_error, error_record, os.getpid())
     for module in PRELOAD:
         __import__(module)
+    open_standard_streams()
     gc.collect()
-    gc.freeze()  # objects older than the program are not its garbage and take no time when it exits
+    gc.freeze()  # objects older than the program are not its garbage: each collection would take 1 ms, three at exit
     program = types.ModuleType("__main__")  # not frozen: objects in its reference cycles are finalized at exit
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
-    os.write(1, HANDSHAKE_BYTE)
-    os.read(0, len(HANDSHAKE_BYTE))
+    with open(3, "wb") as ready, open(4, "rb") as start:
+        ready.write(b"%d" % os.getpid())
+        ready.close()
+        args = start.read().decode().split("\0")[:-1]
+    sys.argv += args
+    sys.orig_argv += args
+
+
+def leave_session() -> None:
+    """Continue in a child that leads a process group but no session, as if a shell had started it."""
+    os.setsid()
+    if os.fork() != 0:
+        os._exit(0)
+    os.setpgid(0, 0)
 
 
 def prefault_private_pages(libc: ctypes.CDLL) -> None:
@@ -56,40 +91,12 @@ def prefault_private_pages(libc: ctypes.CDLL) -> None:
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_POPULATE_WRITE)
 
 
-def record_error(error_record: mmap.mmap, pid: int) -> None:
-    """Write the uncaught exception, if any, to the record that the supervisor reads. Runs last when Python exits."""
-    error = getattr(sys, "last_value", None)
-    if error is None or os.getpid() != pid:
-        return
-    try:
-        kind = type(error)
-        module = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
-        fields = [_clip(module + kind.__qualname__), _clip(_message(error))]
-        record = ERROR_RECORD.pack(_line(error), *map(len, fields)) + b"".join(fields)
-        error_record[: len(record)] = record
-    except BaseException:  # the program's exception class may raise anything when it is inspected
-        return
-
-
-def _clip(text: str) -> bytes:
-    clipped = text[:MAX_ERROR_FIELD_BYTES].encode(errors="replace")[:MAX_ERROR_FIELD_BYTES]
-    return clipped.decode(errors="ignore").encode()  # drops an incomplete last character
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:
-        return ""
-
-
-def _line(error: BaseException) -> int:
-    """Return the line of the last frame in main.py, or where main.py cannot be parsed, or 0."""
-    main = os.path.abspath(MAIN)
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == main else 0
-    tb = error.__traceback__
-    while tb is not None:
-        if tb.tb_frame.f_code.co_filename == main:
-            line = tb.tb_lineno
-        tb = tb.tb_next
-    return line or 0
+def open_standard_streams() -> None:
+    """Open sys.stdin on the new descriptor 0, as Python does when it starts, and let sys.stdout write whole lines."""
+    stdin: Any = io.TextIOWrapper(
+        io.BufferedReader(io.FileIO(0, closefd=False)), sys.stdin.encoding, sys.stdin.errors, newline="\n"
+    )
+    stdin.buffer.raw.name = "<stdin>"
+    stdin.mode = "r"
+    vars(sys).update(stdin=stdin, __stdin__=stdin)
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)

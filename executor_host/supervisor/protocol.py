@@ -1,21 +1,21 @@
 """Define the bytes that the agent and a supervisor exchange.
 
-The agent writes one job to the supervisor's stdin: JOB_HEADER, the code, the input. The supervisor writes frames to
-its stdout: FRAME_HEADER, then a payload.
+The agent writes one job to the supervisor's stdin: JOB_HEADER, the code, the input, the arguments. The supervisor
+writes frames to its stdout: FRAME_HEADER, then a payload. STDOUT and STDERR carry the first bytes of a stream as they
+arrive; STDERR_TAIL carries the last of the bytes that follow, once the program has ended.
 """
 
 import struct
 
-JOB_HEADER = struct.Struct(">dIII")  # timeout_s, max_stream_bytes, bytes of code, bytes of input
+# timeout_s; bytes to keep of stdout, of stderr's start and of stderr's end; bytes of a stream that end the run;
+# bytes of code, of input and of arguments, each of which ends with NUL
+JOB_HEADER = struct.Struct(">d7I")
 FRAME_HEADER = struct.Struct(">cI")  # kind, bytes of payload
-READY, STDOUT, STDERR, ERROR, REPORT = b"R", b"O", b"E", b"X", b"Z"
-# exit kind, exit code or signal, whether the kernel killed for memory, ms, CPU ms, peak bytes, stdout cut, stderr cut
-REPORT_RECORD = struct.Struct(">cB?IIQ??")
+READY, STDOUT, STDERR, STDERR_TAIL, REPORT = b"R", b"O", b"E", b"T", b"Z"
+# exit kind, exit code or signal, whether the kernel killed for memory, ms, CPU ms, peak bytes, bytes written to stdout
+# and to stderr
+REPORT_RECORD = struct.Struct(">cB?IIQQQ")
 EXITED, SIGNALLED, TIMED_OUT, OUTPUT_LIMIT_EXCEEDED = b"E", b"S", b"T", b"F"
-# line in main.py or 0, bytes of type, bytes of message; both follow in UTF-8
-ERROR_RECORD = struct.Struct(">iHH")
-MAX_ERROR_FIELD_BYTES = 1000
-MAX_ERROR_RECORD_BYTES = ERROR_RECORD.size + 2 * MAX_ERROR_FIELD_BYTES
 
 
 def frame(kind: bytes, payload: bytes | bytearray) -> bytes:

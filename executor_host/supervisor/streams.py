@@ -1,108 +1,141 @@
-"""Feed the program's stdin and collect its stdout and stderr."""
+"""Provide the program's stdin as a file, and collect its stdout and stderr."""
 
+import math
 import os
 import select
 import time
 
-from .protocol import STDERR, STDOUT, frame
+from .protocol import STDERR, STDERR_TAIL, STDOUT, frame
 
 PREEMPTIVE_FLUSH_S = 0.1  # older output reaches the agent even if the whole sandbox dies
 PREEMPTIVE_FLUSH_BYTES = 16 * 1024
-HANDSHAKE_BYTE = b"\n"  # from the child: ready; to the child: go
+READ_BYTES = 64 * 1024  # what a pipe holds
+
+
+class OutputPipe:
+    """Keep the first bytes of a stream and, for stderr, the last of those that follow. Count all of them."""
+
+    def __init__(self, kind: bytes) -> None:
+        """Create the pipe, before the fork."""
+        self.kind = kind
+        self.fd, self.program_fd = os.pipe()
+        self.written_bytes = 0
+        self.pending = bytearray()  # to be sent
+        self.tail = bytearray()
+
+    def start(self, *, head_bytes: int, tail_bytes: int) -> None:
+        """Define how much to keep."""
+        self._head_bytes, self._tail_bytes = head_bytes, tail_bytes
+        os.set_blocking(self.fd, False)
+
+    def read(self) -> int:
+        """Read once and return the number of bytes: 0 at the end. Raise BlockingIOError if there is nothing to read."""
+        data = os.read(self.fd, READ_BYTES)
+        room = max(0, self._head_bytes - self.written_bytes)
+        self.written_bytes += len(data)
+        self.pending += data[:room]
+        if self._tail_bytes:
+            self.tail += data[room:]
+            if len(self.tail) > 2 * self._tail_bytes:
+                self._trim()
+        return len(data)
+
+    def _trim(self) -> None:
+        del self.tail[: -self._tail_bytes]
+
+    def take_pending(self) -> bytes:
+        """Return a frame of the bytes that have not been sent, if there are any."""
+        data = frame(self.kind, self.pending) if self.pending else b""
+        self.pending.clear()
+        return data
+
+    def take_tail(self) -> bytes:
+        """Return a frame of the last bytes, if there are any."""
+        self._trim()
+        return frame(STDERR_TAIL, self.tail) if self.tail else b""
 
 
 class Streams:
-    """Three pipes. Only the program holds their other ends."""
+    """The program's stdin, stdout and stderr."""
 
     def __init__(self) -> None:
-        """Create the pipes, before the fork."""
-        self.child_stdin, self._stdin = os.pipe()
-        self._stdout, self.child_stdout = os.pipe()
-        self._stderr, self.child_stderr = os.pipe()
-        self._kinds = {self._stdout: STDOUT, self._stderr: STDERR}
-        self._kept = dict.fromkeys(self._kinds, 0)
-        self._pending = {fd: bytearray() for fd in self._kinds}
-        self._flushed_at = 0.0
-        self.truncated: set[bytes] = set()
+        """Create the file and the pipes, before the fork."""
+        self._stdin = os.memfd_create("stdin")
+        os.fchmod(self._stdin, 0o400)
+        # A second opening, because a duplicate of the descriptor could write.
+        self._program_stdin = os.open(f"/proc/self/fd/{self._stdin}", os.O_RDONLY)
+        self._stdout, self._stderr = OutputPipe(STDOUT), OutputPipe(STDERR)
+        self._open = {pipe.fd: pipe for pipe in (self._stdout, self._stderr)}
+        self._max_bytes, self._flushed_at = 0, 0.0
 
-    def wait_for_child_ready(self) -> None:
-        """In the parent: close the child's ends, and wait until the child is ready."""
-        for fd in (self.child_stdin, self.child_stdout, self.child_stderr):
-            os.close(fd)
-        if os.read(self._stdout, len(HANDSHAKE_BYTE)) != HANDSHAKE_BYTE:
-            os._exit(1)
+    @property
+    def program_ends(self) -> tuple[int, int, int]:
+        """Return what become the program's descriptors 0 to 2."""
+        return self._program_stdin, self._stdout.program_fd, self._stderr.program_fd
 
-    def start(self, poller: select.poll, stdin_data: bytes, max_stream_bytes: int) -> None:
-        """Signal the child to continue, and begin to feed its stdin."""
+    def start(
+        self,
+        stdin: bytes,
+        stdout_bytes: int,
+        stderr_head_bytes: int,
+        stderr_tail_bytes: int,
+        max_bytes: int,
+    ) -> None:
+        """Write the file that the program will read, and begin to collect. The limits are those of JOB_HEADER."""
+        with open(self._stdin, "wb") as file:
+            file.write(stdin)
+        self._stdout.start(head_bytes=stdout_bytes, tail_bytes=0)
+        self._stderr.start(head_bytes=stderr_head_bytes, tail_bytes=stderr_tail_bytes)
+        self._max_bytes = max_bytes
+
+    def register(self, poller: select.poll) -> None:
+        """Register the pipes; each is unregistered at its end."""
         self._poller = poller
-        self._unwritten = memoryview(HANDSHAKE_BYTE + stdin_data)
-        self._max_stream_bytes = max_stream_bytes
-        for fd in (self._stdin, *self._kinds):
-            os.set_blocking(fd, False)
-            poller.register(fd, select.POLLOUT if fd == self._stdin else select.POLLIN)
-        self.handle(self._stdin)
+        for fd in self._open:
+            poller.register(fd, select.POLLIN)
         self._flushed_at = time.monotonic()
 
-    def handle(self, fd: int) -> None:
-        """Move as much data as possible without blocking."""
-        if fd == self._stdin:
-            self._feed()
-        elif fd in self._kinds:
-            self._collect(fd)
-
-    def _feed(self) -> None:
+    def read(self, fd: int) -> int:
+        """Read a pipe once and return the number of bytes: 0 at its end or if there is nothing to read."""
         try:
-            while self._unwritten:
-                self._unwritten = self._unwritten[os.write(self._stdin, self._unwritten) :]
+            size = self._open[fd].read()
         except BlockingIOError:
-            return
-        except BrokenPipeError:
-            pass
-        self._poller.unregister(self._stdin)
-        os.close(self._stdin)
-
-    def _collect(self, fd: int) -> bool:
-        """Read once. Return whether there may be more to read."""
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return False
-        if not data:
+            return 0
+        if size == 0:
             self._poller.unregister(fd)
             os.close(fd)
-            del self._kinds[fd]
-            return False
-        room = self._max_stream_bytes - self._kept[fd]
-        if len(data) > room:
-            self.truncated.add(self._kinds[fd])
-            data = data[:room]
-        self._kept[fd] += len(data)
-        self._pending[fd] += data
-        return True
+            del self._open[fd]
+        return size
 
     def drain(self) -> None:
-        """Collect the rest of the pipes once every process that could write to them is dead."""
-        for fd, kind in list(self._kinds.items()):
-            while kind not in self.truncated and self._collect(fd):
+        """Read the rest of the pipes once every process that could write to them is dead."""
+        for fd in list(self._open):
+            while self.read(fd):
                 pass
+
+    @property
+    def written_bytes(self) -> tuple[int, int]:
+        """Return how many bytes the program has written to stdout and to stderr."""
+        return self._stdout.written_bytes, self._stderr.written_bytes
+
+    def is_over_limit(self) -> bool:
+        """Return whether a stream is longer than a run may make it."""
+        return max(self.written_bytes) > self._max_bytes
 
     def take_frames(self) -> bytes:
         """Return the pending output as frames and clear it."""
         self._flushed_at = time.monotonic()
-        frames = b"".join(
-            frame(kind, self._pending[fd])
-            for fd, kind in zip(self._pending, (STDOUT, STDERR), strict=True)
-            if self._pending[fd]
-        )
-        for pending in self._pending.values():
-            pending.clear()
-        return frames
+        return self._stdout.take_pending() + self._stderr.take_pending()
 
-    def flush_due_in_s(self) -> float | None:
-        """Return the seconds until the pending output must be sent, or None if there is none."""
-        pending = sum(map(len, self._pending.values()))
-        if not pending:
-            return None
-        if pending >= PREEMPTIVE_FLUSH_BYTES:
+    def take_last_frames(self) -> bytes:
+        """Return what remains to be sent when the program has ended."""
+        return self.take_frames() + self._stderr.take_tail()
+
+    def flush_due_in_s(self) -> float:
+        """Return the seconds until the pending output must be sent, infinity if there is none."""
+        pending_bytes = len(self._stdout.pending) + len(self._stderr.pending)
+        if not pending_bytes:
+            return math.inf
+        if pending_bytes >= PREEMPTIVE_FLUSH_BYTES:
             return 0.0
         return max(0.0, self._flushed_at + PREEMPTIVE_FLUSH_S - time.monotonic())

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +14,11 @@ from docker import DockerClient
 from infra.errors import CommandError
 from infra.progress import ProgressCallback
 
-BASE_TAG: Final = "python-exec-base:trixie"
-BASE_PACKAGES: Final = "base-files,libc-bin,python3,tzdata"
+# Python; /etc/services and /etc/mime.types; old names of time zones; name service modules for localhost and for a
+# user without an entry in /etc/passwd.
+DATA_PACKAGES: Final = ("netbase", "media-types", "tzdata", "tzdata-legacy", "libnss-myhostname", "libnss-unknown")
+BASE_PACKAGES: Final = ("base-files", "libc-bin", "python3", *DATA_PACKAGES)
+BASE_TAG: Final = f"python-exec-base:trixie-{zlib.crc32(repr(BASE_PACKAGES).encode()):08x}"
 MERGED_USR_HOOKS: Final = Path("/usr/share/mmdebstrap/hooks/merged-usr")  # without /lib64 no program starts
 
 
@@ -34,7 +38,7 @@ def import_base(client: DockerClient, *, on_progress: ProgressCallback) -> str:
     on_progress("Downloading Debian 13 for the base image (about 30 MB)...")
     with tempfile.TemporaryDirectory() as directory:
         archive = str(Path(directory, "rootfs.tar"))
-        options = ["--variant=extract", f"--hook-directory={MERGED_USR_HOOKS}", f"--include={BASE_PACKAGES}"]
+        options = ["--variant=extract", f"--hook-directory={MERGED_USR_HOOKS}", f"--include={','.join(BASE_PACKAGES)}"]
         _run("mmdebstrap", *options, "trixie", archive)
         repository, tag = BASE_TAG.split(":")
         client.api.import_image_from_file(archive, repository=repository, tag=tag)

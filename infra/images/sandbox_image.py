@@ -20,8 +20,10 @@ from infra.paths import EXECUTOR_HOST
 from infra.progress import ProgressCallback
 
 REPOSITORY: Final = "python-exec-sandbox"
-REGISTRY_BASE: Final = "python:3.13-slim"
+REGISTRY_IMAGE: Final = "python:3.13-slim"
+REGISTRY_BASE_TAG: Final = f"python-exec-base:registry-{debian_base.BASE_TAG.rpartition('-')[2]}"
 
+_BASE_DOCKERFILE: Final = Path(__file__).parent / "base.Dockerfile"
 _SANDBOX: Final = Path(__file__).parent / "sandbox"
 _SUPERVISOR: Final = sorted((EXECUTOR_HOST / "supervisor").glob("*.py"))
 _CONTEXT: Final = {  # sources: their names in the build context
@@ -64,16 +66,23 @@ def image_exists(client: DockerClient, tag: str) -> bool:
 
 
 def ensure_base_image(client: DockerClient, *, on_progress: ProgressCallback) -> str:
-    """Pull the Python base image, or create it from Debian packages, unless Docker has one. Raises CommandError."""
-    for tag in (REGISTRY_BASE, debian_base.BASE_TAG):
+    """Create the base image from the registry's Python image, or from Debian packages alone, unless Docker has one.
+
+    Raises CommandError.
+    """
+    for tag in (REGISTRY_BASE_TAG, debian_base.BASE_TAG):
         if image_exists(client, tag):
             return tag
-    on_progress(f"Pulling the base image {REGISTRY_BASE} (about 45 MB)...")
+    on_progress(f"Pulling the image {REGISTRY_IMAGE} (about 45 MB)...")
     try:
-        client.images.pull(REGISTRY_BASE)
+        client.images.pull(REGISTRY_IMAGE)
     except APIError:
         return debian_base.import_base(client, on_progress=on_progress)
-    return REGISTRY_BASE
+    on_progress("Installing Debian packages in it...")
+    context = build_context([(_BASE_DOCKERFILE, "Dockerfile")])
+    arguments = {"BASE": REGISTRY_IMAGE, "PACKAGES": " ".join(debian_base.DATA_PACKAGES)}
+    build_image(client, REGISTRY_BASE_TAG, context=context, arguments=arguments, network="default")
+    return REGISTRY_BASE_TAG
 
 
 def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
@@ -89,15 +98,17 @@ def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
     return context
 
 
-def build_image(client: DockerClient, tag: str, *, context: io.BytesIO, arguments: Mapping[str, str]) -> None:
-    """Build an image from the archive of a Dockerfile and its files, without a network. Raises CommandError."""
+def build_image(
+    client: DockerClient, tag: str, *, context: io.BytesIO, arguments: Mapping[str, str], network: str = "none"
+) -> None:
+    """Build an image from the archive of a Dockerfile and its files. Raises CommandError."""
     try:
         client.images.build(
             fileobj=context,
             custom_context=True,
             tag=tag,
             buildargs=arguments,
-            network_mode="none",
+            network_mode=network,
             rm=True,
             forcerm=True,
         )

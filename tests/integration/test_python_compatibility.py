@@ -1,5 +1,5 @@
 # ruff: noqa: E501, ISC004  # tables of programs
-"""Test that programs in a sandbox behave as under `python3 -u main.py`, by running each both ways in one image."""
+"""Test that programs in a sandbox behave as under `python3 main.py < input`, by running each both ways in one image."""
 
 import base64
 import json
@@ -10,8 +10,16 @@ import docker
 import pytest
 from docker.utils.socket import frames_iter
 
-from chalicelib.contract import MAX_CODE_BYTES, MAX_INPUT_BYTES
-from executor_host.channel import MAX_KEPT_BYTES
+from chalicelib.contract import (
+    MAX_CODE_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_STDOUT_BYTES,
+    MAX_STREAM_BYTES,
+    STDERR_HEAD_BYTES,
+    STDERR_TAIL_BYTES,
+    OutputBytes,
+    Truncated,
+)
 from executor_host.hardening import container_config
 from executor_host.sandbox import signal_name
 
@@ -21,7 +29,11 @@ for line in sys.stdin:
     code, stdin = json.loads(line)
     with open("main.py", "w", newline="") as file:
         file.write(code)
-    completed = subprocess.run(["python3", "main.py"], input=stdin.encode(), capture_output=True, start_new_session=True)
+    with open("/dev/shm/input", "w+", newline="") as file:
+        os.unlink("/dev/shm/input")
+        file.write(stdin)
+        file.seek(0)
+        completed = subprocess.run(["python3", "main.py"], stdin=file, capture_output=True, process_group=0)
     for entry in os.scandir():
         shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
     streams = [base64.b64encode(stream).decode() for stream in (completed.stdout, completed.stderr)]
@@ -86,7 +98,7 @@ ENDINGS = {  # exit code, program
     "exit_caught": (0, "try: exit(1)\nexcept SystemExit as e: print(repr(e))"),
     "exit_in_thread": (0, "import sys, threading\nthreading.Thread(target=sys.exit, args=[9]).start()"),
     "exit_in_atexit": (0, "import atexit, sys\natexit.register(sys.exit, 9)"),
-    "os_exit": (7, "import os, atexit\natexit.register(print, 'never')\nprint('out')\nos._exit(7)"),
+    "os_exit": (7, "import os, atexit\natexit.register(print, 'never')\nprint('out', flush=True)\nos._exit(7)"),
     "division": (1, "def f(x):\n    return 1 + (x / 0) * 2\n\nprint('before')\nf(3)"),
     "recursion": (1, "def f(n): return f(n + 1)\nf(0)"),
     "name_error_suggests": (1, "number = 1\nprint(nunber)"),
@@ -128,7 +140,7 @@ ENDINGS = {  # exit code, program
     "abort": (134, "import os; os.abort()"),
     "segmentation_fault": (139, "import ctypes; ctypes.string_at(0)"),
     **{
-        f"sig{name.lower()}": (128 + number, f"import os\nprint('out')\nos.kill(os.getpid(), {number})")
+        f"sig{name.lower()}": (128 + number, f"import os\nprint('out', flush=True)\nos.kill(os.getpid(), {number})")
         for name, number in {
             "HUP": 1, "QUIT": 3, "ILL": 4, "TRAP": 5, "BUS": 7, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11,
             "USR2": 12, "ALRM": 14, "TERM": 15, "XCPU": 24, "VTALRM": 26, "PROF": 27, "IO": 29, "SYS": 31,
@@ -137,8 +149,8 @@ ENDINGS = {  # exit code, program
     },
     "sigpipe_ignored": (0, "import os\nos.kill(os.getpid(), 13)\nprint('alive')"),
     "stdout_closed_at_exit": (0, "import sys\nprint('x')\nsys.stdout.close()"),
-    "print_to_closed_fd": (1, "import os\nos.close(1)\nprint('x')"),
-    "stderr_closed_and_error": (1, "import os\nos.close(2)\n1/0"),
+    "print_to_closed_fd": (120, "import os\nos.close(1)\nprint('x', flush=True)"),
+    "stderr_closed_and_error": (120, "import os\nos.close(2)\n1/0"),
     "alarm_uncaught": (142, "import signal, time\nsignal.setitimer(signal.ITIMER_REAL, .01)\ntime.sleep(5)"),
     "cpu_rlimit": (152, "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 5))\n"
                    "import signal; signal.signal(24, signal.SIG_DFL)\nwhile True: pass"),
@@ -175,10 +187,10 @@ PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr emp
         print(sys.excepthook, sys.displayhook, sys.breakpointhook, sys.unraisablehook, sys.getfilesystemencoding())
         print(sys.getdefaultencoding(), sys.getallocatedblocks() > 0, hasattr(sys, "last_value"), hasattr(sys, "ps1"))
     """,
-    "environment": "import os\nprint(os.environ, os.getcwd(), os.listdir(), os.umask(0o77))",
+    "environment": "import os\nuser = f'uid-{os.getuid()}'\nprint([os.environ.pop(name) == user for name in ('LOGNAME', 'USER')])\nprint(os.environ, os.getcwd(), os.listdir(), os.umask(0o77))",
     "process": """
         import os, resource, signal, threading, time
-        print(os.getsid(0) == os.getpgid(0) == os.getpid(), os.getuid() == os.geteuid(), os.getgroups(), os.nice(0))
+        print(os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid(), os.getuid() == os.geteuid(), os.getgroups(), os.nice(0))
         print([resource.getrlimit(n) for n in range(16)], len(threading.enumerate()), threading.get_native_id() == os.getpid())
         print(sorted(os.sched_getaffinity(0)), time.process_time() < 1, os.get_terminal_size.__name__)
         print([l for l in open("/proc/self/status") if l.startswith(("Sig", "Shd", "Name", "Threads", "Cap", "NoNew"))])
@@ -192,12 +204,12 @@ PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr emp
     "descriptors": """
         import os, stat
         print(sorted(os.listdir("/proc/self/fd")))
-        print([(stat.S_ISFIFO(os.fstat(fd).st_mode), os.get_inheritable(fd), os.get_blocking(fd)) for fd in range(3)])
+        print([(stat.S_IFMT(os.fstat(fd).st_mode), os.get_inheritable(fd), os.get_blocking(fd)) for fd in range(3)])
     """,
     "streams": """
         import sys
         for s in (sys.stdin, sys.stdout, sys.stderr):
-            print(s.name, s.mode, s.encoding, s.errors, s.line_buffering, s.write_through, s.newlines, s.isatty())
+            print(s.name, s.mode, s.encoding, s.errors, s.write_through, s.newlines, s.isatty())
             print(s.fileno(), s.closed, s.readable(), s.writable(), type(s.buffer), s.seekable(), s is getattr(sys, f"__{s.name[1:-1]}__"))
     """,
     "stack": """
@@ -261,8 +273,8 @@ PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr emp
     "carriage_returns": "print('a\\r\\nb\\rc\\x00d\\ve')",
     "unicode": "import sys\nprint('\\u4f60\\u597d \\U0001f600', ascii('\\xe9'), '\\xdf'.upper(), len('\\U0001f600'))",
     "locale": "import locale\nprint(locale.setlocale(locale.LC_ALL, ''), locale.getlocale(), locale.getpreferredencoding(), f'{1e6:n}')",
-    "exit_at_once_after_output": "import os\nprint('x' * 60000)\nos._exit(0)",
-    "closing_all_fds": "import os\nprint('x')\nos.closerange(0, 100)",
+    "exit_at_once_after_output": "import os\nprint('x' * 60000, flush=True)\nos._exit(0)",
+    "closing_all_fds": "import os\nprint('x', flush=True)\nos.closerange(0, 100)",
     "closed_and_reopened_fds": """
         import os
         saved = os.dup(1)
@@ -326,8 +338,8 @@ PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr emp
     """,
     "subprocess": """
         import subprocess, sys
-        print(subprocess.run([sys.executable, "-c", "import sys; print(sys.argv, sys.flags.isolated, input())"], input="hi", text=True, capture_output=True))
-        print(subprocess.check_output([sys.executable, "main.py"]) if __name__ != "__main__" else subprocess.call([sys.executable, "-c", "exit(3)"]))
+        print(subprocess.run([sys.executable, "-c", "import sys; print(sys.argv, sys.flags.isolated, input())"], input="hi", text=True, capture_output=True), flush=True)
+        print(subprocess.check_output([sys.executable, "main.py"]) if __name__ != "__main__" else subprocess.call([sys.executable, "-c", "exit(3)"]), flush=True)
         subprocess.run(["python3", "-c", "import sys; print('sitecustomize' in sys.modules, sys.path)"])
         subprocess.run([sys.executable, "-m", "json.tool"], input=b'{"a": 1}')
     """,
@@ -408,7 +420,7 @@ READERS = {
     "binary": "import sys\nprint(sys.stdin.buffer.read()[-50:])",
     "descriptor": "import os\nprint(os.read(0, 5), os.read(0, 5))",
     "open_0": "print(len(open(0).read()))",
-    "readline_then_child": "import subprocess, sys\nprint(sys.stdin.readline())\nsubprocess.run([sys.executable, '-c', 'import sys; print(len(sys.stdin.read()))'])",
+    "readline_then_child": "import subprocess, sys\nprint(sys.stdin.readline(), flush=True)\nsubprocess.run([sys.executable, '-c', 'import sys; print(len(sys.stdin.read()))'])",
     "unread": "print('done')",
     "partly_read": "import sys\nprint(sys.stdin.read(3))",
     "closed": "import sys\nsys.stdin.close()\nprint(sys.stdin.closed)",
@@ -416,14 +428,6 @@ READERS = {
     "fileinput": "import fileinput\nprint(len(list(fileinput.input())))",
     "late": "import sys, time\ntime.sleep(.1)\nprint(len(sys.stdin.read()))",
     "select": "import select, sys\nprint([len(x) for x in select.select([0], [], [], 5)])",
-    "asyncio_reader": """
-        import asyncio, sys
-        async def main():
-            r = asyncio.StreamReader()
-            await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(r), sys.stdin)
-            print(len(await r.read()))
-        asyncio.run(main())
-    """,
 }  # fmt: skip
 INPUTS = {
     "nothing": "",
@@ -445,23 +449,52 @@ def test_stdin_matches_plain_python(run, plain_python, program, stdin):
     assert outcome.exit_code == 0
 
 
-@pytest.mark.parametrize("size", [MAX_KEPT_BYTES - 1, MAX_KEPT_BYTES, MAX_KEPT_BYTES + 1])
-@pytest.mark.parametrize("fds", [(1,), (2,), (1, 2)], ids=["stdout", "stderr", "both"])
-def test_output_is_truncated_only_above_limit(run, fds, size):
-    outcome = run(f"import os\nfor fd in {fds}: os.write(fd, b'x' * {size})\nos._exit(0)")
-    kept, cut = min(size, MAX_KEPT_BYTES), size > MAX_KEPT_BYTES
-    streams = {
-        1: (len(outcome.stdout), outcome.truncated.stdout),
-        2: (len(outcome.stderr), outcome.truncated.stderr),
-    }
-    written = fds[:1] if cut else fds  # the first stream to exceed the limit ends the run
-    assert outcome.status == ("output_limit" if cut else "ok")
-    assert {fd: streams[fd] for fd in written} == dict.fromkeys(written, (kept, cut))
+STDERR_BYTES = STDERR_HEAD_BYTES + STDERR_TAIL_BYTES
+
+
+@pytest.mark.parametrize("written", [0, MAX_STDOUT_BYTES, MAX_STDOUT_BYTES + 1, 2_000_000])
+def test_stdout_returns_its_first_bytes(run, written):
+    outcome = run(f"import os, sys\nsys.stdout.write(''.join(map(str, range(10**6)))[:{written}])")
+    expected = "".join(map(str, range(10**6)))[:written]
+    assert (outcome.status, outcome.stdout) == ("ok", expected[:MAX_STDOUT_BYTES])
+    assert outcome.truncated == Truncated(stdout=written > MAX_STDOUT_BYTES)
+    assert outcome.output_bytes == OutputBytes(stdout=written, stderr=0)
+
+
+@pytest.mark.parametrize(
+    "written", [STDERR_HEAD_BYTES + 1, STDERR_BYTES, STDERR_BYTES + 1, 300_000, 310_000, 400_000, 2_000_000]
+)
+def test_stderr_returns_its_first_and_last_bytes(run, written):
+    outcome = run(f"import os, sys\nsys.stderr.write(''.join(map(str, range(10**6)))[:{written}])\nprint('done')")
+    text = "".join(map(str, range(10**6)))[:written]
+    expected = text if written <= STDERR_BYTES else text[:STDERR_HEAD_BYTES] + text[-STDERR_TAIL_BYTES:]
+    assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", "done\n", expected)
+    assert outcome.truncated == Truncated(stderr=written > STDERR_BYTES)
+    assert outcome.output_bytes == OutputBytes(stdout=5, stderr=written)
+
+
+@pytest.mark.parametrize("fd", [1, 2])
+def test_only_a_stream_above_16_mib_ends_the_run(run, fd):
+    program = "import os\nfor _ in range({}): os.write({}, bytes(1 << 16))\nos._exit(3)"
+    at_limit, above = (run(program.format(MAX_STREAM_BYTES // (1 << 16) + more, fd)) for more in (0, 1))
+    assert (at_limit.status, at_limit.exit_code) == ("error", 3)
+    assert (above.status, above.exit_code, above.error) == ("output_limit", None, None)
+    written = max(at_limit.output_bytes.stdout, at_limit.output_bytes.stderr)
+    assert written == MAX_STREAM_BYTES < max(above.output_bytes.stdout, above.output_bytes.stderr)
 
 
 def test_truncation_preserves_utf8_characters(run):
-    outcome = run(f"import os\nos.write(1, b'x' * {MAX_KEPT_BYTES - 2} + '\u20ac'.encode() * 9)")
-    assert outcome.stdout == "x" * (MAX_KEPT_BYTES - 2)
+    outcome = run(f"import os\nos.write(1, b'x' * {MAX_STDOUT_BYTES - 2} + '\u20ac'.encode() * 9)")
+    assert outcome.stdout == "x" * (MAX_STDOUT_BYTES - 2)
+    outcome = run("import os\nos.write(2, b'x' + '\u20ac'.encode() * 30000)")
+    assert outcome.stderr == "x" + "\u20ac" * ((STDERR_HEAD_BYTES - 1) // 3 + STDERR_TAIL_BYTES // 3)
+
+
+def test_arguments_are_in_argv(run):
+    args = ["a b", "", "-x", "\u20ac\n", "'", "\x1b"]
+    program = "import sys\nprint(sys.argv, sys.orig_argv)"
+    outcome = run(program, args=args)
+    assert outcome.stdout == f"{['main.py', *args]} {['python3', 'main.py', *args]}\n"
 
 
 def test_invalid_utf8_becomes_replacement_characters(run):
@@ -480,9 +513,28 @@ def test_sleep_to_just_under_the_timeout_is_ok(run):
     assert (outcome.status, outcome.stdout) == ("ok", "awake\n")
 
 
-def test_output_just_before_the_timeout_is_kept(run):
-    outcome = run("import time\nprint('a', end='')\ntime.sleep(9)", timeout_s=0.3)
-    assert (outcome.status, outcome.stdout) == ("timeout", "a")
+PARTIAL_OUTPUT = {  # what a program writes, and what is kept at the timeout
+    "line": ("print('a')", "a\n"),
+    "lines": ("for n in range(3): print(n)", "0\n1\n2\n"),
+    "flush": ("print('a', end='', flush=True)", "a"),
+    "no_newline": ("print('a\\nb', end='')", "a\nb"),  # a newline flushes all that is buffered
+    "after_a_line": ("print('a')\nprint('b', end='')", "a\n"),
+    "bytes": ("sys.stdout.buffer.write(b'a\\n')", ""),
+    "flushed_bytes": ("sys.stdout.buffer.write(b'a')\nsys.stdout.flush()", "a"),
+    "more_than_a_buffer": ("sys.stdout.write('x' * 30000 + '\\n')", "x" * 30000 + "\n"),
+    "carriage_return": ("print('10 %', end='\\r')", "10 %\r"),
+    "split_character": ("os.write(1, b'a\\xe2\\x82')", "a\ufffd"),
+    "child": ("if os.fork() == 0: print('child'); time.sleep(9)\ntime.sleep(.1)\nprint('parent')", "child\nparent\n"),
+}
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(("write", "kept"), PARTIAL_OUTPUT.values(), ids=PARTIAL_OUTPUT)
+def test_output_is_kept_at_timeout_up_to_the_last_newline_or_flush(run, stream, write, kept):
+    swap = "os.dup2(2, 1)\n" if stream == "stderr" else ""
+    outcome = run(f"import os, sys, time\n{swap}{write}\ntime.sleep(9)", timeout_s=0.4)
+    assert (outcome.status, getattr(outcome, stream)) == ("timeout", kept)
+    assert getattr(outcome.output_bytes, stream) == len(kept.encode()) - ("\ufffd" in kept)
 
 
 def test_hash_seed_and_random_state_differ_between_sandboxes(run):

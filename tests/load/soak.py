@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 import docker
 
-from chalicelib.contract import Failure, Status
-from executor_host.channel import MAX_KEPT_BYTES
+from chalicelib.contract import MAX_STDOUT_BYTES, Failure, Status
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local.stack import local_stack
@@ -62,8 +61,8 @@ SHORT_PROGRAMS = {
         Observed("".join(f"{n} {{token}}\n" for n in range(500))),
     ),
     "full stream": (
-        f"import os; os.write(1, ('{{token}}' * {MAX_KEPT_BYTES // 32}).encode())",
-        Observed("{token}" * (MAX_KEPT_BYTES // 32)),
+        f"import os; os.write(1, ('{{token}}' * {MAX_STDOUT_BYTES // 32}).encode())",
+        Observed("{token}" * (MAX_STDOUT_BYTES // 32)),
     ),
 }
 
@@ -165,7 +164,7 @@ def memory_growth_during_flood(stack, stream, megabytes):
     flood = f"import sys\nfor _ in range({megabytes}): sys.{stream}.write('x' * 1_000_000)"
     client = Client(stack.url, stack.api_key)
     for _ in range(4):  # results of full size are no flood, so their memory does not count
-        client.run(f"import sys; sys.{stream}.write('x' * {MAX_KEPT_BYTES})")
+        client.run(f"import sys; sys.{stream}.write('x' * {MAX_STDOUT_BYTES})")
     before = peak = read_metric(stack.metrics_url, "process_resident_memory_bytes")
     with ThreadPoolExecutor(1) as sender:
         result = sender.submit(client.run, flood)

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from chalicelib.contract import Status
-from executor_host.channel import MAX_KEPT_BYTES, MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import (
-    ERROR,
     EXITED,
     FRAME_HEADER,
     READY,
@@ -23,6 +22,7 @@ from executor_host.supervisor.protocol import (
     REPORT_RECORD,
     SIGNALLED,
     STDERR,
+    STDERR_TAIL,
     STDOUT,
 )
 
@@ -49,7 +49,7 @@ def frame(kind, payload=b""):
 
 
 def report(exit_kind=EXITED, exit_value=0):
-    return frame(REPORT, REPORT_RECORD.pack(exit_kind, exit_value, False, 1, 2, 3, False, False))
+    return frame(REPORT, REPORT_RECORD.pack(exit_kind, exit_value, False, 1, 2, 3, 4, 5))
 
 
 @pytest.fixture
@@ -68,15 +68,17 @@ INVALID_FRAMES = {
     "no_frame": docker_frame(b"Traceback (most recent call last):\n"),
     "zeros": docker_frame(bytes(1000)),
     "longest_length": docker_frame(FRAME_HEADER.pack(STDOUT, 2**32 - 1)),
-    "stdout_too_long": docker_frame(FRAME_HEADER.pack(STDOUT, MAX_KEPT_BYTES + 1)),
-    "error_too_long": docker_frame(FRAME_HEADER.pack(ERROR, MAX_PAYLOAD_BYTES[ERROR] + 1)),
+    "stdout_too_long": docker_frame(FRAME_HEADER.pack(STDOUT, MAX_PAYLOAD_BYTES[STDOUT] + 1)),
+    "stderr_too_long": docker_frame(FRAME_HEADER.pack(STDERR, MAX_PAYLOAD_BYTES[STDERR] + 1)),
+    "tail_too_long": docker_frame(FRAME_HEADER.pack(STDERR_TAIL, MAX_PAYLOAD_BYTES[STDERR_TAIL] + 1)),
     "report_too_long": docker_frame(FRAME_HEADER.pack(REPORT, REPORT_RECORD.size + 1)),
     "report_too_short": docker_frame(frame(REPORT, b"E")),
     "empty_report": docker_frame(frame(REPORT)),
     "report_of_unknown_exit": docker_frame(report(exit_kind=b"?")),
-    "stdout_beyond_the_cap_in_parts": docker_frame(frame(STDOUT, b"x" * 40000)) * 2,
-    "stderr_beyond_the_cap_in_parts": docker_frame(frame(STDERR, b"x" * 40000)) * 2,
-    "two_errors": docker_frame(frame(ERROR, b"x" * MAX_PAYLOAD_BYTES[ERROR]) * 2),
+    **{
+        f"{name}_beyond_the_cap_in_parts": docker_frame(frame(kind, b"x" * (MAX_PAYLOAD_BYTES[kind] // 2 + 1))) * 2
+        for name, kind in {"stdout": STDOUT, "stderr": STDERR, "tail": STDERR_TAIL}.items()
+    },
     "on_its_stderr": docker_frame(report(), stream=2),
     "on_no_stream": docker_frame(report(), stream=9),
 }  # fmt: skip
@@ -85,9 +87,11 @@ INVALID_FRAMES = {
 @pytest.mark.parametrize("data", INVALID_FRAMES.values(), ids=INVALID_FRAMES)
 def test_invalid_frame_raises_sandbox_error(supervisor, data):
     connection, sandbox = supervisor
-    connection.sendall(data)
+    sender = threading.Thread(target=connection.sendall, args=[data])  # a frame may be longer than the socket's buffer
+    sender.start()
     with pytest.raises(SandboxError) as raised:
-        sandbox.run("pass", "", timeout_s=1)
+        sandbox.run("pass", "", timeout_s=5)
+    sender.join(5)
     assert not isinstance(raised.value, SandboxGoneError)
 
 
@@ -137,7 +141,11 @@ CHATTER = {
 def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
     connection, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.2)
-    header = docker_frame(FRAME_HEADER.pack(STDOUT, MAX_KEPT_BYTES)) if part == CHATTER["trickle_of_one_frame"] else b""
+    header = (
+        docker_frame(FRAME_HEADER.pack(STDOUT, MAX_PAYLOAD_BYTES[STDOUT]))
+        if part == CHATTER["trickle_of_one_frame"]
+        else b""
+    )
     stop = threading.Event()
 
     def chat():

@@ -17,9 +17,8 @@ from chalicelib.jobs.job_table import JobState, WebhookState
 from chalicelib.telemetry import metrics as api_metrics
 from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
-from executor_host import channel, cloudwatch, hardening, metrics
+from executor_host import cloudwatch, hardening, metrics
 from executor_host import settings as agent_settings
-from executor_host.supervisor import protocol
 from infra import template
 from infra.operator.keys_cli import keys
 from tests.support.markdown import ROOT, code_blocks, column, read, table
@@ -95,13 +94,15 @@ def test_documented_limits_match_code():
         "input": size(contract.MAX_INPUT_BYTES),
         "args": f"{contract.MAX_ARGS}, {size(contract.MAX_ARGS_BYTES)} together",
         "code`, `input` and `args`, compressed": size(contract.MAX_COMPRESSED_PROGRAM_BYTES),
-        "stdout, stderr": f"{size(channel.MAX_KEPT_BYTES)} each",
+        "stdout": f"the first {size(contract.MAX_STDOUT_BYTES)}",
+        "stderr": f"the first {size(contract.STDERR_HEAD_BYTES)} and the last {size(contract.STDERR_TAIL_BYTES)}",
+        "bytes written to a stream": size(contract.MAX_STREAM_BYTES),
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
-        "error type and message": f"{protocol.MAX_ERROR_FIELD_BYTES} bytes each",
+        "error type and message": f"{contract.MAX_ERROR_MESSAGE_CHARS} characters each",
         "memory": f"{hardening.MEMORY_BYTES // MIB} MiB, including files",
         "/tmp": f"{hardening.SCRATCH_BYTES // MIB} MiB, {hardening.SCRATCH_INODES} files",
         "/dev/shm": f"{hardening.SHARED_MEMORY_BYTES // MIB} MiB",
-        "processes and threads": f"{hardening.PIDS}",
+        "processes and threads": f"{hardening.PROCESSES}, besides the program itself",
         "CPU": f"{hardening.CPUS:g} core",
         "open files": f"{hardening.OPEN_FILES} per process",
         "network": "none",

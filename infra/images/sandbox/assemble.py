@@ -25,14 +25,18 @@ SUPERVISOR: Final = Path("/sandbox/sitecustomize")  # PYTHONPATH has its directo
 MOUNT_POINTS: Final = ("dev", "proc", "sys", "tmp")
 EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need files which the image does not have
     "__pycache__", "config-*", "dist-packages", "site-packages", "sitecustomize.py", "EXTERNALLY-MANAGED",
-    "test", "_test*", "_xxtestfuzz*", "xxlimited*", "xxsubtype*", "idlelib", "ensurepip", "lib2to3", "pydoc_data",
-    "tkinter", "_tkinter*", "turtle.py", "turtledemo",
+    "test", "_test*", "_xxtestfuzz*", "xxlimited*", "xxsubtype*", "idlelib", "ensurepip", "lib2to3", "tkinter",
+    "_tkinter*", "turtle.py", "turtledemo",
 )  # fmt: skip
 EXCLUDED_ZONEINFO: Final = ("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
-ACCOUNTS: Final = {
+SYSTEM_DATA: Final = ("mime.types", "protocols", "rpc", "services")  # in /etc
+# Opened by glibc when it needs them: to cancel a thread, to resolve localhost, to name a user without an account.
+OPENED_LIBRARIES: Final = ("libgcc_s.so.1", "libnss_myhostname.so.2", "libnss_unknown.so.2")
+NAME_SERVICE_FILES: Final = {  # in /etc
     "passwd": "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/tmp:/\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "nsswitch.conf": "passwd: files unknown\ngroup: files\nhosts: files myhostname\n"
+    "services: files\nprotocols: files\nrpc: files\n",
 }
 
 
@@ -46,15 +50,15 @@ def rootfs_path(path: Path) -> Path:
 def shared_libraries(modules: Iterable[Path]) -> set[Path]:
     """Return the loader and each library that Python or one of its extension modules is linked with.
 
-    The loader prints them itself (ld.so(8), LD_TRACE_LOADED_OBJECTS). libgcc_s is requested by name because glibc
-    opens it only when a thread is canceled.
+    The loader prints them itself (ld.so(8), LD_TRACE_LOADED_OBJECTS).
     """
-    preload = " ".join(["libgcc_s.so.1", *map(str, modules)])
-    trace = {"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": preload}
+    modules = set(modules)
+    trace = {"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": " ".join([*OPENED_LIBRARIES, *map(str, modules)])}
     listing = subprocess.run([PYTHON], env=trace, stdout=subprocess.PIPE, text=True, check=True).stdout
-    if "not found" in listing:
+    libraries = {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)} - modules
+    if "not found" in listing or not {library.name for library in libraries}.issuperset(OPENED_LIBRARIES):
         raise SystemExit(f"The base image lacks a library:\n{listing}")
-    return {Path(path) for path in re.findall(r"(/\S+) \(0x", listing)} - set(modules)
+    return libraries
 
 
 def copy_python() -> None:
@@ -74,19 +78,21 @@ def copy_python() -> None:
             rootfs_path(link).symlink_to(link.readlink())
 
 
-def copy_locale_and_time_zones() -> None:
-    """Copy C.UTF-8, without which Python starts in another text mode than elsewhere, and the time zones."""
+def copy_system_data() -> None:
+    """Copy names of services and media types, the time zones, and C.UTF-8, without which Python's text mode differs."""
+    for name in SYSTEM_DATA:
+        shutil.copyfile(Path("/etc", name), rootfs_path(Path("/etc", name)))
     if LOCALE.is_dir():
         shutil.copytree(LOCALE, rootfs_path(LOCALE))
     excluded = shutil.ignore_patterns(*EXCLUDED_ZONEINFO)
     shutil.copytree(ZONEINFO, rootfs_path(ZONEINFO), symlinks=True, ignore=excluded)
 
 
-def write_accounts_and_supervisor() -> None:
-    """Write the account files and the supervisor, and create the mount points."""
+def write_name_service_and_supervisor() -> None:
+    """Write the files of the name service and the supervisor, and create the mount points."""
     for name in MOUNT_POINTS:
         (ROOT / name).mkdir()
-    for name, text in ACCOUNTS.items():
+    for name, text in NAME_SERVICE_FILES.items():
         rootfs_path(Path("/etc", name)).write_text(text)
     shutil.copytree("/build/sitecustomize", rootfs_path(SUPERVISOR))
 
@@ -119,7 +125,7 @@ def set_modes() -> None:
 
 if __name__ == "__main__":
     copy_python()
-    copy_locale_and_time_zones()
-    write_accounts_and_supervisor()
+    copy_system_data()
+    write_name_service_and_supervisor()
     compile_sources()
     set_modes()

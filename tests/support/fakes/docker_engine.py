@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from chalicelib.contract import ResourceUsage, Status
+from chalicelib.contract import OutputBytes, ResourceUsage, Status
 from executor_host.channel import SandboxError
 from executor_host.sandbox import Outcome
 
@@ -32,7 +32,14 @@ class FakeSandbox:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         usage = ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0)
-        return self._outcome or Outcome(status=Status.OK, exit_code=0, stdout=code, stderr=stdin, usage=usage)
+        return self._outcome or Outcome(
+            status=Status.OK,
+            exit_code=0,
+            stdout=code,
+            stderr=stdin,
+            output_bytes=OutputBytes(stdout=0, stderr=0),
+            usage=usage,
+        )
 
     def destroy(self) -> None:
         self.alive = False

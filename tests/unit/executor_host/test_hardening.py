@@ -18,7 +18,7 @@ CONFIG = container_config("the-image", agent="the-agent")
         "CapDrop": ["ALL"],
         "Memory": 256 * 1024 * 1024,
         "MemorySwap": 256 * 1024 * 1024,
-        "PidsLimit": 64,
+        "PidsLimit": 258,
         "NanoCpus": 1_000_000_000,
         "OomScoreAdj": 500,
         "IpcMode": "private",
@@ -58,8 +58,8 @@ def test_no_new_privileges_and_custom_seccomp_profile():
     "call",
     "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp mount umount2 pivot_root chroot unshare setns bpf "
     "perf_event_open io_uring_setup io_uring_enter userfaultfd keyctl add_key request_key init_module kexec_load "
-    "open_by_handle_at sched_setscheduler sched_setattr seccomp shmget semget msgget mq_open inotify_init1 "
-    "fanotify_init timer_create rt_sigqueueinfo personality setuid setgid setgroups capset".split(),
+    "open_by_handle_at seccomp shmget semget msgget mq_open inotify_init1 "
+    "fanotify_init timer_create rt_sigqueueinfo personality setgroups capset".split(),
 )
 def test_unneeded_syscalls_are_denied(call):
     profile = json.loads(CONFIG["HostConfig"]["SecurityOpt"][1].removeprefix("seccomp="))
@@ -67,7 +67,39 @@ def test_unneeded_syscalls_are_denied(call):
     assert call not in allowed
 
 
+FILTERS = {
+    "SCMP_CMP_EQ": lambda argument, rule: argument == rule["value"],
+    "SCMP_CMP_MASKED_EQ": lambda argument, rule: argument & rule["value"] == rule["valueTwo"],
+}
+
+
+def is_allowed(call, *arguments):
+    profile = json.loads(CONFIG["HostConfig"]["SecurityOpt"][1].removeprefix("seccomp="))
+    return any(
+        call in rule["names"] and all(FILTERS[arg["op"]](arguments[arg["index"]], arg) for arg in rule["args"])
+        for rule in profile["syscalls"]
+        if rule["action"] == "SCMP_ACT_ALLOW"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "before"),
+    [
+        *((call, ()) for call in ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setscheduler")),
+        ("setpriority", (0,)),
+        ("setpriority", (1,)),
+    ],
+)
+def test_calls_on_every_process_but_the_supervisor_are_allowed(call, before):
+    assert all(is_allowed(call, *before, pid) for pid in (0, 2, 3, 4, 1000, 32767, 32768, (1 << 22) - 1))
+    assert not any(is_allowed(call, *before, high << 32 | 1) for high in (0, 1, 1 << 31, 0xFFFFFFFF))
+
+
+def test_priority_of_a_whole_user_is_refused():
+    assert not any(is_allowed("setpriority", 2, uid) for uid in (0, 2, 1 << 30))
+
+
 def test_gvisor_raises_pids_limit():
     config = container_config("the-image", agent="the-agent", oci_runtime="runsc")["HostConfig"]
-    assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 1024)
-    assert {"Name": "nproc", "Soft": 64, "Hard": 64} in config["Ulimits"]
+    assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 2048)
+    assert {"Name": "nproc", "Soft": 258, "Hard": 258} in config["Ulimits"]

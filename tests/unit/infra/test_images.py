@@ -39,8 +39,8 @@ def ensure_image(images):
 
 def test_pull_and_build_are_reported():
     images = FakeImages()
-    assert [message.split()[0] for message in ensure_image(images)] == ["Pulling", "Building"]
-    assert images.tags == {sandbox_image.REGISTRY_BASE, sandbox_image.image_tag()}
+    assert [message.split()[0] for message in ensure_image(images)] == ["Pulling", "Installing", "Building"]
+    assert images.tags == {sandbox_image.REGISTRY_IMAGE, sandbox_image.REGISTRY_BASE_TAG, sandbox_image.image_tag()}
     assert ensure_image(images) == []
 
 
