@@ -5,7 +5,7 @@ Exit codes: 0 success, 1 the operation failed, 2 wrong usage.
 
 import click
 
-from chalicelib.access.key_table import KeyTableError
+from chalicelib.dynamodb import TableError
 from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 
@@ -22,5 +22,5 @@ def main() -> None:
     """Run the command line and report a failed operation in one line."""
     try:
         cli(prog_name="python-exec")
-    except (CommandError, KeyTableError) as error:
+    except (CommandError, TableError) as error:
         raise SystemExit(f"Error: {error}") from error

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
-from chalicelib.access.key_table import PARTITION_KEY, Item, from_item, to_item, to_value
+from chalicelib.access.key_table import PARTITION_KEY
+from chalicelib.dynamodb import Item, from_item, to_item, to_value
 from infra.errors import CommandError
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ class KeyAdmin:
         response = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
         if "Item" not in response:
             raise CommandError(f"There is no key {key_id}.")
-        return from_item(response["Item"])
+        return from_item(response["Item"], KeyRecord)
 
     def all(self) -> list[KeyRecord]:
         """Return the records of all keys."""
         scan = self._dynamodb.get_paginator("scan")
         pages = self._call(lambda **arguments: list(scan.paginate(**arguments)), ConsistentRead=True)
-        return [from_item(item) for page in pages for item in page["Items"]]
+        return [from_item(item, KeyRecord) for page in pages for item in page["Items"]]
 
     def revoke(self, key_id: str) -> KeyRecord:
         """Revoke the key permanently."""
@@ -109,7 +110,7 @@ class KeyAdmin:
             ExpressionAttributeValues={name: to_value(value) for name, value in values.items()},
             ReturnValues="ALL_NEW",
         )
-        return from_item(response["Attributes"])
+        return from_item(response["Attributes"], KeyRecord)
 
     def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 - any operation
         try:

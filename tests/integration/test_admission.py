@@ -10,7 +10,8 @@ import pytest
 from chalicelib import problems
 from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
-from chalicelib.access.key_table import KeyTable, to_item
+from chalicelib.access.key_table import KeyTable
+from chalicelib.dynamodb import to_item
 from infra.env_file import client
 from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.operator.key_admin import KeyAdmin

@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.contract import HostReport
-from chalicelib.fleet.host_registry import HostRegistry, HostRegistryError
+from chalicelib.dynamodb import TableError
+from chalicelib.fleet.host_registry import HostRegistry
 
 NOW_S = 1_794_000_030  # 30 s into a minute
 REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=NOW_S)
@@ -39,7 +40,7 @@ def test_reports_across_shards_are_returned(hosts):
 
 def test_missing_table_raises(dynamodb):
     hosts = HostRegistry(dynamodb, table="gone")
-    with pytest.raises(HostRegistryError):
+    with pytest.raises(TableError):
         hosts.store(REPORT)
-    with pytest.raises(HostRegistryError):
+    with pytest.raises(TableError):
         hosts.recent_reports()

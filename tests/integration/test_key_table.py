@@ -5,9 +5,10 @@ import uuid
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.access.api_keys import KeyStatus, new_key
-from chalicelib.access.key_table import KeyTable, KeyTableError, StaleRecordError, from_item, to_item
+from chalicelib.access.api_keys import KeyRecord, KeyStatus, new_key
+from chalicelib.access.key_table import KeyTable, StaleRecordError
 from chalicelib.access.plans import PLANS
+from chalicelib.dynamodb import TableError, from_item, to_item
 from infra.env_file import client
 from infra.local.emulated_aws import create_queues_and_tables
 from tests.support.fakes.tables import FakeKeyTable
@@ -148,12 +149,12 @@ def test_item_does_not_grow_over_months(table):
 
 def test_missing_table_raises(aws):
     table = KeyTable(client("dynamodb", aws.environment), name="missing")
-    with pytest.raises(KeyTableError):
+    with pytest.raises(TableError):
         table.read(KEY.key_id)
-    with pytest.raises(KeyTableError):
+    with pytest.raises(TableError):
         charge(table, CURRENT)
 
 
 def test_malformed_item_raises():
-    with pytest.raises(KeyTableError):
-        from_item({"key_id": {"S": "x"}, "runs": {"S": "many"}})
+    with pytest.raises(TableError):
+        from_item({"key_id": {"S": "x"}, "runs": {"S": "many"}}, KeyRecord)

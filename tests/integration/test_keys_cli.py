@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access import api_keys
 from chalicelib.access.admission import Admission
-from chalicelib.access.key_table import KeyTable, to_item
+from chalicelib.access.key_table import KeyTable
+from chalicelib.dynamodb import to_item
 from infra.local.processes import PYTHON_SETTINGS
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record

@@ -7,8 +7,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from chalicelib.access.api_keys import new_signing_secret
-from chalicelib.access.key_table import KeyTable, to_item
+from chalicelib.access.key_table import KeyTable
 from chalicelib.contract import compress
+from chalicelib.dynamodb import to_item
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery

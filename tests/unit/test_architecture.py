@@ -17,7 +17,7 @@ MAX_FUNCTION_LINES = 50
 LAYERS = {
     "chalicelib": (
         {"contract"},
-        {"problems", "settings", "sqs"},
+        {"dynamodb", "problems", "settings", "sqs"},
         {"telemetry"},
         {"access"},
         {"jobs"},

@@ -16,9 +16,10 @@ from chalicelib import problems
 from chalicelib.access import api_keys, rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_cache import KeyCache
-from chalicelib.access.key_table import KeyTable, KeyTableError, StaleRecordError
+from chalicelib.access.key_table import KeyTable, StaleRecordError
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.access.rate_limits import QuotaStatus
+from chalicelib.dynamodb import TableError
 from chalicelib.problems import ProblemError
 from chalicelib.telemetry import request_context
 
@@ -67,7 +68,7 @@ class Admission:
             return self._caller(cached, secret_sha256, now_us)
         try:
             record = self._key_table.read(key.key_id)
-        except KeyTableError as error:
+        except TableError as error:
             logger.exception("key_read_failed")
             raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
         if record is None or not _matching_attribute(record, secret_sha256, now_us):
@@ -104,7 +105,7 @@ class Admission:
                     raise ProblemError(problems.UNAUTHORIZED) from stale
                 record = stale.record
                 self._key_cache.put(record)
-            except KeyTableError as error:
+            except TableError as error:
                 logger.exception("key_write_failed")
                 raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
             else:

@@ -1,25 +1,17 @@
 """Read and charge customer keys in DynamoDB. Each key is one item, so one conditional update checks and charges it."""
 
 import secrets
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.plans import Plan
+from chalicelib.dynamodb import ConditionFailedError, from_item, to_value, translate_errors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 PARTITION_KEY: Final = "key_id"
-Item = Mapping[str, Any]  # {"plan": {"S": "free"}, "runs": {"N": "1"}}
-
-
-class KeyTableError(Exception):
-    """DynamoDB did not respond, or an item of the table is malformed."""
 
 
 class StaleRecordError(Exception):
@@ -38,37 +30,31 @@ class KeyTable:
         self._name = name
 
     def read(self, key_id: str) -> KeyRecord | None:
-        """Return the current record of a key, or None if there is none. Raise KeyTableError."""
-        try:
+        """Return the current record of a key, or None if there is none. Raise TableError."""
+        with translate_errors(self._name):
             response = self._dynamodb.get_item(TableName=self._name, Key=_key(key_id), ConsistentRead=True)
-        except (BotoCoreError, ClientError) as error:
-            raise KeyTableError(self._name) from error
-        return from_item(response["Item"]) if "Item" in response else None
+        return from_item(response["Item"], KeyRecord) if "Item" in response else None
 
     def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
         """Charge one request to the rate and `runs` to the quota, and return the new record.
 
         The key must be active, and its plan and the hash in `matched_attribute` must equal those of `expected`. Counts
         may have grown since `expected` was read, up to the limits. boto3 repeats a write whose response was lost; the
-        charge id makes it count once. Raise StaleRecordError or KeyTableError.
+        charge id makes it count once. Raise StaleRecordError or TableError.
         """
         charge_id = secrets.token_hex(8)
         arguments = _update_arguments(
             expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, charge_id=charge_id
         )
         try:
-            response = self._dynamodb.update_item(TableName=self._name, Key=_key(expected.key_id), **arguments)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise KeyTableError(self._name) from error
-            item = error.response.get("Item")
-            current = from_item(item) if item else None
+            with translate_errors(self._name):
+                response = self._dynamodb.update_item(TableName=self._name, Key=_key(expected.key_id), **arguments)
+        except ConditionFailedError as failed:
+            current = from_item(failed.item, KeyRecord) if failed.item else None
             if current is None or current.last_charge_id != charge_id:
-                raise StaleRecordError(current) from error
+                raise StaleRecordError(current) from failed
             return current
-        except BotoCoreError as error:
-            raise KeyTableError(self._name) from error
-        return from_item(response["Attributes"])
+        return from_item(response["Attributes"], KeyRecord)
 
 
 def _update_arguments(
@@ -123,25 +109,5 @@ def _update_arguments(
     }
 
 
-def from_item(item: Item) -> KeyRecord:
-    """Return the record in a DynamoDB item. Raise KeyTableError if it is malformed."""
-    flat = {name: next(iter(value.values())) for name, value in item.items()}
-    try:
-        return msgspec.convert(flat, KeyRecord, strict=False)
-    except msgspec.ValidationError as error:
-        raise KeyTableError("an item of the keys table is malformed") from error
-
-
-def to_item(record: KeyRecord) -> dict[str, Any]:
-    """Return the DynamoDB item of a record."""
-    members = msgspec.structs.asdict(record)
-    return {name: to_value(value) for name, value in members.items() if value is not None}
-
-
 def _key(key_id: str) -> dict[str, Any]:
     return {PARTITION_KEY: {"S": key_id}}
-
-
-def to_value(value: str | int) -> dict[str, str]:
-    """Return the DynamoDB value of an attribute."""
-    return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

@@ -7,7 +7,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import problems
 from chalicelib.access.load_shedding import VISIBLE_MESSAGES
-from chalicelib.fleet.host_registry import HostRegistry, HostRegistryError
+from chalicelib.dynamodb import TableError
+from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Health:
                 QueueUrl=self._job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
             )
             reports = self._hosts.recent_reports()
-        except (BotoCoreError, ClientError, HostRegistryError) as error:
+        except (BotoCoreError, ClientError, TableError) as error:
             logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
         queue_attributes = response["Attributes"]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.contract import HostReport
+from chalicelib.dynamodb import TableError, translate_errors
 from chalicelib.jobs.job_table import PARTITION_KEY, TTL_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ MAX_READ_ATTEMPTS: Final = 3  # DynamoDB may return part of a batch
 _PREFIX: Final = "host:"  # keeps a host's name from colliding with other attributes
 
 
-class HostRegistryError(Exception):
-    """DynamoDB did not respond, or returned only part of the reports."""
-
-
 class HostRegistry:
     """The reports of all hosts. Thread-safe."""
 
@@ -38,8 +34,8 @@ class HostRegistry:
         self._clock = clock
 
     def store(self, report: HostReport) -> None:
-        """Store a report. It replaces the host's earlier one of the same minute. Raise HostRegistryError."""
-        try:
+        """Store a report. It replaces the host's earlier one of the same minute. Raise TableError."""
+        with translate_errors(self._table):
             self._dynamodb.update_item(
                 TableName=self._table,
                 Key=_key(int(report.sent_at) // REPORT_WINDOW_S, zlib.crc32(report.host.encode()) % SHARDS),
@@ -50,11 +46,9 @@ class HostRegistry:
                     ":ttl": {"N": str(int(report.sent_at) + REPORT_TTL_S)},
                 },
             )
-        except (BotoCoreError, ClientError) as error:
-            raise HostRegistryError(self._table) from error
 
     def recent_reports(self) -> list[HostReport]:
-        """Return the latest report of each host within REPORT_WINDOW_S, by name. Raise HostRegistryError."""
+        """Return the latest report of each host within REPORT_WINDOW_S, by name. Raise TableError."""
         now = self._clock()
         this_minute = int(now) // REPORT_WINDOW_S
         keys = [_key(minute, shard) for minute in (this_minute - 1, this_minute) for shard in range(SHARDS)]
@@ -70,16 +64,14 @@ class HostRegistry:
     def _read(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
         request_items: Any = {self._table: {"Keys": keys}}
-        try:
-            for _ in range(MAX_READ_ATTEMPTS):
+        for _ in range(MAX_READ_ATTEMPTS):
+            with translate_errors(self._table):
                 response = self._dynamodb.batch_get_item(RequestItems=request_items)
-                items += response["Responses"][self._table]
-                request_items = response["UnprocessedKeys"]
-                if not request_items:
-                    return items
-        except (BotoCoreError, ClientError) as error:
-            raise HostRegistryError(self._table) from error
-        raise HostRegistryError(self._table)
+            items += response["Responses"][self._table]
+            request_items = response["UnprocessedKeys"]
+            if not request_items:
+                return items
+        raise TableError(self._table)
 
 
 def _key(minute: int, shard: int) -> dict[str, Any]:

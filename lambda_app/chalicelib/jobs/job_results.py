@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Reply, compress
-from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, JobTableError, WebhookState
+from chalicelib.dynamodb import TableError
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
 from chalicelib.sqs import QueueSendError
@@ -24,7 +25,7 @@ class WebhookSender(Protocol):
     """The part of webhooks.delivery.WebhookDelivery that a result needs."""
 
     def enqueue(self, record: JobRecord) -> None:
-        """Schedule the delivery of a result. Raise JobTableError or QueueSendError on failure."""
+        """Schedule the delivery of a result. Raise TableError or QueueSendError on failure."""
 
 
 class JobResults:
@@ -50,7 +51,7 @@ class JobResults:
             if record.state is not JobState.FINISHED and self._clock() >= record.start_deadline + ABANDON_AFTER_S:
                 expired = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
                 record = self._require_visible(self.record_reply(expired), key_id)
-        except (JobTableError, QueueSendError) as error:
+        except (TableError, QueueSendError) as error:
             logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record
@@ -59,7 +60,7 @@ class JobResults:
         """Delete what the customer sent and received. Raise ProblemError if the key has no such job."""
         try:
             record = self._table.mark_deleted(job_id, key_id=key_id)
-        except JobTableError as error:
+        except TableError as error:
             logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if record is None or record.key_id != key_id or not record.is_visible:
@@ -69,7 +70,7 @@ class JobResults:
         """Store a reply unless its job has one, and return the job's record.
 
         Return None if the job has no record. If `key_id` is given, create a hidden record instead, so that a request
-        that is about to accept the job finds the result. Idempotent: callers may retry on failure. Raise JobTableError,
+        that is about to accept the job finds the result. Idempotent: callers may retry on failure. Raise TableError,
         or QueueSendError if the webhook cannot be scheduled.
         """
         compressed = compress(reply)

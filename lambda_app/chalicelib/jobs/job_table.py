@@ -8,9 +8,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
+
+from chalicelib import dynamodb
+from chalicelib.dynamodb import ConditionFailedError, Item, TableError, from_item, to_value, translate_errors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -19,12 +20,7 @@ PARTITION_KEY: Final = "job_id"
 TTL_ATTRIBUTE: Final = "ttl"
 TOMBSTONE_TTL_S: Final = 86_400  # a record outlives its result by this, so that the API can answer 410
 
-Item = Mapping[str, Any]
 Value = str | int | bytes
-
-
-class JobTableError(Exception):
-    """Raised when DynamoDB does not respond, or holds an item that is not a job record."""
 
 
 class JobState(StrEnum):
@@ -93,7 +89,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobTable:
     """Conditional reads and writes of job records. Each write returns the record that is stored afterwards.
 
-    Every method raises JobTableError if DynamoDB does not respond.
+    Every method raises TableError if DynamoDB does not respond.
     """
 
     def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
@@ -103,7 +99,7 @@ class JobTable:
     def read(self, job_id: str) -> JobRecord | None:
         """Return the current record."""
         response = self._call(self._dynamodb.get_item, Key=_key(job_id), ConsistentRead=True)
-        return from_item(response["Item"]) if "Item" in response else None
+        return from_item(response["Item"], JobRecord) if "Item" in response else None
 
     def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
         """Store a record unless the job has one that is still retained."""
@@ -165,10 +161,10 @@ class JobTable:
     def _put(self, record: JobRecord, condition: str, values: Mapping[str, Value]) -> JobRecord:
         try:
             self._call(self._dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
-        except _ConditionFailedError as failed:
-            if failed.record is None:  # it was removed since
-                raise JobTableError(self._name) from failed
-            return failed.record
+        except ConditionFailedError as failed:
+            if failed.item is None:  # it was removed since
+                raise TableError(self._name) from failed
+            return from_item(failed.item, JobRecord)
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
@@ -186,28 +182,13 @@ class JobTable:
     ) -> JobRecord | None:
         try:
             response = self._call(operation, **_conditional(condition, values), **arguments)
-        except _ConditionFailedError as failed:
-            return failed.record
-        return from_item(response["Attributes"]) if "Attributes" in response else None
+        except ConditionFailedError as failed:
+            return from_item(failed.item, JobRecord) if failed.item else None
+        return from_item(response["Attributes"], JobRecord) if "Attributes" in response else None
 
     def _call(self, operation: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 - boto3's response
-        try:
+        with translate_errors(self._name):
             return operation(TableName=self._name, **arguments)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-                item = error.response.get("Item")
-                raise _ConditionFailedError(from_item(item) if item else None) from error
-            raise JobTableError(self._name) from error
-        except BotoCoreError as error:
-            raise JobTableError(self._name) from error
-
-
-class _ConditionFailedError(Exception):
-    """Raised when the condition of a write does not hold; `record` is the current one."""
-
-    def __init__(self, record: JobRecord | None) -> None:
-        super().__init__("the condition did not hold")
-        self.record = record
 
 
 def states_before(state: JobState | None) -> list[JobState]:
@@ -215,19 +196,10 @@ def states_before(state: JobState | None) -> list[JobState]:
     return [before for before, after in TRANSITIONS.items() if before is not None and state in after]
 
 
-def from_item(item: Item) -> JobRecord:
-    """Decode an item. Raise JobTableError if it is not a job record."""
-    attributes = {name: next(iter(value.values())) for name, value in item.items() if name != TTL_ATTRIBUTE}
-    try:
-        return msgspec.convert(attributes, JobRecord, strict=False)
-    except msgspec.ValidationError as error:
-        raise JobTableError("an item of the table is not a job record") from error
-
-
 def to_item(record: JobRecord) -> Item:
-    """Encode a record, with the time at which DynamoDB removes it."""
-    attributes = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not None}
-    return _values({**attributes, TTL_ATTRIBUTE: record.retained_until + TOMBSTONE_TTL_S})
+    """Return the item of a record, with the time at which DynamoDB removes it."""
+    ttl = record.retained_until + TOMBSTONE_TTL_S
+    return {**dynamodb.to_item(record), TTL_ATTRIBUTE: to_value(ttl)}
 
 
 def _state_allows(state: JobState | None) -> tuple[str, dict[str, Value]]:
@@ -240,22 +212,10 @@ def _conditional(condition: str, values: Mapping[str, Value]) -> dict[str, Any]:
     return {
         "ConditionExpression": condition,
         "ExpressionAttributeNames": {"#state": "state"},  # a reserved word
-        "ExpressionAttributeValues": _values(values),
+        "ExpressionAttributeValues": {name: to_value(value) for name, value in values.items()},
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 
 
 def _key(job_id: str) -> Item:
     return {PARTITION_KEY: {"S": job_id}}
-
-
-def _values(values: Mapping[str, Value]) -> Item:
-    return {name: _value(value) for name, value in values.items()}
-
-
-def _value(value: Value) -> Item:
-    if isinstance(value, bool):
-        return {"BOOL": value}
-    if isinstance(value, bytes):
-        return {"B": value}
-    return {"N": str(value)} if isinstance(value, int) else {"S": str(value)}

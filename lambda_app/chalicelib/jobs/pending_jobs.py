@@ -6,11 +6,10 @@ a counter is not, and each entry carries the time when it expires, in case its j
 
 from typing import TYPE_CHECKING, Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from chalicelib import problems
 from chalicelib.access.plans import Plan
-from chalicelib.jobs.job_table import PARTITION_KEY, JobRecord, JobTableError
+from chalicelib.dynamodb import ConditionFailedError, translate_errors
+from chalicelib.jobs.job_table import PARTITION_KEY, JobRecord
 from chalicelib.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ MAX_ATTEMPTS: Final = 3  # to reserve a slot, each after the first once expired 
 
 
 class PendingJobs:
-    """The slots of all keys. Methods raise JobTableError if DynamoDB does not respond."""
+    """The slots of all keys. Methods raise TableError if DynamoDB does not respond."""
 
     def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
         """Use the jobs table of this name."""
@@ -42,11 +41,11 @@ class PendingJobs:
                     "OR contains(pending, :entry)",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
-            except ClientError as error:
-                pending = error.response.get("Item", {}).get("pending", {}).get("SS", [])
+            except ConditionFailedError as failed:
+                pending = (failed.item or {}).get("pending", {}).get("SS", [])
                 expired = [entry for entry in pending if _expires_at(entry) <= now_s]
                 if not expired:
-                    raise _too_many(plan) from error
+                    raise _too_many(plan) from failed
                 self._remove(record.key_id, expired)
         raise _too_many(plan)
 
@@ -58,7 +57,7 @@ class PendingJobs:
         self._update(key_id, "DELETE pending :entries", {":entries": {"SS": entries}})
 
     def _update(self, key_id: str, expression: str, values: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401
-        try:
+        with translate_errors(self._name):
             self._dynamodb.update_item(
                 TableName=self._name,
                 Key={PARTITION_KEY: {"S": f"pending:{key_id}"}},  # a job id has no colon
@@ -66,12 +65,6 @@ class PendingJobs:
                 ExpressionAttributeValues=values,
                 **arguments,
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-                raise
-            raise JobTableError(self._name) from error
-        except BotoCoreError as error:
-            raise JobTableError(self._name) from error
 
 
 def slot_expires_at(record: JobRecord) -> int:

@@ -19,9 +19,10 @@ from chalicelib import problems
 from chalicelib.access.admission import Admission
 from chalicelib.access.plans import Plan
 from chalicelib.contract import Failure, Reply, Result
+from chalicelib.dynamodb import TableError
 from chalicelib.jobs.dispatcher import JobDispatcher
 from chalicelib.jobs.job_results import JobResults
-from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, JobTableError
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.job_view import decode_stored_reply
 from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueueError, ReplyQueues
@@ -80,7 +81,7 @@ class JobService:
                 outcome = self._submit_new(submission)
             else:
                 outcome = self._submit_idempotent(submission)
-        except JobTableError as error:
+        except TableError as error:
             logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if not isinstance(outcome, JobRecord):
@@ -173,7 +174,7 @@ class JobService:
         if reply is None:
             try:
                 record = self._accept(record, is_stored=is_stored)
-            except JobTableError as error:
+            except TableError as error:
                 logger.exception("job_table_error")
                 raise ProblemError(problems.RESULT_TIMEOUT, job_id=record.job_id) from error
             reply = queue.receive(record.job_id, wait_s=0)
@@ -254,7 +255,7 @@ class JobService:
             return
         try:
             self._pending_jobs.release(record)
-        except JobTableError:  # it expires
+        except TableError:  # it expires
             logger.warning("slot_release_failed", exc_info=True)
 
 

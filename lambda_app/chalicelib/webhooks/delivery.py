@@ -45,7 +45,7 @@ class _Attempt(Struct, frozen=True):
 class WebhookDelivery:
     """The delivery of webhooks.
 
-    Methods raise QueueSendError, JobTableError or KeyTableError on an outage; their callers' messages are redelivered.
+    Methods raise QueueSendError, TableError on an outage; their callers' messages are redelivered.
     """
 
     def __init__(

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
-from chalicelib.access.key_table import KeyTableError, StaleRecordError
+from chalicelib.access.key_table import StaleRecordError
 from chalicelib.access.plans import Plan
 from chalicelib.contract import HostReport
-from chalicelib.fleet.host_registry import HostRegistryError
-from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, JobTableError, WebhookState, states_before
+from chalicelib.dynamodb import TableError
+from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, WebhookState, states_before
 from chalicelib.jobs.pending_jobs import slot_expires_at
 from chalicelib.problems import ProblemError
 
@@ -75,7 +75,7 @@ class FakeKeyTable:
     def _record_call(self, operation: str) -> None:
         self.calls[operation] += 1
         if self.is_unavailable:
-            raise KeyTableError("gone")
+            raise TableError("gone")
 
 
 class FakeJobTable:
@@ -102,7 +102,7 @@ class FakeJobTable:
         with self._lock:
             current = self._get(expected.job_id)
             if current is None:
-                raise JobTableError("no such job")
+                raise TableError("no such job")
             return self._put(record) if self._is_claim_of(current, expected, record.state) else current
 
     def release_claim(self, record: JobRecord) -> None:
@@ -146,7 +146,7 @@ class FakeJobTable:
 
     def _get(self, job_id: str) -> JobRecord | None:
         if self.is_unavailable:
-            raise JobTableError("gone")
+            raise TableError("gone")
         return self.records.get(job_id)
 
     def _put(self, record: JobRecord) -> JobRecord:
@@ -170,7 +170,7 @@ class FakePendingJobs:
 
     def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
         if self.is_unavailable:
-            raise JobTableError("gone")
+            raise TableError("gone")
         with self._lock:
             entries, entry = self.entries[record.key_id], self._entry(record)
             if entry not in entries and len(entries) >= plan.max_pending_jobs:
@@ -205,4 +205,4 @@ class FakeHostRegistry:
 
     def _check(self) -> None:
         if self.is_unavailable:
-            raise HostRegistryError("gone")
+            raise TableError("gone")

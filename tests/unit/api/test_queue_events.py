@@ -6,8 +6,8 @@ import pytest
 
 from chalicelib.api import queue_events
 from chalicelib.contract import ContractError, Failure, FailureReason, Job, encode
+from chalicelib.dynamodb import TableError
 from chalicelib.jobs import job_view
-from chalicelib.jobs.job_table import JobTableError
 from tests.support.records import make_result
 
 JOB = Job(id="0" * 32, code="secret code", reply_to=None, submitted_at=1.0, reply_by=1.0, start_deadline=2.0)
@@ -22,7 +22,7 @@ class FakeResults:
 
     def record_reply(self, reply, *, key_id=None):
         if reply.id in self.failing:
-            raise JobTableError("gone")
+            raise TableError("gone")
         self.recorded.append((reply, key_id))
 
 

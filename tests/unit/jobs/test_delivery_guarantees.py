@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.contract import Failure, Result, compress
+from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_results import JobResults
-from chalicelib.jobs.job_table import JobTableError
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
 from chalicelib.jobs.reply_queue import ReplyQueueError
 from chalicelib.jobs.submission import ASYNC_JOB_TTL_S, RunRequest
@@ -57,7 +57,7 @@ class FaultInjector:
 
     def __getattr__(self, name):
         act = getattr(self._real, name)
-        return lambda *args, **named: self._world.call(name, partial(act, *args, **named), JobTableError("gone"))
+        return lambda *args, **named: self._world.call(name, partial(act, *args, **named), TableError("gone"))
 
 
 class Simulation:
@@ -158,7 +158,7 @@ class Simulation:
     def store(self, reply, key_id=None):
         """Store a reply, which its queue redelivers until that succeeds."""
         while True:
-            with suppress(ProcessDiedError, JobTableError):
+            with suppress(ProcessDiedError, TableError):
                 return self.results.record_reply(reply, key_id=key_id)
 
     def delete(self, job_id):

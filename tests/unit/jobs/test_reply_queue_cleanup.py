@@ -3,8 +3,8 @@ import time
 import pytest
 
 from chalicelib.contract import encode
+from chalicelib.dynamodb import TableError
 from chalicelib.jobs import reply_queue_cleanup
-from chalicelib.jobs.job_table import JobTableError
 from chalicelib.jobs.reply_queue_cleanup import ORPHAN_REPLY_AGE_S, QUEUE_MAX_AGE_S, ReplyQueueCleanup
 from tests.support.fakes.sqs import client_error
 from tests.support.polling import eventually
@@ -34,7 +34,7 @@ class CleanupHarness:
     def store_reply(self, reply):
         if self.failing:
             self.failing -= 1
-            raise JobTableError("gone")
+            raise TableError("gone")
         self.stored.append(reply.id)
 
     def run(self, *, later_s=0.0):
@@ -145,7 +145,7 @@ def test_slow_queue_does_not_starve_others(sqs):
         stored.add(reply.id)
         if reply.id == "slow":
             now[0] += reply_queue_cleanup.TIME_BUDGET_S
-            raise JobTableError("gone")
+            raise TableError("gone")
 
     harness = CleanupHarness(sqs)
     for job_id in ("slow", "a", "b"):

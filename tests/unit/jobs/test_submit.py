@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.contract import Failure, FailureReason, compress
+from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_results import ORPHAN_RESULT_TTL_S, JobResults
-from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError
+from chalicelib.jobs.job_table import JobRecord, JobState
 from chalicelib.jobs.job_view import job_body
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, slot_expires_at
 from chalicelib.jobs.reply_queue import ReplyQueueError
@@ -279,7 +280,7 @@ def test_late_job_holds_slot_until_result(harness):
 
 def test_slot_release_failure_does_not_fail_request(harness):
     def release(*_, **__):
-        raise JobTableError("gone")
+        raise TableError("gone")
 
     harness.pending_jobs.release = release
     assert harness.submit(under_pressure=True).stdout == "run 1"
@@ -442,7 +443,7 @@ def test_sent_async_job_survives_accept_failure(harness):
 
 def test_replay_sends_job_after_slot_reservation_failure(harness):
     reserve = harness.pending_jobs.reserve
-    harness.pending_jobs.reserve = lambda *_, **__: (_ for _ in ()).throw(JobTableError("gone"))
+    harness.pending_jobs.reserve = lambda *_, **__: (_ for _ in ()).throw(TableError("gone"))
     with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         harness.submit(idempotency_key="k", is_async=True)
     harness.pending_jobs.reserve = reserve
@@ -673,7 +674,7 @@ def test_job_table_failure_returns_503(harness):
             harness.submit(**changes)
     with raises_problem(problems.JOB_STORE_UNAVAILABLE):
         harness.results.get("0" * 32, key_id="key")
-    with pytest.raises(JobTableError):
+    with pytest.raises(TableError):
         harness.results.record_reply(make_result("0" * 32))
 
 

@@ -10,7 +10,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.contract import compress
-from chalicelib.jobs.job_table import JobRecord, JobState, JobTableError, WebhookState
+from chalicelib.dynamodb import TableError
+from chalicelib.jobs.job_table import JobRecord, JobState, WebhookState
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, DeliveryErrorCode
@@ -311,5 +312,5 @@ def test_failure_to_enqueue_leaves_webhook_pending(delivery, sqs, queue, jobs):
 
 def test_table_failure_propagates_to_caller(delivery, jobs):
     jobs.is_unavailable = True
-    with pytest.raises(JobTableError):
+    with pytest.raises(TableError):
         delivery.deliver(encode_message(1))
