@@ -1,17 +1,15 @@
 """Responses to requests whose program ran."""
 
+import hashlib
 import json
+import random
 import re
 import time
 
 import pytest
 
-from chalicelib.contract import (
-    MAX_STDOUT_BYTES,
-    MAX_STREAM_BYTES,
-    STDERR_HEAD_BYTES,
-    STDERR_TAIL_BYTES,
-)
+from chalicelib.api.run_request import ALWAYS_FITTING_BODY_BYTES
+from chalicelib.contract import MAX_ARGS, MAX_ARGS_BYTES, MAX_CODE_BYTES, MAX_INPUT_BYTES
 
 ONE_LINE_OF_CONTROLS = "".join(map(chr, range(1, 32))).replace("\n", "").replace("\r", "")
 TEXTS = {
@@ -124,25 +122,38 @@ def test_line_endings_are_preserved(client):
     assert body["stdout"] == "a\r\nb\rc\n\n"
 
 
-@pytest.mark.parametrize("filler", ["x", "\x01", "\U0001f600"], ids=ascii)
-def test_output_at_limit_is_returned_in_full(client, filler):
-    sizes = {"stdout": MAX_STDOUT_BYTES, "stderr": STDERR_HEAD_BYTES + STDERR_TAIL_BYTES}
-    whole = {stream: filler * (size // len(filler.encode())) for stream, size in sizes.items()}
-    body = client.run("\n".join(["import sys", *(f"sys.{s}.write({filler!r} * {len(t)})" for s, t in whole.items())]))
-    assert (body["status"], body["truncated"]) == ("ok", {"stdout": False, "stderr": False})
-    assert ({stream: body[stream] for stream in whole} == whole, body["output_bytes"]) == (True, sizes)
+@pytest.mark.parametrize("filler", ["x", "\x01", "ü", "\U0001f600"], ids=ascii)
+def test_largest_code_runs(client, filler):
+    head = "print(len(open('main.py', 'rb').read()))  #"
+    code = head + filler * ((MAX_CODE_BYTES - len(head)) // len(filler.encode()))
+    assert client.run(code)["stdout"] == f"{len(code.encode())}\n"
 
 
-def test_output_above_limit_is_cut_and_counted(client):
-    body = client.run("import sys\nfor n in range(10**5): print(n); print(n, file=sys.stderr)\nsys.exit(3)")
-    text = "".join(f"{n}\n" for n in range(10**5))
-    assert (body["status"], body["exit_code"], body["truncated"]) == ("error", 3, {"stdout": True, "stderr": True})
-    assert body["output_bytes"] == {"stdout": len(text), "stderr": len(text)}
-    assert body["stdout"] == text[:MAX_STDOUT_BYTES]
-    assert body["stderr"] == text[:STDERR_HEAD_BYTES] + text[-STDERR_TAIL_BYTES:]
+LARGE_INPUTS = {
+    "largest": "a\n\x01b" * (MAX_INPUT_BYTES // 4 - 1) + "\U0001f600",
+    "least_compressible": "".join(random.Random(1).choices(list(map(chr, range(128))), k=ALWAYS_FITTING_BODY_BYTES)),  # noqa: S311
+}
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_stream_above_16_mib_returns_output_limit(client, stream):
-    body = client.run(f"import sys; sys.{stream}.write('x' * {MAX_STREAM_BYTES + 1})")
-    assert (body["status"], body["exit_code"], body["truncated"][stream]) == ("output_limit", None, True)
+@pytest.mark.parametrize("text", LARGE_INPUTS.values(), ids=LARGE_INPUTS)
+def test_large_input_is_read(client, text):
+    code = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    assert client.run(code, text)["stdout"] == hashlib.sha256(text.encode()).hexdigest() + "\n"
+
+
+def test_nul_in_input_is_read(client):
+    assert client.run("print(ascii(input()))", "a\0b\n\0")["stdout"] == "'a\\x00b'\n"
+
+
+ARGUMENTS = {
+    "options": ["-n", "--", "-", "a=b"],
+    "texts": ["", " ", "\u00fc \U0001f600", "a\n\x01b", '"$HOME" * ;'],
+    "most": ["x" * (MAX_ARGS_BYTES // MAX_ARGS)] * MAX_ARGS,
+    "longest": ["\u00fc" * (MAX_ARGS_BYTES // 2)],
+}
+
+
+@pytest.mark.parametrize("args", ARGUMENTS.values(), ids=ARGUMENTS)
+def test_arguments_reach_the_program(client, args):
+    body = client.post(code="import json, sys; print(json.dumps(sys.argv))", args=args).body
+    assert json.loads(body["stdout"]) == ["main.py", *args]

@@ -109,6 +109,12 @@ def test_documented_limits_match_code():
     }
 
 
+def test_documented_sizes_of_requests_match_code():
+    assert f"may have up to {size(run_request.MAX_BODY_BYTES)}," in API
+    assert f"{size(run_request.ALWAYS_FITTING_BODY_BYTES)} of `code`, `input` and `args` always fit" in API
+    assert f"more than {size(contract.MAX_COMPRESSED_PROGRAM_BYTES)} after compression" in API
+
+
 def all_problems():
     return {(problem_type.slug, str(int(problem_type.status))) for problem_type in problems.PROBLEM_TYPES}
 
