@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from msgspec import Struct
 
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key, new_signing_secret
 from chalicelib.access.key_table import PARTITION_KEY
@@ -15,15 +16,14 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 
-class KeyAdmin:
+class KeyAdmin(Struct, frozen=True):
     """API keys in a DynamoDB table. A change does not touch the key's rate limit and quota.
 
     Each method raises CommandError if it fails.
     """
 
-    def __init__(self, dynamodb: "DynamoDBClient", *, table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+    dynamodb: "DynamoDBClient"
+    table: str
 
     def create(
         self,
@@ -47,19 +47,19 @@ class KeyAdmin:
             expires_at=expires_at,
         )
         is_new = f"attribute_not_exists({PARTITION_KEY})"
-        self._call(self._dynamodb.put_item, Item=to_item(record), ConditionExpression=is_new)
+        self._call(self.dynamodb.put_item, Item=to_item(record), ConditionExpression=is_new)
         return record
 
     def get(self, key_id: str) -> KeyRecord:
         """Return the key's record."""
-        response = self._call(self._dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
+        response = self._call(self.dynamodb.get_item, Key=_key(key_id), ConsistentRead=True)
         if "Item" not in response:
             raise CommandError(f"There is no key {key_id}.")
         return from_item(response["Item"], KeyRecord)
 
     def all(self) -> list[KeyRecord]:
         """Return the records of all keys."""
-        scan = self._dynamodb.get_paginator("scan")
+        scan = self.dynamodb.get_paginator("scan")
         pages = self._call(lambda **arguments: list(scan.paginate(**arguments)), ConsistentRead=True)
         return [from_item(item, KeyRecord) for page in pages for item in page["Items"]]
 
@@ -102,7 +102,7 @@ class KeyAdmin:
         values = {f":{name}": value for name, value in members.items()}
         values |= {f":expected_{name}": value for name, value in expected.items()}
         response = self._call(
-            self._dynamodb.update_item,
+            self.dynamodb.update_item,
             Key=_key(key_id),
             UpdateExpression=f"SET {', '.join(f'#{name} = :{name}' for name in members)}",
             ConditionExpression=" AND ".join(conditions),
@@ -114,13 +114,13 @@ class KeyAdmin:
 
     def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 - any operation
         try:
-            return operation(TableName=self._table, **arguments)
+            return operation(TableName=self.table, **arguments)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code == "ConditionalCheckFailedException":
                 raise CommandError("There is no such key, or another operator just changed it.") from error
             if code == "ResourceNotFoundException":
-                raise CommandError(f"There is no table {self._table}.") from error
+                raise CommandError(f"There is no table {self.table}.") from error
             message = error.response["Error"].get("Message", "")
             raise CommandError(f"DynamoDB returned {code}: {message}") from error
         except NoCredentialsError as error:

@@ -68,7 +68,7 @@ def build_components(settings: Settings) -> Components:
         keys=key_table,
         client=WebhookClient(allow_local=settings.allow_local_webhooks),
     )
-    results = JobResults(job_table, pending_jobs=pending_jobs, webhooks=webhooks)
+    results = JobResults(job_table, pending_jobs=pending_jobs, enqueue_webhook=webhooks.enqueue)
     reply_queues = ReplyQueues(
         sqs,
         long_poll_sqs=boto3.client("sqs", config=LONG_POLL_CONFIG),

@@ -77,7 +77,7 @@ def hosts():
 def components(table, sqs, job_queue_url, job_table, hosts):
     """Components of the API whose jobs, tables and queues are fakes."""
     admission = Admission(table)
-    results = JobResults(job_table, pending_jobs=FakePendingJobs(), webhooks=None)
+    results = JobResults(job_table, pending_jobs=FakePendingJobs(), enqueue_webhook=lambda _: None)
     return api.Components(
         admission=admission,
         load_shedder=LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2),

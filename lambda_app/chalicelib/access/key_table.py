@@ -3,6 +3,8 @@
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.plans import Plan
@@ -22,17 +24,16 @@ class StaleRecordError(Exception):
         self.record = record
 
 
-class KeyTable:
+class KeyTable(Struct, frozen=True):
     """The keys table. Thread-safe."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
-        self._dynamodb = dynamodb
-        self._name = name
+    dynamodb: "DynamoDBClient"
+    name: str
 
     def read(self, key_id: str) -> KeyRecord | None:
         """Return the current record of a key, or None if there is none. Raise TableError."""
-        with translate_errors(self._name):
-            response = self._dynamodb.get_item(TableName=self._name, Key=_key(key_id), ConsistentRead=True)
+        with translate_errors(self.name):
+            response = self.dynamodb.get_item(TableName=self.name, Key=_key(key_id), ConsistentRead=True)
         return from_item(response["Item"], KeyRecord) if "Item" in response else None
 
     def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
@@ -47,8 +48,8 @@ class KeyTable:
             expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, charge_id=charge_id
         )
         try:
-            with translate_errors(self._name):
-                response = self._dynamodb.update_item(TableName=self._name, Key=_key(expected.key_id), **arguments)
+            with translate_errors(self.name):
+                response = self.dynamodb.update_item(TableName=self.name, Key=_key(expected.key_id), **arguments)
         except ConditionFailedError as failed:
             current = from_item(failed.item, KeyRecord) if failed.item else None
             if current is None or current.last_charge_id != charge_id:

@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
 
 from chalicelib import problems
 from chalicelib.access.load_shedding import VISIBLE_MESSAGES
@@ -21,21 +22,20 @@ OPERATOR_PLAN: Final = "internal"
 IN_FLIGHT_MESSAGES: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
-class Health:
+class Health(Struct, frozen=True):
     """Reads the queue depth and the host reports on each call."""
 
-    def __init__(self, sqs: "SQSClient", *, job_queue_url: str, hosts: HostRegistry) -> None:
-        self._sqs = sqs
-        self._job_queue_url = job_queue_url
-        self._hosts = hosts
+    sqs: "SQSClient"
+    job_queue_url: str
+    hosts: HostRegistry
 
     def report(self) -> dict[str, Any]:
         """Return the operator's report; its `status` is `no_hosts` if no host reported lately. Raise ProblemError."""
         try:
-            response = self._sqs.get_queue_attributes(
-                QueueUrl=self._job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
+            response = self.sqs.get_queue_attributes(
+                QueueUrl=self.job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
             )
-            reports = self._hosts.recent_reports()
+            reports = self.hosts.recent_reports()
         except (BotoCoreError, ClientError, TableError) as error:
             logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from chalicelib.contract import HostReport
 from chalicelib.dynamodb import TableError, translate_errors
@@ -24,20 +25,18 @@ MAX_READ_ATTEMPTS: Final = 3  # DynamoDB may return part of a batch
 _PREFIX: Final = "host:"  # keeps a host's name from colliding with other attributes
 
 
-class HostRegistry:
+class HostRegistry(Struct, frozen=True):
     """The reports of all hosts. Thread-safe."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", *, table: str, clock: Callable[[], float] = time.time) -> None:
-        """Store the reports in the jobs table, whose name is `table`."""
-        self._dynamodb = dynamodb
-        self._table = table
-        self._clock = clock
+    dynamodb: "DynamoDBClient"
+    table: str
+    clock: Callable[[], float] = time.time
 
     def store(self, report: HostReport) -> None:
         """Store a report. It replaces the host's earlier one of the same minute. Raise TableError."""
-        with translate_errors(self._table):
-            self._dynamodb.update_item(
-                TableName=self._table,
+        with translate_errors(self.table):
+            self.dynamodb.update_item(
+                TableName=self.table,
                 Key=_key(int(report.sent_at) // REPORT_WINDOW_S, zlib.crc32(report.host.encode()) % SHARDS),
                 UpdateExpression="SET #host = :report, #ttl = :ttl",
                 ExpressionAttributeNames={"#host": _PREFIX + report.host, "#ttl": TTL_ATTRIBUTE},
@@ -49,7 +48,7 @@ class HostRegistry:
 
     def recent_reports(self) -> list[HostReport]:
         """Return the latest report of each host within REPORT_WINDOW_S, by name. Raise TableError."""
-        now = self._clock()
+        now = self.clock()
         this_minute = int(now) // REPORT_WINDOW_S
         keys = [_key(minute, shard) for minute in (this_minute - 1, this_minute) for shard in range(SHARDS)]
         texts = [value["S"] for item in self._read(keys) for name, value in item.items() if name.startswith(_PREFIX)]
@@ -63,15 +62,15 @@ class HostRegistry:
 
     def _read(self, keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
-        request_items: Any = {self._table: {"Keys": keys}}
+        request_items: Any = {self.table: {"Keys": keys}}
         for _ in range(MAX_READ_ATTEMPTS):
-            with translate_errors(self._table):
-                response = self._dynamodb.batch_get_item(RequestItems=request_items)
-            items += response["Responses"][self._table]
+            with translate_errors(self.table):
+                response = self.dynamodb.batch_get_item(RequestItems=request_items)
+            items += response["Responses"][self.table]
             request_items = response["UnprocessedKeys"]
             if not request_items:
                 return items
-        raise TableError(self._table)
+        raise TableError(self.table)
 
 
 def _key(minute: int, shard: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
 
 from chalicelib import problems
 from chalicelib.contract import Job, encode
@@ -15,17 +16,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class JobDispatcher:
+class JobDispatcher(Struct, frozen=True):
     """The job queue. Thread-safe."""
 
-    def __init__(self, sqs: "SQSClient", *, job_queue_url: str) -> None:
-        self._sqs = sqs
-        self._job_queue_url = job_queue_url
+    sqs: "SQSClient"
+    job_queue_url: str
 
     def send(self, job: Job, *, key_id: str) -> None:
         """Send a job. Raise ProblemError if SQS does not take it."""
         try:
-            self._sqs.send_message(QueueUrl=self._job_queue_url, MessageBody=encode(job), MessageGroupId=key_id)
+            self.sqs.send_message(QueueUrl=self.job_queue_url, MessageBody=encode(job), MessageGroupId=key_id)
         except (BotoCoreError, ClientError) as error:
             logger.exception("job_send_failed")
             raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error

@@ -6,12 +6,14 @@ Used by the routes and by everything that brings replies: the results queue, dea
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
+
+from msgspec import Struct
 
 from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, Reply, compress
 from chalicelib.dynamodb import TableError
-from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
+from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
 from chalicelib.sqs import QueueSendError
@@ -21,34 +23,19 @@ logger = logging.getLogger(__name__)
 ORPHAN_RESULT_TTL_S: Final = 600  # well above the time in which its job may still be accepted
 
 
-class WebhookSender(Protocol):
-    """The part of webhooks.delivery.WebhookDelivery that a result needs."""
-
-    def enqueue(self, record: JobRecord) -> None:
-        """Schedule the delivery of a result. Raise TableError or QueueSendError on failure."""
-
-
-class JobResults:
+class JobResults(Struct, frozen=True):
     """Stored results. Thread-safe."""
 
-    def __init__(
-        self,
-        table: JobTable,
-        *,
-        pending_jobs: PendingJobs,
-        webhooks: WebhookSender,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._table = table
-        self._pending_jobs = pending_jobs
-        self._webhooks = webhooks
-        self._clock = clock
+    table: JobTable
+    pending_jobs: PendingJobs
+    enqueue_webhook: Callable[[JobRecord], object]
+    clock: Callable[[], float] = time.time
 
     def get(self, job_id: str, *, key_id: str) -> JobRecord:
         """Return a job of this key, with its reply if there is one. Raise ProblemError if the key cannot see it."""
         try:
-            record = self._require_visible(self._table.read(job_id), key_id)
-            if record.state is not JobState.FINISHED and self._clock() >= record.start_deadline + ABANDON_AFTER_S:
+            record = self._require_visible(self.table.read(job_id), key_id)
+            if record.state is not JobState.FINISHED and self.clock() >= record.start_deadline + ABANDON_AFTER_S:
                 expired = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
                 record = self._require_visible(self.record_reply(expired), key_id)
         except (TableError, QueueSendError) as error:
@@ -59,7 +46,7 @@ class JobResults:
     def delete(self, job_id: str, *, key_id: str) -> None:
         """Delete what the customer sent and received. Raise ProblemError if the key has no such job."""
         try:
-            record = self._table.mark_deleted(job_id, key_id=key_id)
+            record = self.table.mark_deleted(job_id, key_id=key_id)
         except TableError as error:
             logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
@@ -74,19 +61,18 @@ class JobResults:
         or QueueSendError if the webhook cannot be scheduled.
         """
         compressed = compress(reply)
-        record = self._table.set_reply(reply.id, compressed)
+        record = self.table.set_reply(reply.id, compressed)
         if record is None and key_id is not None:
             record = self._hide(reply.id, compressed, key_id)
         if record is None:
             return None
         if record.holds_slot:
-            self._pending_jobs.release(record)
-        if record.reply and record.webhook_url and record.webhook_state is WebhookState.PENDING:
-            self._webhooks.enqueue(record)
+            self.pending_jobs.release(record)
+        self.enqueue_webhook(record)
         return record
 
     def _hide(self, job_id: str, reply: bytes, key_id: str) -> JobRecord | None:
-        now_s = int(self._clock())
+        now_s = int(self.clock())
         hidden = JobRecord(
             job_id=job_id,
             key_id=key_id,
@@ -95,13 +81,13 @@ class JobResults:
             retained_until=now_s + ORPHAN_RESULT_TTL_S,
             reply=reply,
         )
-        record = self._table.claim(hidden, now_s=now_s)
+        record = self.table.claim(hidden, now_s=now_s)
         # A different record is one that its request accepted between the two calls.
-        return record if record is hidden else self._table.set_reply(job_id, reply)
+        return record if record is hidden else self.table.set_reply(job_id, reply)
 
     def _require_visible(self, record: JobRecord | None, key_id: str) -> JobRecord:
         if record is None or record.key_id != key_id or not record.is_visible:
             raise ProblemError(problems.JOB_NOT_FOUND)
-        if record.state is JobState.DELETED or self._clock() >= record.retained_until:
+        if record.state is JobState.DELETED or self.clock() >= record.retained_until:
             raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
         return record

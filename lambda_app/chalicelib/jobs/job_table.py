@@ -86,19 +86,18 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state is not JobState.HIDDEN
 
 
-class JobTable:
+class JobTable(Struct, frozen=True):
     """Conditional reads and writes of job records. Each write returns the record that is stored afterwards.
 
     Every method raises TableError if DynamoDB does not respond.
     """
 
-    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
-        self._dynamodb = dynamodb
-        self._name = name
+    dynamodb: "DynamoDBClient"
+    name: str
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return the current record."""
-        response = self._call(self._dynamodb.get_item, Key=_key(job_id), ConsistentRead=True)
+        response = self._call(self.dynamodb.get_item, Key=_key(job_id), ConsistentRead=True)
         return from_item(response["Item"], JobRecord) if "Item" in response else None
 
     def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
@@ -114,7 +113,7 @@ class JobTable:
         """Remove a record, as if the job had never been claimed, unless it has changed."""
         condition, values = _state_allows(None)
         self._write(
-            self._dynamodb.delete_item,
+            self.dynamodb.delete_item,
             f"claim_token = :token AND {condition}",
             {":token": record.claim_token, **values},
             Key=_key(record.job_id),
@@ -160,16 +159,16 @@ class JobTable:
 
     def _put(self, record: JobRecord, condition: str, values: Mapping[str, Value]) -> JobRecord:
         try:
-            self._call(self._dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
+            self._call(self.dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
         except ConditionFailedError as failed:
             if failed.item is None:  # it was removed since
-                raise TableError(self._name) from failed
+                raise TableError(self.name) from failed
             return from_item(failed.item, JobRecord)
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
         return self._write(
-            self._dynamodb.update_item,
+            self.dynamodb.update_item,
             condition,
             values,
             Key=_key(job_id),
@@ -187,8 +186,8 @@ class JobTable:
         return from_item(response["Attributes"], JobRecord) if "Attributes" in response else None
 
     def _call(self, operation: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 - boto3's response
-        with translate_errors(self._name):
-            return operation(TableName=self._name, **arguments)
+        with translate_errors(self.name):
+            return operation(TableName=self.name, **arguments)
 
 
 def states_before(state: JobState | None) -> list[JobState]:

@@ -6,6 +6,8 @@ a counter is not, and each entry carries the time when it expires, in case its j
 
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from chalicelib import problems
 from chalicelib.access.plans import Plan
 from chalicelib.dynamodb import ConditionFailedError, translate_errors
@@ -20,13 +22,11 @@ ABANDON_AFTER_S: Final = 600
 MAX_ATTEMPTS: Final = 3  # to reserve a slot, each after the first once expired entries were removed
 
 
-class PendingJobs:
+class PendingJobs(Struct, frozen=True):
     """The slots of all keys. Methods raise TableError if DynamoDB does not respond."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", *, name: str) -> None:
-        """Use the jobs table of this name."""
-        self._dynamodb = dynamodb
-        self._name = name
+    dynamodb: "DynamoDBClient"
+    name: str
 
     def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
         """Reserve a slot for a job. Raise ProblemError if its key has none left."""
@@ -57,9 +57,9 @@ class PendingJobs:
         self._update(key_id, "DELETE pending :entries", {":entries": {"SS": entries}})
 
     def _update(self, key_id: str, expression: str, values: dict[str, Any], **arguments: Any) -> None:  # noqa: ANN401
-        with translate_errors(self._name):
-            self._dynamodb.update_item(
-                TableName=self._name,
+        with translate_errors(self.name):
+            self.dynamodb.update_item(
+                TableName=self.name,
                 Key={PARTITION_KEY: {"S": f"pending:{key_id}"}},  # a job id has no colon
                 UpdateExpression=expression,
                 ExpressionAttributeValues=values,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib import problems
 from chalicelib.contract import ContractError, Reply, decode_reply
+from chalicelib.problems import ProblemError
 from chalicelib.sqs import BATCH_SIZE, LONG_POLL_S, is_missing_queue
 
 if TYPE_CHECKING:
@@ -32,10 +34,6 @@ ATTRIBUTES: Final[Mapping["QueueAttributeNameType", str]] = {
     "ReceiveMessageWaitTimeSeconds": str(LONG_POLL_S),
     "SqsManagedSseEnabled": "true",
 }
-
-
-class ReplyQueueError(Exception):
-    """Raised when a reply queue cannot be created."""
 
 
 class ReplyQueue:
@@ -175,7 +173,7 @@ class ReplyQueues:
     def lease(self, job_id: str) -> Iterator[ReplyQueue]:
         """Lease a queue for one job. A reply is acknowledged unless the block raises; then it is redelivered.
 
-        Raise ReplyQueueError if a queue is needed and cannot be created.
+        Raise ProblemError if a queue is needed and cannot be created.
         """
         queue = self._take_idle() or self._create()
         has_reply = False
@@ -215,7 +213,8 @@ class ReplyQueues:
         try:
             url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
         except (BotoCoreError, ClientError) as error:
-            raise ReplyQueueError(name) from error
+            logger.exception("reply_queue_failed")
+            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
         logger.info("reply_queue_created", extra={"queue": name})
         return ReplyQueue(
             self._sqs,

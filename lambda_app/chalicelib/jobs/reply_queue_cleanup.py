@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from chalicelib.contract import ContractError, Reply, decode_reply
 from chalicelib.sqs import BATCH_SIZE
 
@@ -20,30 +22,21 @@ TIME_BUDGET_S: Final = 45.0  # below the timeout of the function
 MAX_RECEIVES_PER_QUEUE: Final = 50
 
 
-class ReplyQueueCleanup:
+class ReplyQueueCleanup(Struct, frozen=True):
     """Stores orphaned replies and deletes abandoned queues."""
 
-    def __init__(
-        self,
-        sqs: "SQSClient",
-        *,
-        prefix: str,
-        store_reply: Callable[[Reply], object],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Clean up the queues whose names begin with `prefix`."""
-        self._sqs = sqs
-        self._prefix = prefix
-        self._store_reply = store_reply
-        self._clock = clock
+    sqs: "SQSClient"
+    prefix: str
+    store_reply: Callable[[Reply], object]
+    clock: Callable[[], float] = time.time
 
     def run(self) -> None:
         """Clean up all reply queues, in random order, until the time budget is used up."""
-        deadline = self._clock() + TIME_BUDGET_S
+        deadline = self.clock() + TIME_BUDGET_S
         urls = list(self._queue_urls())
         random.shuffle(urls)  # in the order of SQS, the last ones might never have their turn
         for url in urls:
-            if self._clock() >= deadline:
+            if self.clock() >= deadline:
                 logger.warning("reply_queue_cleanup_incomplete")
                 return
             try:
@@ -52,25 +45,25 @@ class ReplyQueueCleanup:
                 logger.exception("reply_queue_cleanup_failed")
 
     def _queue_urls(self) -> Iterator[str]:
-        pages = self._sqs.get_paginator("list_queues").paginate(
-            QueueNamePrefix=self._prefix, PaginationConfig={"PageSize": 1000}
+        pages = self.sqs.get_paginator("list_queues").paginate(
+            QueueNamePrefix=self.prefix, PaginationConfig={"PageSize": 1000}
         )
         for page in pages:
             yield from page.get("QueueUrls", ())
 
     def _clean_queue(self, url: str) -> None:
-        attributes = self._sqs.get_queue_attributes(
+        attributes = self.sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["CreatedTimestamp", "ApproximateNumberOfMessages"]
         )["Attributes"]
         is_empty = not int(attributes["ApproximateNumberOfMessages"]) or self._store_orphaned_replies(url)
-        if is_empty and float(attributes["CreatedTimestamp"]) <= self._clock() - QUEUE_MAX_AGE_S:
-            self._sqs.delete_queue(QueueUrl=url)
+        if is_empty and float(attributes["CreatedTimestamp"]) <= self.clock() - QUEUE_MAX_AGE_S:
+            self.sqs.delete_queue(QueueUrl=url)
             logger.info("reply_queue_deleted")
 
     def _store_orphaned_replies(self, url: str) -> bool:
         """Return whether the queue is empty afterwards, without replies that a request may still wait for."""
         for _ in range(MAX_RECEIVES_PER_QUEUE):
-            response = self._sqs.receive_message(
+            response = self.sqs.receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=BATCH_SIZE,
                 VisibilityTimeout=0,  # a live process still receives its own replies
@@ -83,11 +76,11 @@ class ReplyQueueCleanup:
                 return not messages
             for message in orphaned:
                 self._store(message)
-                self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return False
 
     def _is_orphaned(self, message: Mapping[str, Any]) -> bool:
-        return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self._clock() - ORPHAN_REPLY_AGE_S
+        return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self.clock() - ORPHAN_REPLY_AGE_S
 
     def _store(self, message: Mapping[str, Any]) -> None:
         try:
@@ -95,5 +88,5 @@ class ReplyQueueCleanup:
         except ContractError:
             logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
             return
-        self._store_reply(reply)
+        self.store_reply(reply)
         logger.info("orphaned_reply_stored", extra={"job_id": reply.id})

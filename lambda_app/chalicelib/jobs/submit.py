@@ -25,7 +25,7 @@ from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.job_view import decode_stored_reply
 from chalicelib.jobs.pending_jobs import PendingJobs
-from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueueError, ReplyQueues
+from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueues
 from chalicelib.jobs.submission import Submission, build_job, build_record, idempotent_job_id
 from chalicelib.problems import ProblemError
 from chalicelib.telemetry import request_context
@@ -45,31 +45,18 @@ class PendingJob(Struct, frozen=True):
     job_id: str
 
 
-class JobService:
+class JobService(Struct, frozen=True):
     """Submits jobs. Thread-safe."""
 
-    def __init__(
-        self,
-        table: JobTable,
-        *,
-        admission: Admission,
-        pending_jobs: PendingJobs,
-        dispatcher: JobDispatcher,
-        reply_queues: ReplyQueues,
-        results: JobResults,
-        result_retention_s: int,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self._table = table
-        self._admission = admission
-        self._pending_jobs = pending_jobs
-        self._dispatcher = dispatcher
-        self._reply_queues = reply_queues
-        self._results = results
-        self._result_retention_s = result_retention_s
-        self._clock = clock
-        self._sleep = sleep
+    table: JobTable
+    admission: Admission
+    pending_jobs: PendingJobs
+    dispatcher: JobDispatcher
+    reply_queues: ReplyQueues
+    results: JobResults
+    result_retention_s: int
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], object] = time.sleep
 
     def submit(self, submission: Submission) -> Result | Failure | PendingJob:
         """Run a program. Return its reply, or the pending job if the reply is not ready.
@@ -97,35 +84,35 @@ class JobService:
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
             with self._slot(record, submission.plan):
-                self._admission.charge(submission.caller)
+                self.admission.charge(submission.caller)
                 accepted = self._accept(record, is_stored=False)  # the result and the webhook need the record
                 with self._claim(accepted):
                     self._send(submission, accepted)
             return accepted
-        with self._lease(record.job_id) as queue:
+        with self.reply_queues.lease(record.job_id) as queue:
             with self._slot(record, submission.plan):
-                self._admission.charge(submission.caller)
+                self.admission.charge(submission.caller)
                 self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False)
 
     def _submit_idempotent(self, submission: Submission) -> Reply | JobRecord:
         new_record = self._build_record(submission, idempotent_job_id(submission))
         request_context.bind(job_id=new_record.job_id)
-        record = self._table.claim(new_record, now_s=int(self._clock()))
+        record = self.table.claim(new_record, now_s=int(self.clock()))
         if record.claim_token == new_record.claim_token:
             return self._start_claimed(submission, record, is_charged=False)
         if record.body_sha256 != new_record.body_sha256:
             raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED)
-        self._admission.charge(submission.caller, runs=0)
+        self.admission.charge(submission.caller, runs=0)
         return self._await_existing_job(submission, record)
 
     def _start_claimed(self, submission: Submission, record: JobRecord, *, is_charged: bool) -> Reply | JobRecord:
         with ExitStack() as leases:
             with self._claim(record, is_charged=is_charged) as claim:
-                queue = None if submission.is_async else leases.enter_context(self._lease(record.job_id))
+                queue = None if submission.is_async else leases.enter_context(self.reply_queues.lease(record.job_id))
                 with self._slot(record, submission.plan):
                     if not claim.is_charged:
-                        self._admission.charge(submission.caller)
+                        self.admission.charge(submission.caller)
                         claim.is_charged = True
                     self._send(submission, record, reply_to=queue.url if queue else None)
             if queue is None:
@@ -134,26 +121,26 @@ class JobService:
 
     def _await_existing_job(self, submission: Submission, record: JobRecord) -> Reply | JobRecord:
         """Wait for a job that an earlier request submitted, or take it over if that request died."""
-        deadline = self._clock() + (0.0 if submission.is_async else submission.wait_s)
+        deadline = self.clock() + (0.0 if submission.is_async else submission.wait_s)
         claim_token = record.claim_token
         while record.state in {JobState.CLAIMED, JobState.ACCEPTED}:
             if record.claim_token != claim_token:  # another repeated request took over; it is about to accept the job
-                claim_token, deadline = record.claim_token, max(deadline, self._clock())
-            remaining_s = deadline - self._clock()
+                claim_token, deadline = record.claim_token, max(deadline, self.clock())
+            remaining_s = deadline - self.clock()
             if record.state is JobState.ACCEPTED and remaining_s <= 0:
                 return record
-            has_expired = self._clock() >= record.claim_expires_at or remaining_s <= -TAKEOVER_GRACE_S
+            has_expired = self.clock() >= record.claim_expires_at or remaining_s <= -TAKEOVER_GRACE_S
             if record.state is JobState.CLAIMED and has_expired:
                 # Its process seems to have died, or waits for longer than this request does: the job may run twice.
                 resumed = replace(submission, wait_s=max(remaining_s, 0.0))
                 new_record = self._build_record(resumed, record.job_id, previous=record)
-                current = self._table.replace_if_unchanged(record, new_record)
+                current = self.table.replace_if_unchanged(record, new_record)
                 if current.claim_token == new_record.claim_token:
                     return self._take_over(submission, record, new_record, remaining_s=remaining_s)
                 record = current
                 continue
-            self._sleep(POLL_INTERVAL_S)
-            latest = self._table.read(record.job_id)
+            self.sleep(POLL_INTERVAL_S)
+            latest = self.table.read(record.job_id)
             if latest is None:  # the first request was rejected
                 raise ProblemError(problems.JOB_STORE_UNAVAILABLE)
             record = latest
@@ -183,7 +170,7 @@ class JobService:
         elif not is_stored:
             self._release_slot(record)
             return reply
-        return self._results.record_reply(reply) or reply
+        return self.results.record_reply(reply) or reply
 
     def _wait(self, queue: ReplyQueue, job_id: str, *, wait_s: float) -> Reply | None:
         started_at = time.monotonic()
@@ -194,15 +181,15 @@ class JobService:
         return reply
 
     def _send(self, submission: Submission, record: JobRecord, *, reply_to: str | None = None) -> None:
-        job = build_job(submission, record, now=self._clock(), reply_to=reply_to)
-        self._dispatcher.send(job, key_id=submission.key_id)
+        job = build_job(submission, record, now=self.clock(), reply_to=reply_to)
+        self.dispatcher.send(job, key_id=submission.key_id)
 
     def _accept(self, record: JobRecord, *, is_stored: bool) -> JobRecord:
         """Let the customer ask for the job later. Return its current record, which may already have a reply."""
         accepted = replace(record, state=JobState.ACCEPTED)
         if is_stored:
-            return self._table.replace_if_unchanged(record, accepted)
-        current = self._table.claim(accepted, now_s=int(self._clock()))
+            return self.table.replace_if_unchanged(record, accepted)
+        current = self.table.claim(accepted, now_s=int(self.clock()))
         if current.claim_token != accepted.claim_token:  # the result came first, in a hidden record without a slot
             self._release_slot(record)
         return current
@@ -211,19 +198,10 @@ class JobService:
         return build_record(
             submission,
             job_id,
-            now=self._clock(),
-            result_retention_s=self._result_retention_s,
+            now=self.clock(),
+            result_retention_s=self.result_retention_s,
             previous=previous,
         )
-
-    @contextmanager
-    def _lease(self, job_id: str) -> Iterator[ReplyQueue]:
-        try:
-            with self._reply_queues.lease(job_id) as queue:
-                yield queue
-        except ReplyQueueError as error:
-            logger.exception("reply_queue_failed")
-            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
 
     @contextmanager
     def _claim(self, record: JobRecord, *, is_charged: bool = False) -> Iterator["_Claim"]:
@@ -234,16 +212,16 @@ class JobService:
         except Exception:
             if claim.is_charged:
                 expired = replace(record, claim_expires_at=RETRY_IMMEDIATELY)
-                self._table.replace_if_unchanged(record, expired)
+                self.table.replace_if_unchanged(record, expired)
             else:
-                self._table.release_claim(record)
+                self.table.release_claim(record)
             raise
 
     @contextmanager
     def _slot(self, record: JobRecord, plan: Plan) -> Iterator[None]:
         """Reserve a slot if the job needs one, and release it if the block raises."""
         if record.holds_slot:
-            self._pending_jobs.reserve(record, plan=plan, now_s=int(self._clock()))
+            self.pending_jobs.reserve(record, plan=plan, now_s=int(self.clock()))
         try:
             yield
         except Exception:
@@ -254,7 +232,7 @@ class JobService:
         if not record.holds_slot:
             return
         try:
-            self._pending_jobs.release(record)
+            self.pending_jobs.release(record)
         except TableError:  # it expires
             logger.warning("slot_release_failed", exc_info=True)
 

@@ -42,35 +42,25 @@ class _Attempt(Struct, frozen=True):
     attempt: Annotated[int, Meta(ge=1)]
 
 
-class WebhookDelivery:
+class WebhookDelivery(Struct, frozen=True):
     """The delivery of webhooks.
 
     Methods raise QueueSendError, TableError on an outage; their callers' messages are redelivered.
     """
 
-    def __init__(
-        self,
-        sqs: "SQSClient",
-        *,
-        queue_url: str,
-        jobs: JobTable,
-        keys: KeyTable,
-        client: WebhookClient,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._sqs = sqs
-        self._queue_url = queue_url
-        self._jobs = jobs
-        self._keys = keys
-        self._client = client
-        self._clock = clock
+    sqs: "SQSClient"
+    queue_url: str
+    jobs: JobTable
+    keys: KeyTable
+    client: WebhookClient
+    clock: Callable[[], float] = time.time
 
     def enqueue(self, record: JobRecord) -> None:
         """Schedule the first attempt of a finished job with a callback_url, unless it is scheduled. Idempotent."""
         if record.webhook_url is None or record.webhook_state is not WebhookState.PENDING or record.reply is None:
             return
         self._enqueue_attempt(record, attempt=1, delay_s=0)
-        self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
+        self.jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
 
     def deliver(self, message_body: str) -> None:
         """Make the attempt that a message of the webhook queue asks for. Also raise UnprocessableAttemptError."""
@@ -83,7 +73,7 @@ class WebhookDelivery:
             return
         if message.attempt > record.webhook_attempts + 1:
             raise UnprocessableAttemptError("the previous attempt is not recorded yet")
-        key = self._keys.read(record.key_id)
+        key = self.keys.read(record.key_id)
         if key is None or key.status is not KeyStatus.ACTIVE:
             self._abandon(record, message.attempt, "key_revoked")
         elif not key.signing_secret:
@@ -93,10 +83,10 @@ class WebhookDelivery:
 
     def _read_deliverable(self, job_id: str) -> JobRecord | None:
         """Return the record of a job whose webhook is to be delivered, with the state RETRYING."""
-        record = self._jobs.read(job_id)
+        record = self.jobs.read(job_id)
         if record is not None and self._is_deliverable(record) and record.webhook_state is WebhookState.PENDING:
             # The message arrived before `enqueue` updated the record. This write makes that update fail its condition.
-            record = self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
+            record = self.jobs.update_webhook(record, WebhookState.RETRYING, attempts=0)
         return record if record is not None and self._is_deliverable(record) else None
 
     def _is_deliverable(self, record: JobRecord) -> bool:
@@ -104,26 +94,26 @@ class WebhookDelivery:
             record.webhook_url is not None
             and record.state is JobState.FINISHED
             and record.webhook_state in {WebhookState.PENDING, WebhookState.RETRYING}
-            and self._clock() < record.retained_until
+            and self.clock() < record.retained_until
         )
 
     def _make_attempt(self, record: JobRecord, attempt: int, secret: str) -> None:
         error = self._post(record, secret)
         if error is None:
-            self._jobs.update_webhook(record, WebhookState.DELIVERED, attempts=attempt)
+            self.jobs.update_webhook(record, WebhookState.DELIVERED, attempts=attempt)
             logger.info("webhook_delivered", extra=_log_fields(record, attempt))
         elif attempt > len(RETRY_DELAYS_S):
             self._abandon(record, attempt, error)
         else:
             # Enqueue first: a crash in between repeats this attempt instead of losing the next one.
             self._enqueue_attempt(record, attempt=attempt + 1, delay_s=RETRY_DELAYS_S[attempt - 1])
-            self._jobs.update_webhook(record, WebhookState.RETRYING, attempts=attempt, error=error)
+            self.jobs.update_webhook(record, WebhookState.RETRYING, attempts=attempt, error=error)
             logger.info("webhook_failed", extra={**_log_fields(record, attempt), "error": error})
 
     def _post(self, record: JobRecord, secret: str) -> str | None:
         """Send the result and return the error code, or None if the endpoint confirmed it with a 2xx status."""
         body = webhook_body(record)
-        timestamp = int(self._clock())
+        timestamp = int(self.clock())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": USER_AGENT,
@@ -132,25 +122,25 @@ class WebhookDelivery:
             "webhook-signature": sign(secret, record.job_id, timestamp, body),
         }
         try:
-            status = self._client.post(record.webhook_url or "", body, headers=headers)
+            status = self.client.post(record.webhook_url or "", body, headers=headers)
         except DeliveryError as error:
             return error.code
         return None if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else f"http_{status}"
 
     def _abandon(self, record: JobRecord, attempt: int, error: str) -> None:
-        self._jobs.update_webhook(record, WebhookState.FAILED, attempts=attempt, error=error)
+        self.jobs.update_webhook(record, WebhookState.FAILED, attempts=attempt, error=error)
         logger.warning("webhook_abandoned", extra={**_log_fields(record, attempt), "error": error})
 
     def _enqueue_attempt(self, record: JobRecord, *, attempt: int, delay_s: int) -> None:
         try:
-            self._sqs.send_message(
-                QueueUrl=self._queue_url,
+            self.sqs.send_message(
+                QueueUrl=self.queue_url,
                 MessageBody=json.dumps({"job_id": record.job_id, "attempt": attempt}),
                 MessageGroupId=record.key_id,  # a slow endpoint delays only the webhooks of its own key
                 DelaySeconds=delay_s,
             )
         except (BotoCoreError, ClientError) as error:
-            raise QueueSendError(self._queue_url) from error
+            raise QueueSendError(self.queue_url) from error
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:

@@ -22,7 +22,6 @@ from chalicelib.contract import Failure, Result, compress
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
-from chalicelib.jobs.reply_queue import ReplyQueueError
 from chalicelib.jobs.submission import ASYNC_JOB_TTL_S, RunRequest
 from chalicelib.jobs.submit import REPLY_GRACE_S, JobService
 from chalicelib.problems import ProblemError
@@ -71,7 +70,9 @@ class Simulation:
         self.calls, self.numbers = itertools.count(), itertools.count()
         self.entries = FakePendingJobs()
         self.table, self.pending_jobs = FaultInjector(FakeJobTable(), self), FaultInjector(self.entries, self)
-        self.results = JobResults(self.table, pending_jobs=self.pending_jobs, webhooks=None, clock=lambda: self.now)
+        self.results = JobResults(
+            self.table, pending_jobs=self.pending_jobs, enqueue_webhook=lambda _: None, clock=lambda: self.now
+        )
         self.sent, self.ran, self.processes = [], set(), {}
         self.runs, self.charged, self.answered_senders = Counter(), Counter(), set()  # by sender
         self.accepted, self.deleted, self.replies = set(), set(), defaultdict(set)  # by job
@@ -212,7 +213,9 @@ class Process:
 
     @contextmanager
     def lease(self, job_id):  # noqa: ARG002 - as ReplyQueues.lease
-        self.url = self.world.call("lease", lambda: f"queue {next(self.world.numbers)}", ReplyQueueError("gone"))
+        self.url = self.world.call(
+            "lease", lambda: f"queue {next(self.world.numbers)}", ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
+        )
         self.world.processes[self.url] = self
         try:
             yield self

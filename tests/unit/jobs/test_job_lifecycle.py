@@ -44,7 +44,9 @@ class JobLifecycle(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_794_000_000.5
         self.table, self.pending_jobs = FakeJobTable(), FakePendingJobs()
-        self.results = JobResults(self.table, pending_jobs=self.pending_jobs, webhooks=None, clock=lambda: self.now)
+        self.results = JobResults(
+            self.table, pending_jobs=self.pending_jobs, enqueue_webhook=lambda _: None, clock=lambda: self.now
+        )
         self.jobs = JobService(
             self.table,
             admission=self,

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from chalicelib import problems
 from chalicelib.contract import Failure, FailureReason, encode
 from chalicelib.jobs import reply_queue, reply_queue_cleanup
-from chalicelib.jobs.reply_queue import ReplyQueueError, ReplyQueues
+from chalicelib.jobs.reply_queue import ReplyQueues
 from tests.support.fakes.sqs import FakeSqs, client_error
+from tests.support.problems import raises_problem
 
 
 class ShiftedClock:
@@ -126,7 +128,7 @@ def test_concurrent_leases_have_their_own_queues(sqs, queues):
 
 def test_queue_creation_failure_is_retried_on_next_call(sqs, queues):
     sqs.failures["create_queue"].append(client_error("AccessDenied"))
-    with pytest.raises(ReplyQueueError, match="python-exec-reply-"), queues.lease("a"):
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE), queues.lease("a"):
         pass
     assert send_and_wait(sqs, queues, "a") == reply_to("a")
 
