@@ -14,6 +14,7 @@ from infra.env_file import client
 from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 from infra.local.processes import child_process, free_port
 from tests.support.http_client import read_metric
+from tests.support.plain_python import plain_python_container
 from tests.support.polling import eventually
 
 
@@ -21,6 +22,13 @@ from tests.support.polling import eventually
 def aws(tmp_path_factory):
     with emulated_aws(logs=tmp_path_factory.mktemp("aws")) as emulated:
         yield emulated
+
+
+@pytest.fixture(scope="session")
+def plain_python(image, engine):
+    """Return a function that runs a program without the supervisor."""
+    with plain_python_container(image, agent=engine._agent) as container:
+        yield container.run
 
 
 @pytest.fixture(scope="session")

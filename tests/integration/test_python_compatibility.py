@@ -1,14 +1,9 @@
 # ruff: noqa: E501, ISC004  # tables of programs
 """Test that programs in a sandbox behave as under `python3 main.py < input`, by running each both ways in one image."""
 
-import base64
-import json
-import re
 from textwrap import dedent
 
-import docker
 import pytest
-from docker.utils.socket import frames_iter
 
 from chalicelib.contract import (
     MAX_CODE_BYTES,
@@ -20,59 +15,7 @@ from chalicelib.contract import (
     OutputBytes,
     Truncated,
 )
-from executor_host.hardening import container_config
-from executor_host.sandbox import signal_name
-
-PLAIN_PYTHON = """
-import base64, json, os, shutil, subprocess, sys
-for line in sys.stdin:
-    code, stdin = json.loads(line)
-    with open("main.py", "w", newline="") as file:
-        file.write(code)
-    with open("/dev/shm/input", "w+", newline="") as file:
-        os.unlink("/dev/shm/input")
-        file.write(stdin)
-        file.seek(0)
-        completed = subprocess.run(["python3", "main.py"], stdin=file, capture_output=True, process_group=0)
-    for entry in os.scandir():
-        shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
-    streams = [base64.b64encode(stream).decode() for stream in (completed.stdout, completed.stderr)]
-    print(json.dumps([completed.returncode, *streams]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def plain_python(engine, image):
-    """Return a function that runs a program without the supervisor and returns exit code, signal, stdout and stderr."""
-    client = docker.APIClient()
-    config = container_config(image, agent=engine._agent)
-    config["Cmd"] = ["python3", "-c", PLAIN_PYTHON]
-    config["Env"] = [variable for variable in config["Env"] if not variable.startswith("PYTHONPATH")]
-    container_id = client.create_container_from_config(config)["Id"]
-    stream = client.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-    client.start(container_id)
-    frames = frames_iter(stream, tty=False)
-
-    def run_plainly(code, stdin=""):
-        stream._sock.sendall(json.dumps([code, stdin]).encode() + b"\n")
-        response = b""
-        while not response.endswith(b"\n"):
-            response += next(frames)[1]
-        code, *streams = json.loads(response)
-        texts = [_without_addresses(base64.b64decode(stream).decode(errors="replace")) for stream in streams]
-        return (code, None, *texts) if code >= 0 else (128 - code, signal_name(-code), *texts)
-
-    yield run_plainly
-    client.remove_container(container_id, force=True)
-
-
-def observed(outcome):
-    return outcome.exit_code, outcome.signal, *map(_without_addresses, (outcome.stdout, outcome.stderr))
-
-
-def _without_addresses(text):
-    return re.sub(r"\b0x[0-9a-f]+\b", "0x", text)
-
+from tests.support.plain_python import ending_of
 
 ENDINGS = {  # exit code, program
     "falls_off_the_end": (0, "pass"),
@@ -164,7 +107,7 @@ ENDINGS = {  # exit code, program
 @pytest.mark.parametrize(("exit_code", "program"), ENDINGS.values(), ids=ENDINGS)
 def test_exit_behaviour_matches_plain_python(run, plain_python, exit_code, program):
     outcome = run(program)
-    assert observed(outcome) == plain_python(program)
+    assert ending_of(outcome) == plain_python(program)
     assert outcome.exit_code == exit_code
 
 
@@ -408,7 +351,7 @@ PROGRAMS = {  # each prints what it observes, exits with 0 and leaves stderr emp
 def test_runtime_environment_matches_plain_python(run, plain_python, program):
     program = dedent(program)
     outcome = run(program)
-    assert observed(outcome) == plain_python(program)
+    assert ending_of(outcome) == plain_python(program)
     assert (outcome.exit_code, outcome.stderr) == (0, "")
     assert outcome.truncated.stdout is outcome.truncated.stderr is False
 
@@ -445,7 +388,7 @@ def test_stdin_matches_plain_python(run, plain_python, program, stdin):
     elif program == READERS["iterating"]:
         stdin = stdin[:10000]
     outcome = run(dedent(program), stdin)
-    assert observed(outcome) == plain_python(dedent(program), stdin)
+    assert ending_of(outcome) == plain_python(dedent(program), stdin)
     assert outcome.exit_code == 0
 
 
