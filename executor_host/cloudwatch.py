@@ -25,7 +25,6 @@ class MetricDeltas:
     """Report gauges, and how much each counter grew since the last report."""
 
     def __init__(self, *, namespace: str) -> None:
-        """Start counting now."""
         self._namespace = namespace
         self._last_totals = {name: metric_value(counter) for name, counter in COUNTERS.items()}
 

@@ -23,11 +23,10 @@ class HostReporter:
         queue: JobQueue,
         *,
         results_queue_url: str,
-        host: str,
+        host: str,  # the name of this one
         metrics_namespace: str,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        """Prepare the thread. `host` is this host's name."""
         self._queue = queue
         self._results_queue_url = results_queue_url
         self._host = host

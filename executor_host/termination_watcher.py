@@ -13,11 +13,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Final
 
 import boto3
 import docker
 from docker.errors import NotFound
+from msgspec import Struct
 
 from executor_host.logs import log_json_lines
 
@@ -32,19 +33,10 @@ POLL_INTERVAL_S: Final = 5.0  # as AWS recommends; a spot instance has two minut
 logger = logging.getLogger("executor_host.termination_watcher")  # __name__ is __main__ here
 
 
-class AutoScaling(Protocol):
-    """Describe the method of boto3's client used here."""
-
-    def complete_lifecycle_action(self, **request: str) -> Any:  # noqa: ANN401 - boto3 has no types
-        """Let EC2 terminate an instance that waits in a lifecycle hook."""
-
-
-class InstanceMetadata:
+class InstanceMetadata(Struct, frozen=True):
     """Read the instance metadata service, version 2. Reads are rare, so each gets its own token."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Use the service at `endpoint`."""
-        self._endpoint = endpoint
+    endpoint: str
 
     def read(self, path: str) -> str | None:
         """Return the text at `path` below /latest/meta-data/, or None if it does not exist. Raises OSError."""
@@ -58,7 +50,7 @@ class InstanceMetadata:
             raise
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        url = f"{self._endpoint}/latest/{path}"
+        url = f"{self.endpoint}/latest/{path}"
         request = urllib.request.Request(url, method=method, headers=dict(headers))  # noqa: S310 - the service is HTTP
         with urllib.request.urlopen(request, timeout=METADATA_TIMEOUT_S) as response:  # noqa: S310 - as above
             text: str = response.read().decode()
@@ -69,7 +61,7 @@ def watch_for_termination(
     metadata: InstanceMetadata,
     *,
     stop_agent: Callable[[], None],
-    autoscaling: AutoScaling,
+    complete_lifecycle_action: Callable[..., object],
     group: str,
     poll_interval_s: float = POLL_INTERVAL_S,
 ) -> None:
@@ -86,16 +78,17 @@ def watch_for_termination(
                 stop_agent()
                 is_stopped = True
             if is_terminating:
-                _complete_drain_hook(autoscaling, group=group, instance_id=metadata.read("instance-id") or "")
+                instance_id = metadata.read("instance-id") or ""
+                _complete_drain_hook(complete_lifecycle_action, group=group, instance_id=instance_id)
                 return
         except OSError as error:  # includes HTTPError and timeouts
             logger.warning("metadata_unavailable", extra={"error": str(error)})
         time.sleep(poll_interval_s)
 
 
-def _complete_drain_hook(autoscaling: AutoScaling, *, group: str, instance_id: str) -> None:
+def _complete_drain_hook(complete_lifecycle_action: Callable[..., object], *, group: str, instance_id: str) -> None:
     try:
-        autoscaling.complete_lifecycle_action(
+        complete_lifecycle_action(
             AutoScalingGroupName=group,
             LifecycleHookName=DRAIN_HOOK_NAME,
             InstanceId=instance_id,
@@ -128,7 +121,7 @@ def main() -> int:
     watch_for_termination(
         InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA_ENDPOINT)),
         stop_agent=stop_container,
-        autoscaling=boto3.client("autoscaling"),
+        complete_lifecycle_action=boto3.client("autoscaling").complete_lifecycle_action,
         group=group,
     )
     return 0

@@ -24,7 +24,6 @@ class VisibilityExtender:
     def __init__(
         self, queue: JobQueue, *, interval_s: float = INTERVAL_S, visibility_timeout_s: int = VISIBILITY_TIMEOUT_S
     ) -> None:
-        """Prepare the thread."""
         self._queue = queue
         self._interval_s = interval_s
         self._visibility_timeout_s = visibility_timeout_s

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from botocore.exceptions import ClientError, WaiterError
+from msgspec import Struct
 
 from infra import progress
 from infra.aws.account_setup import Client
@@ -20,13 +21,12 @@ STUCK_STATUSES: Final = {
 }
 
 
-class Stack:
+class Stack(Struct, frozen=True):
     """A stack by name, which need not exist."""
 
-    def __init__(self, client: Client, name: str, *, poll_s: float) -> None:
-        self._client = client
-        self._name = name
-        self._poll_s = poll_s
+    client: Client
+    name: str
+    poll_s: float
 
     def status(self, stack_id: str | None = None) -> str | None:
         """Return CloudFormation's status of the stack, None if it does not exist. A deleted one needs its id."""
@@ -41,13 +41,13 @@ class Stack:
         """Return whether the stack exists, after deleting one that was never complete. Raises CommandError."""
         status = self.status()
         if status in FAILED_CREATE_STATUSES:
-            progress.report(f"{self._name} is in {status}: its creation failed. Deleting it first.")
+            progress.report(f"{self.name} is in {status}: its creation failed. Deleting it first.")
             self.delete()
             return False
         if status in STUCK_STATUSES:
-            raise CommandError(f"{self._name} is in {status}. {STUCK_STATUSES[status]}")
+            raise CommandError(f"{self.name} is in {status}. {STUCK_STATUSES[status]}")
         if status is not None and status.endswith("_IN_PROGRESS"):
-            raise CommandError(f"{self._name} is in {status}. Wait until that ends, then deploy.")
+            raise CommandError(f"{self.name} is in {status}. Wait until that ends, then deploy.")
         return status is not None
 
     def parameters(self) -> dict[str, str]:
@@ -66,8 +66,8 @@ class Stack:
 
         The parameters named in `unchanged` keep their current values.
         """
-        change_set = {"StackName": self._name, "ChangeSetName": f"deploy-{time.time_ns()}"}
-        self._client.create_change_set(
+        change_set = {"StackName": self.name, "ChangeSetName": f"deploy-{time.time_ns()}"}
+        self.client.create_change_set(
             **change_set,
             ChangeSetType="UPDATE" if is_update else "CREATE",
             TemplateURL=template_url,
@@ -79,30 +79,30 @@ class Stack:
             Tags=[{"Key": "python-exec", "Value": stage}],
         )
         if not self._has_changes(change_set):
-            self._client.delete_change_set(**change_set)
-            progress.report(f"{self._name} has no changes.")
+            self.client.delete_change_set(**change_set)
+            progress.report(f"{self.name} has no changes.")
             return
-        earlier_events = self._event_ids(self._name)
+        earlier_events = self._event_ids(self.name)
         # A failed creation deletes its tables too: they are empty, and the next attempt needs their names.
-        self._client.execute_change_set(**change_set, RetainExceptOnCreate=True)
-        self._wait(self._name, earlier_events=earlier_events)
+        self.client.execute_change_set(**change_set, RetainExceptOnCreate=True)
+        self._wait(self.name, earlier_events=earlier_events)
 
     def delete(self) -> None:
         """Delete an existing stack and wait until it is gone. Raises CommandError."""
         stack_id = self._describe()["StackId"]  # a deleted stack has no name
         earlier_events = self._event_ids(stack_id)
-        self._client.delete_stack(StackName=self._name)
+        self.client.delete_stack(StackName=self.name)
         self._wait(stack_id, earlier_events=earlier_events)
 
     def _describe(self, stack_id: str | None = None) -> dict[str, Any]:
-        description: dict[str, Any] = self._client.describe_stacks(StackName=stack_id or self._name)["Stacks"][0]
+        description: dict[str, Any] = self.client.describe_stacks(StackName=stack_id or self.name)["Stacks"][0]
         return description
 
     def _has_changes(self, change_set: Mapping[str, str]) -> bool:
         # A change set without changes fails; one that only changes outputs succeeds and lists no resource.
-        waiter = self._client.get_waiter("change_set_create_complete")
+        waiter = self.client.get_waiter("change_set_create_complete")
         try:
-            waiter.wait(**change_set, WaiterConfig={"Delay": self._poll_s})
+            waiter.wait(**change_set, WaiterConfig={"Delay": self.poll_s})
         except WaiterError as error:
             reason = error.last_response.get("StatusReason", str(error))
             if any(text in reason for text in NO_CHANGE_REASONS):
@@ -111,7 +111,7 @@ class Stack:
         return True
 
     def _events(self, stack: str) -> list[dict[str, Any]]:
-        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=stack)
+        pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack)
         return [event for page in pages for event in page["StackEvents"]][::-1]
 
     def _event_ids(self, stack: str) -> set[str]:
@@ -129,6 +129,6 @@ class Stack:
             has_started = reported != earlier_events  # until the first event the status is the previous one
             if status == "DELETE_COMPLETE" or (has_started and status and not status.endswith("_IN_PROGRESS")):
                 break
-            time.sleep(self._poll_s)
+            time.sleep(self.poll_s)
         if status not in SUCCESS_STATUSES:
-            raise CommandError(f"{self._name} is in {status}; the events above name the cause.")
+            raise CommandError(f"{self.name} is in {status}; the events above name the cause.")

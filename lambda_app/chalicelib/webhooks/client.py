@@ -17,6 +17,8 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, cast
 
+from msgspec import Struct, field
+
 from chalicelib.webhooks import url as webhook_url
 from chalicelib.webhooks.public_addresses import Address, is_allowed_destination
 from chalicelib.webhooks.url import WebhookUrl, WebhookUrlError
@@ -56,28 +58,19 @@ def resolve_name(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in results))
 
 
-class WebhookClient:
+class WebhookClient(Struct, frozen=True):
     """An HTTP client for webhook endpoints. Thread-safe."""
 
-    def __init__(
-        self,
-        *,
-        allow_local: bool = False,
-        timeout_s: float = TIMEOUT_S,
-        resolve: Resolve = resolve_name,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        """Create a client. `allow_local` accepts http and loopback; `tls` replaces the certificates of the system."""
-        self._allow_local = allow_local
-        self._timeout_s = timeout_s
-        self._resolve = resolve
-        self._tls = tls or ssl.create_default_context()
+    allow_local: bool = False  # accept http and loopback
+    timeout_s: float = TIMEOUT_S
+    resolve: Resolve = resolve_name
+    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
     def post(self, url: str, body: bytes, *, headers: Mapping[str, str]) -> int:
         """Send a body and return the status of the response; redirects are not followed. Raise DeliveryError."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         try:
-            target = webhook_url.parse(url, allow_local=self._allow_local)
+            target = webhook_url.parse(url, allow_local=self.allow_local)
         except WebhookUrlError as error:
             raise DeliveryError(DeliveryErrorCode.INVALID_URL) from error
         try:
@@ -96,7 +89,7 @@ class WebhookClient:
 
     def _resolve_public_addresses(self, target: WebhookUrl, deadline: float) -> list[Address]:
         try:
-            results = _call_with_deadline(lambda: self._resolve(target.host, target.port), deadline)
+            results = _call_with_deadline(lambda: self.resolve(target.host, target.port), deadline)
             addresses = [ip_address(text) for text in results]
         except TimeoutError:
             raise
@@ -107,13 +100,13 @@ class WebhookClient:
         return addresses
 
     def _is_allowed(self, address: Address) -> bool:
-        return is_allowed_destination(address, allow_local=self._allow_local)
+        return is_allowed_destination(address, allow_local=self.allow_local)
 
     def _secure(self, tcp_socket: socket.socket, target: WebhookUrl, deadline: float) -> socket.socket:
         if not target.is_tls:
             return tcp_socket
         tcp_socket.settimeout(_remaining_s(deadline))
-        return self._tls.wrap_socket(tcp_socket, server_hostname=target.host)
+        return self.tls.wrap_socket(tcp_socket, server_hostname=target.host)
 
 
 def _connect(addresses: Sequence[Address], port: int, deadline: float) -> socket.socket:

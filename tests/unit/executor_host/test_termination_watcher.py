@@ -100,7 +100,7 @@ def events_after(rounds, **fake):
         watch_for_termination(
             metadata,
             stop_agent=lambda: events.append("stopped"),
-            autoscaling=FakeAutoScaling(events, **fake),
+            complete_lifecycle_action=FakeAutoScaling(events, **fake).complete_lifecycle_action,
             group="hosts",
             poll_interval_s=0.01,
         )
