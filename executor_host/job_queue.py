@@ -32,10 +32,7 @@ class ReceivedMessage(Struct, frozen=True):
 
 
 class JobQueue:
-    """The queue operations of the agent. Any thread may call them; each raises QueueError.
-
-    Region, endpoint and credentials come from the environment.
-    """
+    """The queue operations of the agent, with boto3's settings. Any thread may call them; each raises QueueError."""
 
     def __init__(self, url: str, *, workers: int) -> None:
         """Create a client for the job queue at `url` that up to `workers` threads use at once."""
@@ -51,13 +48,10 @@ class JobQueue:
         self._sqs: Any = boto3.client("sqs", config=config)
 
     def receive(self) -> ReceivedMessage | None:
-        """Return the next message, or None if none arrives within RECEIVE_WAIT_S.
-
-        Receive one at a time, so that no job waits here while another host is idle.
-        """
+        """Return the next message, or None if none arrives within RECEIVE_WAIT_S."""
         response = self._call(
             "receive_message",
-            MaxNumberOfMessages=1,
+            MaxNumberOfMessages=1,  # so that no job waits here while another host is idle
             WaitTimeSeconds=RECEIVE_WAIT_S,
             MessageSystemAttributeNames=["MessageGroupId"],
         )

@@ -62,10 +62,7 @@ class Stack(Struct, frozen=True):
     def apply(
         self, template_url: str, *, is_update: bool, parameters: Mapping[str, str], unchanged: Sequence[str], stage: str
     ) -> None:
-        """Create or update the stack from a template and wait until that is complete. Raises CommandError.
-
-        The parameters named in `unchanged` keep their current values.
-        """
+        """Create or update the stack and wait. Parameters in `unchanged` keep their values. Raises CommandError."""
         change_set = {"StackName": self.name, "ChangeSetName": f"deploy-{time.time_ns()}"}
         self.client.create_change_set(
             **change_set,

@@ -8,11 +8,10 @@ import math
 import sys
 from typing import Final
 
-from msgspec import Struct
-
 HOURS: Final = 730  # per month, as AWS counts them
 MILLION: Final = 1_000_000
 RATES: Final = (100, 1_000, 100_000)  # runs per hour
+INSTANCE_TYPE: Final = "c7i.large"  # of the cost table
 
 # https://aws.amazon.com/api-gateway/pricing/
 REST_REQUEST: Final = 3.50 / MILLION
@@ -66,19 +65,6 @@ INSTANCE_METRICS: Final = 7  # detailed monitoring, once per minute
 DISK_GB: Final = 20
 
 
-class Bill(Struct, frozen=True, kw_only=True):
-    """USD per month by item."""
-
-    runs: float
-    hosts: int
-    items: dict[str, float]
-
-    def per_million(self) -> dict[str, float]:
-        """Return USD per million runs by item, and the total."""
-        items = {name: usd / self.runs * MILLION for name, usd in self.items.items()}
-        return {**items, "total": sum(items.values())}
-
-
 def jobs_per_second(instance_type: str) -> float:
     """Return the throughput of a host at full load, without the CPU time of the programs."""
     return VCPUS[instance_type] / CPU_S_PER_JOB
@@ -89,44 +75,48 @@ def hourly_price(instance_type: str, *, spot: bool) -> float:
     return ON_DEMAND_HOUR[instance_type] * (SPOT_SHARE if spot else 1.0)
 
 
-def hosts_needed(runs_per_hour: float, instance_type: str) -> int:
+def hosts_needed(runs_per_hour: float) -> int:
     """Return the number of hosts, at least one, that handle the load at the utilization that scaling aims at."""
-    return max(1, math.ceil(runs_per_hour / 3600 / (jobs_per_second(instance_type) * UTILIZATION)))
+    return max(1, math.ceil(runs_per_hour / 3600 / (jobs_per_second(INSTANCE_TYPE) * UTILIZATION)))
 
 
-def bill(runs_per_hour: float, *, instance_type: str = "c7i.large") -> Bill:
-    """Return the bill of a month at constant load, with one host on demand and the others spot instances."""
-    runs, count = runs_per_hour * HOURS, hosts_needed(runs_per_hour, instance_type)
-    instances = HOURS * sum(hourly_price(instance_type, spot=number >= 1) for number in range(count))
-    busy = runs_per_hour / 3600 / (count * jobs_per_second(instance_type))
-    idle_receives = (1 - busy) * count * VCPUS[instance_type] * WORKERS_PER_VCPU * HOURS * 3600 / IDLE_RECEIVE_S
+def monthly_bill(runs_per_hour: float) -> dict[str, float]:
+    """Return USD by item at constant load, with one host on demand and the others spot instances."""
+    runs, hosts = runs_per_hour * HOURS, hosts_needed(runs_per_hour)
+    instances = HOURS * sum(hourly_price(INSTANCE_TYPE, spot=number >= 1) for number in range(hosts))
+    busy = runs_per_hour / 3600 / (hosts * jobs_per_second(INSTANCE_TYPE))
+    idle_receives = (1 - busy) * hosts * VCPUS[INSTANCE_TYPE] * WORKERS_PER_VCPU * HOURS * 3600 / IDLE_RECEIVE_S
     polls = 3 * POLLERS * HOURS * 3600 / POLL_S
-    reports = count * HOURS * REPORTS_PER_HOUR
+    reports = hosts * HOURS * REPORTS_PER_HOUR
     gib = 1024**3
-    items = {
+    return {
         "API Gateway": runs * REST_REQUEST,
         "Lambda": runs * (LAMBDA_REQUEST + LAMBDA_S * LAMBDA_GB * LAMBDA_GB_S),
         "SQS": (runs * SQS_PER_RUN + idle_receives + polls) * SQS_REQUEST,
         "DynamoDB": runs * WRITES_PER_RUN * DYNAMODB_WRITE,
         "logs": runs * LOG_BYTES_PER_RUN / gib * LOG_GB,
         "transfer": runs * (BYTES_PER_RUN * TRANSFER_GB + NAT_BYTES_PER_RUN * NAT_GB) / gib,
-        "hosts": instances + count * (DISK_GB * GP3_GB_MONTH + INSTANCE_METRICS * METRIC_MONTH),
+        "hosts": instances + hosts * (DISK_GB * GP3_GB_MONTH + INSTANCE_METRICS * METRIC_MONTH),
         "host reports": reports * (3 * SQS_REQUEST + LAMBDA_REQUEST + 0.05 * LAMBDA_GB * LAMBDA_GB_S + DYNAMODB_WRITE),
         "NAT gateway": HOURS * NAT_HOUR,
         "metrics, alarms": METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_METRIC_MONTH + DASHBOARD_MONTH,
     }
-    return Bill(runs=runs, hosts=count, items=items)
 
 
 def cost_table() -> str:
     """Return USD per million runs at each of the rates as a Markdown table."""
-    bills = [bill(rate) for rate in RATES]
-    columns = [monthly.per_million() for monthly in bills]
+    bills = {rate: monthly_bill(rate) for rate in RATES}
+    totals = {rate: sum(items.values()) for rate, items in bills.items()}
+
+    def per_million(usd: float, rate: int) -> str:
+        return f"{usd / (rate * HOURS) * MILLION:,.2f}"
+
     return _markdown(
         ["USD per million runs", *(f"{rate:,} per hour" for rate in RATES)],
-        *([name, *(f"{column[name]:,.2f}" for column in columns)] for name in columns[0]),
-        ["USD per month", *(f"{sum(monthly.items.values()):,.0f}" for monthly in bills)],
-        ["hosts", *(str(monthly.hosts) for monthly in bills)],
+        *([name, *(per_million(bills[rate][name], rate) for rate in RATES)] for name in bills[RATES[0]]),
+        ["total", *(per_million(totals[rate], rate) for rate in RATES)],
+        ["USD per month", *(f"{totals[rate]:,.0f}" for rate in RATES)],
+        ["hosts", *(str(hosts_needed(rate)) for rate in RATES)],
     )
 
 

@@ -1,7 +1,4 @@
-"""`make simulate-fleet`: print how the template's fleet handles a day of load with bursts, one row per hour.
-
-The same seed gives the same day.
-"""
+"""`make simulate-fleet`: print how the template's fleet handles a day of bursts by hour. A seed repeats the day."""
 
 import argparse
 import math

@@ -64,10 +64,7 @@ def ensure_image(client: DockerClient) -> str:
 
 
 def export_bundle(client: DockerClient, directory: Path) -> Path:
-    """Write both images, the agent's also as `latest`, to host-<hash>.tar.gz and return its path.
-
-    Raises CommandError.
-    """
+    """Write both images, the agent's also as `latest`, to host-<hash>.tar.gz. Return its path. Raises CommandError."""
     tag = ensure_image(client)
     client.images.get(tag).tag(REPOSITORY, "latest")
     bundle = directory / f"host-{tag.partition(':')[2]}.tar.gz"

@@ -101,10 +101,7 @@ def docker_engine() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running_daemon(daemon: DockerDaemon, *, logs: Path = LOCAL) -> Iterator[str]:
-    """Yield the address of a daemon. Start it if needed, and then stop it once no command uses it.
-
-    Raises CommandError.
-    """
+    """Yield the address of a daemon. Start it if needed, and stop it once no command uses it. Raises CommandError."""
     daemon.run.mkdir(exist_ok=True)
     with daemon.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 class KeyAdmin(Struct, frozen=True):
-    """API keys in a DynamoDB table. A change does not touch the key's rate limit and quota.
-
-    Each method raises CommandError if it fails.
-    """
+    """API keys in a DynamoDB table. Changes leave the key's rate and quota as they are. Methods raise CommandError."""
 
     dynamodb: "DynamoDBClient"
     table: str

@@ -5,7 +5,6 @@ A job has a record from the moment when its customer may ask for it later, until
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -34,18 +33,15 @@ class JobState(StrEnum):
 
 
 # None is the absence of a record; one past retained_until counts as absent.
-TRANSITIONS: Final[Mapping[JobState | None, frozenset[JobState | None]]] = MappingProxyType(
-    {
-        None: frozenset({JobState.CLAIMED, JobState.ACCEPTED, JobState.HIDDEN}),
-        JobState.CLAIMED: frozenset(
-            {JobState.CLAIMED, JobState.ACCEPTED, JobState.FINISHED, JobState.DELETED, None}  # None: was not charged
-        ),
-        JobState.ACCEPTED: frozenset({JobState.FINISHED, JobState.DELETED, None}),  # None: could not be sent
-        JobState.HIDDEN: frozenset(),
-        JobState.FINISHED: frozenset({JobState.DELETED}),
-        JobState.DELETED: frozenset(),
-    }
-)
+TRANSITIONS: Final[Mapping[JobState | None, set[JobState | None]]] = {
+    None: {JobState.CLAIMED, JobState.ACCEPTED, JobState.HIDDEN},
+    # To None if it was not charged.
+    JobState.CLAIMED: {JobState.CLAIMED, JobState.ACCEPTED, JobState.FINISHED, JobState.DELETED, None},
+    JobState.ACCEPTED: {JobState.FINISHED, JobState.DELETED, None},  # None: could not be sent
+    JobState.HIDDEN: set(),
+    JobState.FINISHED: {JobState.DELETED},
+    JobState.DELETED: set(),
+}
 
 
 class WebhookState(StrEnum):
@@ -87,10 +83,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobTable(Struct, frozen=True):
-    """Conditional reads and writes of job records. Each write returns the record that is stored afterwards.
-
-    Every method raises TableError if DynamoDB does not respond.
-    """
+    """Conditional reads and writes of job records. Each write returns the stored record. All raise TableError."""
 
     dynamodb: "DynamoDBClient"
     name: str

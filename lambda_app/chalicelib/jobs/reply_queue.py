@@ -75,7 +75,7 @@ class ReplyQueue:
         """Process one batch of messages, and return the reply to this job if it is among them."""
         own_reply = None
         for message in self._receive(wait_s):
-            reply = self._decode(message)
+            reply = decode_or_drop(message)
             if reply is None or reply.id in self._processed:
                 self._receipts.append(message["ReceiptHandle"])
             elif reply.id == job_id:
@@ -103,13 +103,6 @@ class ReplyQueue:
             time.sleep(POLL_PAUSE_S if wait_s else 0)
             return []
         return list(response.get("Messages", []))
-
-    def _decode(self, message: Mapping[str, Any]) -> Reply | None:
-        try:
-            return decode_reply(message["Body"])
-        except ContractError as error:
-            logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"], "reason": str(error)})
-            return None
 
     def _process_late_reply(self, reply: Reply, message: Mapping[str, Any]) -> None:
         try:
@@ -171,10 +164,7 @@ class ReplyQueues:
 
     @contextmanager
     def lease(self, job_id: str) -> Iterator[ReplyQueue]:
-        """Lease a queue for one job. A reply is acknowledged unless the block raises; then it is redelivered.
-
-        Raise ProblemError if a queue is needed and cannot be created.
-        """
+        """Lease a queue for one job, whose reply is redelivered if the block raises. Raise ProblemError without one."""
         queue = self._take_idle() or self._create()
         has_reply = False
         try:
@@ -223,6 +213,15 @@ class ReplyQueues:
             on_late_reply=self._on_late_reply,
             clock=self._clock,
         )
+
+
+def decode_or_drop(message: Mapping[str, Any]) -> Reply | None:
+    """Return the reply in a message, or None, with a log line, if it is malformed."""
+    try:
+        return decode_reply(message["Body"])
+    except ContractError as error:
+        logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"], "reason": str(error)})
+        return None
 
 
 def _add_bounded(entries: OrderedDict[str, _T], job_id: str, value: _T) -> None:

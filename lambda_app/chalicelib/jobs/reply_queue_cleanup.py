@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from chalicelib.contract import ContractError, Reply, decode_reply
+from chalicelib.contract import Reply
+from chalicelib.jobs.reply_queue import decode_or_drop
 from chalicelib.sqs import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -83,10 +84,6 @@ class ReplyQueueCleanup(Struct, frozen=True):
         return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self.clock() - ORPHAN_REPLY_AGE_S
 
     def _store(self, message: Mapping[str, Any]) -> None:
-        try:
-            reply = decode_reply(message["Body"])
-        except ContractError:
-            logger.warning("malformed_reply_dropped", extra={"message_id": message["MessageId"]}, exc_info=True)
-            return
-        self.store_reply(reply)
-        logger.info("orphaned_reply_stored", extra={"job_id": reply.id})
+        if reply := decode_or_drop(message):
+            self.store_reply(reply)
+            logger.info("orphaned_reply_stored", extra={"job_id": reply.id})

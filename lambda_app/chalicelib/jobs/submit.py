@@ -59,10 +59,7 @@ class JobService(Struct, frozen=True):
     sleep: Callable[[float], object] = time.sleep
 
     def submit(self, submission: Submission) -> Result | Failure | PendingJob:
-        """Run a program. Return its reply, or the pending job if the reply is not ready.
-
-        A repeated Idempotency-Key is not charged again. Raise ProblemError.
-        """
+        """Run a program. Return its reply, or the pending job if the reply is not ready. Raise ProblemError."""
         try:
             if submission.idempotency_key is None:
                 outcome = self._submit_new(submission)

@@ -13,28 +13,24 @@ from chalicelib.problems import TYPE_PREFIX
 from chalicelib.settings import DEFAULT_METRICS_NAMESPACE
 from chalicelib.telemetry import request_context
 
-UNITS: Final = MappingProxyType(
-    {
-        "Requests": "Count",
-        "RejectedRequests": "Count",
-        "ColdStarts": "Count",
-        "LateReplies": "Count",
-        "ReplyWaitMs": "Milliseconds",
-    }
-)
-COUNTED_REJECTIONS: Final = frozenset(
-    {
-        "unauthorized",
-        "key-revoked",
-        "key-expired",
-        "plan-limit-exceeded",
-        "rate-limited",
-        "quota-exceeded",
-        "too-many-pending-jobs",
-        "overloaded",
-        "authentication-unavailable",
-    }
-)
+UNITS: Final = {
+    "Requests": "Count",
+    "RejectedRequests": "Count",
+    "ColdStarts": "Count",
+    "LateReplies": "Count",
+    "ReplyWaitMs": "Milliseconds",
+}
+COUNTED_REJECTIONS: Final = {
+    "unauthorized",
+    "key-revoked",
+    "key-expired",
+    "plan-limit-exceeded",
+    "rate-limited",
+    "quota-exceeded",
+    "too-many-pending-jobs",
+    "overloaded",
+    "authentication-unavailable",
+}
 
 Values = Mapping[str, float]
 

@@ -43,10 +43,7 @@ class _Attempt(Struct, frozen=True):
 
 
 class WebhookDelivery(Struct, frozen=True):
-    """The delivery of webhooks.
-
-    Methods raise QueueSendError, TableError on an outage; their callers' messages are redelivered.
-    """
+    """The delivery of webhooks. On an outage, methods raise QueueSendError or TableError, for a redelivery."""
 
     sqs: "SQSClient"
     queue_url: str

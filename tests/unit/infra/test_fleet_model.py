@@ -199,14 +199,8 @@ def test_template_policy_only_rejects_during_bursts(stack):
 
 
 def test_needed_hosts_handle_the_load_at_target_utilization():
-    rate = costs.jobs_per_second("c7i.large") * costs.UTILIZATION * 3600
-    assert [costs.hosts_needed(runs, "c7i.large") for runs in (1, rate, rate + 1)] == [1, 1, 2]
-
-
-def test_bill_is_the_sum_of_its_items():
-    bill = costs.bill(1_000)
-    assert bill.per_million()["total"] == pytest.approx(sum(bill.items.values()) / bill.runs * 1_000_000)
-    assert bill.runs == 730_000
+    rate = costs.jobs_per_second(costs.INSTANCE_TYPE) * costs.UTILIZATION * 3600
+    assert [costs.hosts_needed(runs) for runs in (1, rate, rate + 1)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table])
