@@ -30,3 +30,4 @@ def test_program_behaves_as_under_plain_python(run, plain_python, program):
     expected, actual = lines(plain_python(program.code, program.stdin)), lines(ending_of(outcome))
     difference = "\n".join(difflib.unified_diff(expected, actual, "plain Python", "sandbox", n=1, lineterm=""))
     assert difference == "", f"status {outcome.status}\n{difference}"
+    assert outcome.exit_code == program.exit_code

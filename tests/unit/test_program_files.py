@@ -19,7 +19,7 @@ print(input())
 line 1
 line 2
 
-#### third 'print(2)\\r\\n'
+#### third exit 1 'print(2)\\r\\n'
 #### input "no newline\\0"
 """
 
@@ -28,7 +28,7 @@ def test_sections_become_programs():
     assert parse_programs(FILE) == [
         Program(name="first", code="print(1)\n"),
         Program(name="second", code="print(input())\n# two lines\n", stdin="line 1\nline 2\n"),
-        Program(name="third", code="print(2)\r\n", stdin="no newline\0"),
+        Program(name="third", code="print(2)\r\n", stdin="no newline\0", exit_code=1),
     ]
 
 
