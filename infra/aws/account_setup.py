@@ -1,12 +1,12 @@
 """What a deployment needs in the AWS account besides its stack. Used by deploy.py."""
 
 import hashlib
+import io
 import json
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from botocore.exceptions import ClientError
 
@@ -41,30 +41,22 @@ def ensure_artifact_bucket(clients: ClientFactory) -> str:
     return name
 
 
-def upload(clients: ClientFactory, bucket: str, content: bytes, *, suffix: str) -> str:
+def upload_content(clients: ClientFactory, bucket: str, content: bytes, *, suffix: str) -> str:
     """Upload content under its hash unless the object exists, and return the key."""
     key = f"{hashlib.sha256(content).hexdigest()}/{suffix}"
-    if not _object_exists(clients, bucket, key):
-        clients("s3").put_object(Bucket=bucket, Key=key, Body=content)
+    upload(clients, bucket, key, io.BytesIO(content))
     return key
 
 
-def upload_host_bundle(clients: ClientFactory, bucket: str, bundle: Path) -> str:
-    """Upload the bundle of agent_image.py, whose name has its hash, unless the object exists, and return the key."""
-    key = f"hosts/{bundle.name}"
-    if not _object_exists(clients, bucket, key):
-        clients("s3").upload_file(str(bundle), bucket, key)
-    return key
-
-
-def _object_exists(clients: ClientFactory, bucket: str, key: str) -> bool:
+def upload(clients: ClientFactory, bucket: str, key: str, file: BinaryIO) -> None:
+    """Upload a file unless the object exists; so its key must include a hash of its content."""
+    s3 = clients("s3")
     try:
-        clients("s3").head_object(Bucket=bucket, Key=key)
+        s3.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         if error.response["Error"]["Code"] != "404":
             raise
-        return False
-    return True
+        s3.upload_fileobj(file, bucket, key)
 
 
 def ensure_gateway_logging_role(clients: ClientFactory, *, poll_s: float) -> None:

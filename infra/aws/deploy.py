@@ -44,8 +44,10 @@ def deploy(
     progress.report(f"Uploading to {bucket}...")
     template = _upload_code(clients, bucket, package, architecture=architecture)
     body = json.dumps(template, sort_keys=True).encode()
-    template_key = account_setup.upload(clients, bucket, body, suffix="template.json")
-    bundle_key = account_setup.upload_host_bundle(clients, bucket, host_bundle)
+    template_key = account_setup.upload_content(clients, bucket, body, suffix="template.json")
+    bundle_key = f"hosts/{host_bundle.name}"
+    with host_bundle.open("rb") as bundle:
+        account_setup.upload(clients, bucket, bundle_key, bundle)
     overrides = {"HostImageBundle": bundle_key, **parameters, "ArtifactBucket": bucket}
     current = stack.parameters() if is_update else {}
     names = current.keys() & template["Parameters"].keys() - overrides.keys()
@@ -80,7 +82,7 @@ def stack_name(stage: str) -> str:
 def _upload_code(clients: ClientFactory, bucket: str, package: Path, *, architecture: str) -> dict[str, Any]:
     """Upload the code of the functions and return the packaged template that refers to it."""
     code = (package / f"api-{architecture}.zip").read_bytes()
-    key = account_setup.upload(clients, bucket, code, suffix="api.zip")
+    key = account_setup.upload_content(clients, bucket, code, suffix="api.zip")
     template: dict[str, Any] = json.loads((package / f"template-{architecture}.json").read_text())
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":

@@ -5,7 +5,6 @@ pass a limit of 10, and delivered messages to disconnected clients. Here, a requ
 only a waiting long poll releases it. This depends on moto's internals, so its version is pinned.
 """
 
-import argparse
 import functools
 import importlib.metadata
 import io
@@ -115,15 +114,12 @@ for _owner, _name, _replacement in (
     setattr(_owner, _name, _replacement)
 
 
-def main(arguments: list[str]) -> None:
+def main(port: int) -> None:
     """Serve forever."""
-    parser = argparse.ArgumentParser(prog="python -m infra.local.aws_emulator", description=__doc__.split("\n")[0])
-    parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args(arguments).port
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     emulator = Emulator(create_backend_app)
     make_server(LOOPBACK, port, emulator, threaded=True, request_handler=Handler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]))

@@ -32,7 +32,7 @@ class EmulatedAws:
 def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
     """Run an empty emulator on a free port. Raises CommandError."""
     port = free_port()
-    command = [sys.executable, "-m", "infra.local.aws_emulator", "--port", str(port)]
+    command = [sys.executable, "-m", "infra.local.aws_emulator", str(port)]
     with child_process("emulator", command, grace_s=GRACE_S, logs=logs) as process:
         process.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
         environment = {

@@ -64,14 +64,14 @@ class Admission:
             raise ProblemError(problems.UNAUTHORIZED)
         secret_sha256, now_us = key.secret_sha256, self._now_us()
         cached = None if bypass_cache else self._key_cache.get(key.key_id)
-        if cached is not None and _matching_attribute(cached, secret_sha256, now_us):
+        if cached is not None and cached.matching_secret_attribute(secret_sha256, now_us=now_us):
             return self._caller(cached, secret_sha256, now_us)
         try:
             record = self._key_table.read(key.key_id)
         except TableError as error:
             logger.exception("key_read_failed")
             raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
-        if record is None or not _matching_attribute(record, secret_sha256, now_us):
+        if record is None or not record.matching_secret_attribute(secret_sha256, now_us=now_us):
             raise ProblemError(problems.UNAUTHORIZED)
         self._key_cache.put(record)
         return self._caller(record, secret_sha256, now_us)
@@ -90,7 +90,7 @@ class Admission:
         """
         record, now_us = caller.record, self._now_us()
         for _ in range(MAX_UPDATE_ATTEMPTS):
-            matched_attribute = _matching_attribute(record, caller.secret_sha256, now_us)
+            matched_attribute = record.matching_secret_attribute(caller.secret_sha256, now_us=now_us)
             if matched_attribute is None:
                 raise ProblemError(problems.UNAUTHORIZED)
             current = self._caller(record, caller.secret_sha256, now_us)
@@ -136,10 +136,6 @@ def require_active_key(caller: Caller) -> None:
 def rfc3339(timestamp: int) -> str:
     """Return a time in seconds since the epoch as RFC 3339 writes it."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _matching_attribute(record: KeyRecord, secret_sha256: str, now_us: int) -> str | None:
-    return record.matching_secret_attribute(secret_sha256, now_s=now_us / rate_limits.SECOND_US)
 
 
 def _limit_problem(quota_status: QuotaStatus, *, runs: int) -> ProblemError:

@@ -74,13 +74,13 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
         """Omit the signing secret, because a record may be logged."""
         return f"KeyRecord({self.key_id})"
 
-    def matching_secret_attribute(self, sha256: str, *, now_s: float) -> str | None:
+    def matching_secret_attribute(self, sha256: str, *, now_us: int) -> str | None:
         """Return the name of the valid attribute that equals this hash, or None. Takes constant time."""
         current = hmac.compare_digest(self.secret_sha256, sha256)
-        previous = hmac.compare_digest(self.previous_secret_sha256, sha256) and now_s < self.previous_secret_expires_at
+        previous = hmac.compare_digest(self.previous_secret_sha256, sha256)
         if current:
             return "secret_sha256"
-        return "previous_secret_sha256" if previous else None
+        return "previous_secret_sha256" if previous and now_us < self.previous_secret_expires_at * 1_000_000 else None
 
 
 def new_key(key_id: str | None = None) -> ApiKey:

@@ -6,17 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
-
 from chalicelib.access.api_keys import KeyRecord
 
 MAX_ENTRIES: Final = 1024  # about half a kilobyte each
 TTL_S: Final = 30.0  # after the last read or write of the key
-
-
-class _Entry(Struct, frozen=True):
-    record: KeyRecord
-    expires_at: float
 
 
 class KeyCache:
@@ -25,21 +18,21 @@ class KeyCache:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[KeyRecord, float]] = OrderedDict()  # with the time when it expires
 
     def get(self, key_id: str) -> KeyRecord | None:
         """Return the cached record of a key, or None."""
         with self._lock:
-            entry = self._entries.get(key_id)
-        return entry.record if entry and self._clock() < entry.expires_at else None
+            record, expires_at = self._entries.get(key_id, (None, 0.0))
+        return record if self._clock() < expires_at else None
 
     def put(self, record: KeyRecord) -> None:
         """Cache a record unless the cached one is newer. The arrival time of a key only grows."""
         now = self._clock()
         with self._lock:
-            entry = self._entries.get(record.key_id)
-            if entry is None or entry.expires_at <= now or entry.record.tat_us <= record.tat_us:
-                self._entries[record.key_id] = _Entry(record, now + TTL_S)
+            cached, expires_at = self._entries.get(record.key_id, (None, 0.0))
+            if cached is None or expires_at <= now or cached.tat_us <= record.tat_us:
+                self._entries[record.key_id] = record, now + TTL_S
                 self._entries.move_to_end(record.key_id)
             if len(self._entries) > MAX_ENTRIES:
                 self._entries.popitem(last=False)

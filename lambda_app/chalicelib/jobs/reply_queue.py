@@ -39,22 +39,11 @@ ATTRIBUTES: Final[Mapping["QueueAttributeNameType", str]] = {
 class ReplyQueue:
     """One reply queue. For one thread at a time."""
 
-    def __init__(
-        self,
-        sqs: "SQSClient",
-        *,
-        long_poll_sqs: "SQSClient",
-        url: str,
-        on_late_reply: Callable[[Reply], object],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, url: str, queues: "ReplyQueues") -> None:
         self.url = url
-        self.created_at = clock()
+        self.created_at = queues.clock()
         self.is_missing = False
-        self._sqs = sqs
-        self._long_poll_sqs = long_poll_sqs
-        self._on_late_reply = on_late_reply
-        self._clock = clock
+        self._queues = queues
         self._receipts: list[str] = []  # of messages that are to be deleted
         self._current: tuple[str, str] | None = None  # job id and receipt of the reply that was returned
         self._processed: OrderedDict[str, None] = OrderedDict()  # jobs whose replies may be redelivered
@@ -63,7 +52,7 @@ class ReplyQueue:
         """Return the reply to a job. Return None at `deadline`, a time of the clock, or if the queue is missing."""
         self._current = None
         self._delete_processed()
-        while not self.is_missing and (remaining_s := deadline - self._clock()) > 0:
+        while not self.is_missing and (remaining_s := deadline - self._queues.clock()) > 0:
             wait_s = min(LONG_POLL_S, int(remaining_s))
             if reply := self.receive(job_id, wait_s=wait_s):
                 return reply
@@ -94,19 +83,19 @@ class ReplyQueue:
 
     def _receive(self, wait_s: int) -> list[Mapping[str, Any]]:
         try:
-            response = self._long_poll_sqs.receive_message(
+            response = self._queues.long_poll_sqs.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=BATCH_SIZE, WaitTimeSeconds=wait_s
             )
         except (BotoCoreError, ClientError) as error:
             logger.warning("reply_poll_failed", exc_info=True)
-            self.is_missing = is_missing_queue(error) and self._clock() - self.created_at > QUEUE_PROPAGATION_S
+            self.is_missing = is_missing_queue(error) and self._queues.clock() - self.created_at > QUEUE_PROPAGATION_S
             time.sleep(POLL_PAUSE_S if wait_s else 0)
             return []
         return list(response.get("Messages", []))
 
     def _process_late_reply(self, reply: Reply, message: Mapping[str, Any]) -> None:
         try:
-            self._on_late_reply(reply)
+            self._queues.on_late_reply(reply)
         except Exception:  # the request that polls is another customer's
             logger.exception("late_reply_store_failed", extra={"late_job_id": reply.id})
             self._shorten_visibility(message)
@@ -116,7 +105,7 @@ class ReplyQueue:
 
     def _shorten_visibility(self, message: Mapping[str, Any]) -> None:
         try:
-            self._sqs.change_message_visibility(
+            self._queues.sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=LATE_REPLY_RETRY_S
             )
         except (BotoCoreError, ClientError):
@@ -132,7 +121,7 @@ class ReplyQueue:
             return
         receipts, self._receipts = self._receipts[:BATCH_SIZE], self._receipts[BATCH_SIZE:]
         try:
-            self._sqs.delete_message_batch(
+            self._queues.sqs.delete_message_batch(
                 QueueUrl=self.url,
                 Entries=[{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)],
             )
@@ -153,11 +142,11 @@ class ReplyQueues:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Name queues with `prefix`, and pass replies that no request waits for to `on_late_reply`."""
-        self._sqs = sqs
-        self._long_poll_sqs = long_poll_sqs
+        self.sqs = sqs
+        self.long_poll_sqs = long_poll_sqs
         self._prefix = prefix
-        self._on_late_reply = on_late_reply
-        self._clock = clock
+        self.on_late_reply = on_late_reply
+        self.clock = clock
         self._lock = threading.Lock()  # guards the two below
         self._idle: list[ReplyQueue] = []
         self._late_jobs: OrderedDict[str, ReplyQueue] = OrderedDict()  # where the reply to a job may still arrive
@@ -194,25 +183,19 @@ class ReplyQueues:
         with self._lock:
             while self._idle:
                 queue = self._idle.pop()
-                if self._clock() - queue.created_at <= ROTATE_QUEUE_AFTER_S:
+                if self.clock() - queue.created_at <= ROTATE_QUEUE_AFTER_S:
                     return queue
         return None
 
     def _create(self) -> ReplyQueue:
         name = self._prefix + uuid.uuid4().hex
         try:
-            url = self._sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
+            url = self.sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
         except (BotoCoreError, ClientError) as error:
             logger.exception("reply_queue_failed")
             raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
         logger.info("reply_queue_created", extra={"queue": name})
-        return ReplyQueue(
-            self._sqs,
-            long_poll_sqs=self._long_poll_sqs,
-            url=url,
-            on_late_reply=self._on_late_reply,
-            clock=self._clock,
-        )
+        return ReplyQueue(url, self)
 
 
 def decode_or_drop(message: Mapping[str, Any]) -> Reply | None:

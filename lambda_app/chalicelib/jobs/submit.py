@@ -154,8 +154,11 @@ class JobService(Struct, frozen=True):
     def _await_reply(
         self, submission: Submission, record: JobRecord, queue: ReplyQueue, *, is_stored: bool
     ) -> Reply | JobRecord:
-        reply = self._wait(queue, record.job_id, wait_s=submission.wait_s + REPLY_GRACE_S)
+        started_at = time.monotonic()
+        reply = queue.wait(record.job_id, deadline=started_at + submission.wait_s + REPLY_GRACE_S)
+        request_context.record("ReplyWaitMs", round((time.monotonic() - started_at) * 1000))
         if reply is None:
+            request_context.record("LateReplies", 1)
             try:
                 record = self._accept(record, is_stored=is_stored)
             except TableError as error:
@@ -168,14 +171,6 @@ class JobService(Struct, frozen=True):
             self._release_slot(record)
             return reply
         return self.results.record_reply(reply) or reply
-
-    def _wait(self, queue: ReplyQueue, job_id: str, *, wait_s: float) -> Reply | None:
-        started_at = time.monotonic()
-        reply = queue.wait(job_id, deadline=started_at + wait_s)
-        request_context.record("ReplyWaitMs", round((time.monotonic() - started_at) * 1000))
-        if reply is None:
-            request_context.record("LateReplies", 1)
-        return reply
 
     def _send(self, submission: Submission, record: JobRecord, *, reply_to: str | None = None) -> None:
         job = build_job(submission, record, now=self.clock(), reply_to=reply_to)

@@ -100,8 +100,11 @@ SECRET_MATCHES = {
 
 @pytest.mark.parametrize(("record", "key", "now_s", "attribute"), SECRET_MATCHES.values(), ids=SECRET_MATCHES)
 def test_secret_matches_during_its_validity(record, key, now_s, attribute):
-    assert record.matching_secret_attribute(key.secret_sha256, now_s=now_s) == attribute
+    assert record.matching_secret_attribute(key.secret_sha256, now_us=now_s * 1_000_000) == attribute
 
 
 def test_placeholder_hash_never_matches():
-    assert make_key_record(CURRENT).matching_secret_attribute(api_keys.UNMATCHABLE_SHA256, now_s=NOW_S) is None
+    assert (
+        make_key_record(CURRENT).matching_secret_attribute(api_keys.UNMATCHABLE_SHA256, now_us=NOW_S * 1_000_000)
+        is None
+    )
