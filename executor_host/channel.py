@@ -11,13 +11,24 @@ from time import monotonic
 from typing import Any, Final
 
 from chalicelib.contract import MAX_STDOUT_BYTES, STDERR_HEAD_BYTES
-from executor_host.supervisor.protocol import FRAME_HEADER, READY, REPORT, REPORT_RECORD, STDERR, STDERR_TAIL, STDOUT
+from executor_host.supervisor.protocol import (
+    FRAME_HEADER,
+    READY,
+    REPORT,
+    REPORT_RECORD,
+    STDERR,
+    STDERR_TAIL,
+    STDOUT,
+    USAGE,
+    USAGE_RECORD,
+)
 
 MAX_PAYLOAD_BYTES: Final = {
     READY: 16,
     STDOUT: MAX_STDOUT_BYTES,
     STDERR: STDERR_HEAD_BYTES,
     STDERR_TAIL: 256 * 1024,  # more than is returned: the traceback may lie before a long message
+    USAGE: USAGE_RECORD.size,
     REPORT: REPORT_RECORD.size,
 }
 # https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach

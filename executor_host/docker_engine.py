@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator
-from time import monotonic, sleep
+from time import monotonic, time
 from typing import Final
 
 import docker
@@ -17,6 +17,7 @@ from executor_host.supervisor.protocol import READY
 
 READY_TIMEOUT_S: Final = 30.0  # far above any measured start, even on a busy host
 EXIT_DETECTION_TIMEOUT_S: Final = 1.0  # how long Docker may take to notice that a container has exited
+EVENTS_MAX_AGE_S: Final = 60.0  # longer than any run; Docker keeps the last 256 events
 API_TIMEOUT_S: Final = 60
 _ATTACH: Final = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
@@ -73,15 +74,17 @@ class DockerEngine:
         return ((summary["Id"], summary["Created"]) for summary in summaries)
 
     def ran_out_of_memory(self, container_id: str) -> bool:
-        """Return whether the kernel killed the whole container for its memory: common under gVisor, rare otherwise.
+        """Return whether a container has ended after the kernel killed one of its processes for its memory.
 
-        Docker's flag only counts once PID 1 is dead, because it is also set when just one child was killed.
+        Docker's recent events say so even if the container has been removed. Their order is not defined.
         """
-        with contextlib.suppress(DockerException, OSError):
-            deadline = monotonic() + EXIT_DETECTION_TIMEOUT_S
-            while monotonic() < deadline:
-                state = self._client().inspect_container(container_id)["State"]
-                if not state["Running"]:
-                    return bool(state["OOMKilled"])
-                sleep(0.001)  # Docker removes an exited container within milliseconds
+        now = time()
+        window = {"since": now - EVENTS_MAX_AGE_S, "until": now + EXIT_DETECTION_TIMEOUT_S}
+        filters = {"container": container_id, "event": ["oom", "die"]}
+        seen = set()
+        with contextlib.suppress(DockerException, OSError, ValueError):
+            for event in self._client().events(**window, filters=filters, decode=True):
+                seen.add(event["Action"])
+                if seen == {"oom", "die"}:
+                    return True
         return False

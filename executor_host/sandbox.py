@@ -20,6 +20,7 @@ from chalicelib.contract import (
     UncaughtException,
 )
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from executor_host.hardening import MEMORY_BYTES
 from executor_host.supervisor.protocol import (
     EXITED,
     JOB_HEADER,
@@ -31,6 +32,8 @@ from executor_host.supervisor.protocol import (
     STDERR_TAIL,
     STDOUT,
     TIMED_OUT,
+    USAGE,
+    USAGE_RECORD,
 )
 from executor_host.traceback_parser import parse_uncaught_exception
 
@@ -62,7 +65,7 @@ class ContainerEngine(Protocol):
         """Kill and remove a container; do nothing if Docker cannot."""
 
     def ran_out_of_memory(self, container_id: str) -> bool:
-        """Return whether the kernel killed the whole container for its memory."""
+        """Return whether a container has ended after the kernel killed one of its processes for its memory."""
 
 
 class Sandbox:
@@ -82,9 +85,9 @@ class Sandbox:
 
     def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
         """Run a program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
-        output: Output = {STDOUT: bytearray(), STDERR: bytearray(), STDERR_TAIL: bytearray()}
+        output: Output = {kind: bytearray() for kind in (STDOUT, STDERR, STDERR_TAIL, USAGE)}
         parts = code.encode(), stdin.encode(), "".join(f"{argument}\0" for argument in args).encode()
-        kept_bytes = (MAX_PAYLOAD_BYTES[kind] for kind in output)
+        kept_bytes = (MAX_PAYLOAD_BYTES[kind] for kind in (STDOUT, STDERR, STDERR_TAIL))
         header = JOB_HEADER.pack(timeout_s, *kept_bytes, MAX_STREAM_BYTES, *map(len, parts))
         started_at = monotonic()
         deadline = started_at + timeout_s + SUPERVISOR_GRACE_S
@@ -110,6 +113,8 @@ class Sandbox:
             kind, payload = self._channel.next_frame(deadline)
             if kind == REPORT:
                 return payload
+            if kind == USAGE:  # replaces the previous one
+                output[USAGE].clear()
             if kind not in output or len(output[kind]) + len(payload) > MAX_PAYLOAD_BYTES[kind]:
                 raise SandboxError("the supervisor sent an unexpected frame")
             output[kind] += payload
@@ -154,14 +159,23 @@ def outcome_from_report(report: bytes, output: Output) -> Outcome:
 
 
 def partial_outcome(status: Status, duration_s: float, output: Output) -> Outcome:
-    """Return the outcome of a program whose supervisor could not report, with the output received so far."""
+    """Return the outcome of a program whose supervisor could not report, with what was received until then."""
     stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
+    is_out_of_memory = status is Status.OUT_OF_MEMORY
+    usage = bytes(output[USAGE])
     return Outcome(
         status=status,
+        exit_code=128 + signal.SIGKILL if is_out_of_memory else None,
+        signal=signal.SIGKILL.name if is_out_of_memory else None,
         stdout=_decode(stdout, is_cut=True),
         stderr=_decode_stderr(stderr),
         output_bytes=OutputBytes(stdout=len(stdout), stderr=len(stderr)),
-        usage=ResourceUsage(duration_ms=round(duration_s * 1000), cpu_ms=0, memory_bytes=0, queued_ms=0),
+        usage=ResourceUsage(
+            duration_ms=round(duration_s * 1000),
+            cpu_ms=USAGE_RECORD.unpack(usage)[0] if len(usage) == USAGE_RECORD.size else 0,
+            memory_bytes=MEMORY_BYTES if is_out_of_memory else 0,
+            queued_ms=0,
+        ),
     )
 
 

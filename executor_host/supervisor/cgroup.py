@@ -1,7 +1,15 @@
-"""Read the resource counters of the container's own cgroup."""
+"""Read the resource counters of the container's own cgroup, and bound the memory that cgroup v1 does not count."""
 
+import math
 import os
 import resource
+import time
+
+from .protocol import USAGE, USAGE_RECORD, frame
+
+USAGE_INTERVAL_S = 0.1
+MAX_UNCOUNTED_SOCKETS = 256
+SOCKET_CHECK_INTERVAL_S = 0.02
 
 
 class Cgroup:
@@ -12,15 +20,23 @@ class Cgroup:
         self._cpu_ns = _open_first("/sys/fs/cgroup/cpuacct/cpuacct.usage")
         self._cpu_stat = _open_first("/sys/fs/cgroup/cpu.stat")
         self._peak = _open_first("/sys/fs/cgroup/memory/memory.max_usage_in_bytes", "/sys/fs/cgroup/memory.peak")
+        self.frame_at = math.inf
         self._events = _open_first("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
 
-    def cpu_s(self) -> float:
-        """Return the CPU time that all processes have used."""
-        if self._cpu_ns is not None:
-            return int(_read_counter(self._cpu_ns)) / 1e9
-        if self._cpu_stat is not None:
-            return _field(self._cpu_stat, b"usage_usec") / 1e6
-        return sum(os.times()[:4])  # of PID 1 and the children it has waited for
+    def start(self) -> None:
+        """Begin to measure what the program uses. PID 1 itself is not counted."""
+        self._cpu_s_before, self._oom_kills_before = self._cpu_s() - time.process_time(), self._oom_kills()
+
+    def take_due_frame(self, now: float) -> bytes:
+        """Return a frame of the CPU time so far if one is due, so that the agent knows it even if PID 1 is killed."""
+        if now < self.frame_at:
+            return b""
+        self.frame_at = now + USAGE_INTERVAL_S
+        return frame(USAGE, USAGE_RECORD.pack(self.program_cpu_ms()))
+
+    def program_cpu_ms(self) -> int:
+        """Return the CPU time of all processes of the program."""
+        return max(0, round((self._cpu_s() - time.process_time() - self._cpu_s_before) * 1000))
 
     def memory_peak_bytes(self) -> int:
         """Return the largest amount of memory used at once."""
@@ -28,9 +44,39 @@ class Cgroup:
             return int(_read_counter(self._peak))
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
-    def oom_kills(self) -> int:
-        """Return how many processes the kernel has killed for lack of memory."""
+    def has_killed(self) -> bool:
+        """Return whether the kernel has killed a process for lack of memory."""
+        return self._oom_kills() > self._oom_kills_before
+
+    def _cpu_s(self) -> float:
+        if self._cpu_ns is not None:
+            return int(_read_counter(self._cpu_ns)) / 1e9
+        if self._cpu_stat is not None:
+            return _field(self._cpu_stat, b"usage_usec") / 1e6
+        return sum(os.times()[:4])  # of PID 1 and the children it has waited for
+
+    def _oom_kills(self) -> int:
         return _field(self._events, b"oom_kill")
+
+
+class UncountedSockets:
+    """Count the internet sockets of the sandbox if their buffers belong to no cgroup, which is so with version 1."""
+
+    def __init__(self) -> None:
+        """Open the files now, because the program may use up all descriptors."""
+        files = ("/proc/net/sockstat", "/proc/net/sockstat6") if os.path.isdir("/sys/fs/cgroup/memory") else ()
+        self._counters = [fd for path in files if (fd := _open_first(path)) is not None]
+        self.check_at = 0.0 if self._counters else math.inf
+        self.were_too_many = False
+
+    def are_too_many(self, now: float) -> bool:
+        """Return whether there are more than allowed, closed ones with unsent data included."""
+        if now >= self.check_at:
+            fields = [line.split() for fd in self._counters for line in _read_counter(fd).splitlines()]
+            in_use = sum(int(values[2]) for values in fields if values[1] == b"inuse")
+            self.were_too_many = in_use > MAX_UNCOUNTED_SOCKETS
+            self.check_at = now + SOCKET_CHECK_INTERVAL_S
+        return self.were_too_many
 
 
 def _open_first(*paths: str) -> int | None:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from .cgroup import Cgroup
+from .cgroup import USAGE_INTERVAL_S, Cgroup, UncountedSockets
 from .program import MAIN, PR_SET_DUMPABLE, StartPipes, prepare_program_process
 from .protocol import (
     EXITED,
@@ -32,6 +32,8 @@ PAUSE_S = 0.002
 def supervise() -> None:
     """Run one job. Return only in the process that then is the program."""
     libc = ctypes.CDLL(None)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("0")  # the least that the kernel accepts from the program too
     # Otherwise the program, which is the same user, could ptrace PID 1 or open /proc/1/fd/1.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     streams, start_pipes = Streams(), StartPipes()
@@ -40,12 +42,12 @@ def supervise() -> None:
         prepare_program_process(libc, streams, start_pipes)
         return
     wake_fd = wake_on_child_exit()
-    cgroup = Cgroup()
+    cgroup, sockets = Cgroup(), UncountedSockets()
     for fd in streams.program_ends:
         os.close(fd)
     program = start_pipes.wait_until_ready()
     os.waitpid(session_leader, 0)
-    cpu_s, oom_kills = cgroup.cpu_s() - time.process_time(), cgroup.oom_kills()
+    cgroup.start()
     send(frame(READY, b"%d.%d" % sys.version_info[:2]))
 
     timeout_s, *limits, code_bytes, input_bytes, args_bytes = JOB_HEADER.unpack(receive(JOB_HEADER.size))
@@ -54,9 +56,10 @@ def supervise() -> None:
     streams.start(receive(input_bytes), *limits)
     args = receive(args_bytes)
     started_at = time.monotonic()
+    cgroup.frame_at = started_at + USAGE_INTERVAL_S
     with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
         start_pipes.start_program(args)
-    wait_status = watch(program, streams, wake_fd, started_at + timeout_s)
+    wait_status = watch(program, streams, cgroup, sockets, wake_fd=wake_fd, deadline=started_at + timeout_s)
     duration_s = time.monotonic() - started_at
     kill_all()
     streams.drain()
@@ -64,9 +67,9 @@ def supervise() -> None:
     report = REPORT_RECORD.pack(
         exit_kind,
         exit_value,
-        cgroup.oom_kills() > oom_kills,
+        sockets.were_too_many or cgroup.has_killed(),
         round(duration_s * 1000),
-        max(0, round((cgroup.cpu_s() - time.process_time() - cpu_s) * 1000)),
+        cgroup.program_cpu_ms(),
         cgroup.memory_peak_bytes(),
         *streams.written_bytes,
     )
@@ -102,10 +105,13 @@ def receive(size: int) -> bytes:
     return bytes(data)
 
 
-def watch(program: int, streams: Streams, wake_fd: int, deadline: float) -> int | None:
+def watch(
+    program: int, streams: Streams, cgroup: Cgroup, sockets: UncountedSockets, *, wake_fd: int, deadline: float
+) -> int | None:
     """Collect the program's output until it ends, and return its wait status.
 
-    Return None at the deadline, or once the program has written more to a stream than ends the run.
+    Return None at the deadline, or once the program has written more to a stream than ends the run. Return SIGKILL if
+    it has too many sockets.
     """
     control, everything = select.poll(), select.poll()
     for fd in (0, wake_fd):
@@ -113,15 +119,12 @@ def watch(program: int, streams: Streams, wake_fd: int, deadline: float) -> int 
         everything.register(fd, select.POLLIN)
     streams.register(everything)
     poller, pause_s = everything, math.inf
-    while not streams.is_over_limit():
-        now = time.monotonic()
-        if now >= deadline:
-            return None
-        due_in_s = streams.flush_due_in_s()
-        if due_in_s == 0.0:
-            send(streams.take_frames())
-            continue
-        events = poller.poll(min(deadline - now, due_in_s, pause_s) * 1000)
+    while (now := time.monotonic()) < deadline and not streams.is_over_limit():
+        if sockets.are_too_many(now):
+            return signal.SIGKILL
+        send(streams.take_due_frames(now) + cgroup.take_due_frame(now))
+        wait_s = min(deadline, streams.flush_at, cgroup.frame_at, sockets.check_at, now + pause_s) - now
+        events = poller.poll(max(0.0, wait_s) * 1000)
         poller, pause_s = everything, math.inf
         for fd, _ in events:
             if fd == 0:  # the agent is gone, and the sandbox must not outlive it

@@ -2,7 +2,7 @@
 
 The agent writes one job to the supervisor's stdin: JOB_HEADER, the code, the input, the arguments. The supervisor
 writes frames to its stdout: FRAME_HEADER, then a payload. STDOUT and STDERR carry the first bytes of a stream as they
-arrive; STDERR_TAIL carries the last of the bytes that follow, once the program has ended.
+arrive; STDERR_TAIL carries the last of the bytes that follow, once the program has ended. USAGE comes now and then.
 """
 
 import struct
@@ -11,7 +11,8 @@ import struct
 # bytes of code, of input and of arguments, each of which ends with NUL
 JOB_HEADER = struct.Struct(">d7I")
 FRAME_HEADER = struct.Struct(">cI")  # kind, bytes of payload
-READY, STDOUT, STDERR, STDERR_TAIL, REPORT = b"R", b"O", b"E", b"T", b"Z"
+READY, STDOUT, STDERR, STDERR_TAIL, USAGE, REPORT = b"R", b"O", b"E", b"T", b"U", b"Z"
+USAGE_RECORD = struct.Struct(">I")  # CPU ms so far
 # exit kind, exit code or signal, whether the kernel killed for memory, ms, CPU ms, peak bytes, bytes written to stdout
 # and to stderr
 REPORT_RECORD = struct.Struct(">cB?IIQQQ")

@@ -122,20 +122,22 @@ class Streams:
         """Return whether a stream is longer than a run may make it."""
         return max(self.written_bytes) > self._max_bytes
 
-    def take_frames(self) -> bytes:
-        """Return the pending output as frames and clear it."""
-        self._flushed_at = time.monotonic()
+    def take_due_frames(self, now: float) -> bytes:
+        """Return the pending output as frames and clear it, if it must be sent."""
+        return self._take_frames(now) if self.flush_at <= now else b""
+
+    def _take_frames(self, now: float) -> bytes:
+        self._flushed_at = now
         return self._stdout.take_pending() + self._stderr.take_pending()
 
     def take_last_frames(self) -> bytes:
         """Return what remains to be sent when the program has ended."""
-        return self.take_frames() + self._stderr.take_tail()
+        return self._take_frames(time.monotonic()) + self._stderr.take_tail()
 
-    def flush_due_in_s(self) -> float:
-        """Return the seconds until the pending output must be sent, infinity if there is none."""
+    @property
+    def flush_at(self) -> float:
+        """Return when the pending output must be sent, infinity if there is none."""
         pending_bytes = len(self._stdout.pending) + len(self._stderr.pending)
         if not pending_bytes:
             return math.inf
-        if pending_bytes >= PREEMPTIVE_FLUSH_BYTES:
-            return 0.0
-        return max(0.0, self._flushed_at + PREEMPTIVE_FLUSH_S - time.monotonic())
+        return self._flushed_at if pending_bytes >= PREEMPTIVE_FLUSH_BYTES else self._flushed_at + PREEMPTIVE_FLUSH_S

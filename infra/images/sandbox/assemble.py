@@ -29,7 +29,7 @@ EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need f
     "_tkinter*", "turtle.py", "turtledemo",
 )  # fmt: skip
 EXCLUDED_ZONEINFO: Final = ("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
-SYSTEM_DATA: Final = ("mime.types", "protocols", "rpc", "services")  # in /etc
+SYSTEM_DATA: Final = ("mime.types", "os-release", "protocols", "rpc", "services")  # in /etc
 # Opened by glibc when it needs them: to cancel a thread, to resolve localhost, to name a user without an account.
 OPENED_LIBRARIES: Final = ("libgcc_s.so.1", "libnss_myhostname.so.2", "libnss_unknown.so.2")
 NAME_SERVICE_FILES: Final = {  # in /etc
