@@ -1,4 +1,4 @@
-"""The attacks of `make attack`, at the local stack and at an API whose sandboxes hold nothing."""
+"""The attacks of `make attack`, at the local stack and at an API whose sandboxes block nothing."""
 
 import json
 import os
@@ -57,10 +57,10 @@ def open_api():
         server.shutdown()
 
 
-def test_attacks_on_the_local_stack_are_held(stack):
+def test_attacks_on_the_local_stack_are_blocked(stack):
     completed = attack(stack.url, stack.api_key)
     assert completed.returncode == 0, completed.stdout[-2000:]
-    assert len(re.findall(r"^held +supervisor +test_", completed.stdout, re.MULTILINE)) >= 5
+    assert len(re.findall(r"^blocked +supervisor +test_", completed.stdout, re.MULTILINE)) >= 5
 
 
 def test_attack_on_an_open_api_reports_holes(open_api):

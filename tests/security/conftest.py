@@ -19,11 +19,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print which attacks were held and which were not."""
+    """Print which attacks were blocked and which were not."""
     if not config.getoption("url"):
         return
     terminalreporter.section("attacks")
-    for outcome, verdict in (("passed", "held"), ("failed", "HOLE"), ("error", "HOLE"), ("skipped", "skipped")):
+    for outcome, verdict in (("passed", "blocked"), ("failed", "HOLE"), ("error", "HOLE"), ("skipped", "skipped")):
         for report in terminalreporter.stats.get(outcome, ()):
             file, _, name = report.nodeid.partition("::")
             terminalreporter.write_line(f"{verdict:8} {file.rpartition('/')[2].removesuffix('.py')[5:]:20} {name}")
