@@ -1,9 +1,6 @@
 """Progress messages of commands that download, build or deploy."""
 
 import sys
-from collections.abc import Callable
-
-ProgressCallback = Callable[[str], object]
 
 
 def report(message: str) -> None:

@@ -48,7 +48,7 @@ def ensure_image(client: DockerClient) -> str:
     tag = image_tag(architecture)
     sandbox_tag = sandbox_image.ensure_image(client)
     if not sandbox_image.image_exists(client, tag):
-        base = sandbox_image.ensure_base_image(client, on_progress=progress.report)
+        base = sandbox_image.ensure_base_image(client)
         with tempfile.TemporaryDirectory() as scratch:
             progress.report("Downloading the agent's Python packages (about 15 MB)...")
             wheels.fetch(REQUIREMENTS, Path(scratch), architecture=architecture)

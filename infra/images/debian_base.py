@@ -11,8 +11,8 @@ from typing import Final
 
 from docker import DockerClient
 
+from infra import progress
 from infra.errors import CommandError
-from infra.progress import ProgressCallback
 
 # Python; /etc/services and /etc/mime.types; old names of time zones; name service modules for localhost and for a
 # user without an entry in /etc/passwd.
@@ -30,12 +30,12 @@ def apt_install(*packages: str) -> None:
     _run("apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages)
 
 
-def import_base(client: DockerClient, *, on_progress: ProgressCallback) -> str:
+def import_base(client: DockerClient) -> str:
     """Create the base image from the Python packages of Debian 13 and return its tag. Raises CommandError."""
     if shutil.which("mmdebstrap") is None or not MERGED_USR_HOOKS.is_dir():
-        on_progress("Installing mmdebstrap...")
+        progress.report("Installing mmdebstrap...")
         apt_install("mmdebstrap", "debian-archive-keyring")
-    on_progress("Downloading Debian 13 for the base image (about 30 MB)...")
+    progress.report("Downloading Debian 13 for the base image (about 30 MB)...")
     with tempfile.TemporaryDirectory() as directory:
         archive = str(Path(directory, "rootfs.tar"))
         options = ["--variant=extract", f"--hook-directory={MERGED_USR_HOOKS}", f"--include={','.join(BASE_PACKAGES)}"]

@@ -17,7 +17,6 @@ from infra import progress
 from infra.errors import CommandError
 from infra.images import debian_base
 from infra.paths import EXECUTOR_HOST
-from infra.progress import ProgressCallback
 
 REPOSITORY: Final = "python-exec-sandbox"
 REGISTRY_IMAGE: Final = "python:3.13-slim"
@@ -41,7 +40,7 @@ def image_tag() -> str:
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
 
 
-def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progress.report) -> str:
+def ensure_image(client: DockerClient) -> str:
     """Build the sandbox image unless Docker has it, and return its tag. Raises CommandError."""
     tag = image_tag()
     if image_exists(client, tag):
@@ -49,8 +48,8 @@ def ensure_image(client: DockerClient, *, on_progress: ProgressCallback = progre
     with (_SANDBOX / "Dockerfile").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes that start together build one image
         if not image_exists(client, tag):
-            arguments = {"BASE": ensure_base_image(client, on_progress=on_progress)}
-            on_progress("Building the sandbox image...")
+            arguments = {"BASE": ensure_base_image(client)}
+            progress.report("Building the sandbox image...")
             context = build_context(_CONTEXT.items())
             build_image(client, tag, context=context, arguments=arguments)
     return tag
@@ -65,7 +64,7 @@ def image_exists(client: DockerClient, tag: str) -> bool:
     return True
 
 
-def ensure_base_image(client: DockerClient, *, on_progress: ProgressCallback) -> str:
+def ensure_base_image(client: DockerClient) -> str:
     """Create the base image from the registry's Python image, or from Debian packages alone, unless Docker has one.
 
     Raises CommandError.
@@ -73,12 +72,12 @@ def ensure_base_image(client: DockerClient, *, on_progress: ProgressCallback) ->
     for tag in (REGISTRY_BASE_TAG, debian_base.BASE_TAG):
         if image_exists(client, tag):
             return tag
-    on_progress(f"Pulling the image {REGISTRY_IMAGE} (about 45 MB)...")
+    progress.report(f"Pulling the image {REGISTRY_IMAGE} (about 45 MB)...")
     try:
         client.images.pull(REGISTRY_IMAGE)
     except APIError:
-        return debian_base.import_base(client, on_progress=on_progress)
-    on_progress("Installing Debian packages in it...")
+        return debian_base.import_base(client)
+    progress.report("Installing Debian packages in it...")
     context = build_context([(_BASE_DOCKERFILE, "Dockerfile")])
     arguments = {"BASE": REGISTRY_IMAGE, "PACKAGES": " ".join(debian_base.DATA_PACKAGES)}
     build_image(client, REGISTRY_BASE_TAG, context=context, arguments=arguments, network="default")

@@ -31,29 +31,33 @@ class FakeImages:
 
 
 def ensure_image(images):
-    messages = []
-    tag = sandbox_image.ensure_image(SimpleNamespace(images=images), on_progress=messages.append)
-    assert tag in images.tags
-    return messages
+    assert sandbox_image.ensure_image(SimpleNamespace(images=images)) in images.tags
 
 
-def test_pull_and_build_are_reported():
+def reported(capsys):
+    """Return the first word of each progress message."""
+    return [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+
+
+def test_pull_and_build_are_reported(capsys):
     images = FakeImages()
-    assert [message.split()[0] for message in ensure_image(images)] == ["Pulling", "Installing", "Building"]
+    ensure_image(images)
+    assert reported(capsys) == ["Pulling", "Installing", "Building"]
     assert images.tags == {sandbox_image.REGISTRY_IMAGE, sandbox_image.REGISTRY_BASE_TAG, sandbox_image.image_tag()}
-    assert ensure_image(images) == []
+    ensure_image(images)
+    assert reported(capsys) == []
 
 
-def test_debian_base_is_used_without_registry(monkeypatch):
+def test_debian_base_is_used_without_registry(monkeypatch, capsys):
     images = FakeImages(has_registry=False)
 
-    def import_base(client, *, on_progress):
-        on_progress("Downloading Debian")
+    def import_base(client):
         client.images.tags.add(debian_base.BASE_TAG)
         return debian_base.BASE_TAG
 
     monkeypatch.setattr(debian_base, "import_base", import_base)
-    assert [message.split()[0] for message in ensure_image(images)] == ["Pulling", "Downloading", "Building"]
+    ensure_image(images)
+    assert reported(capsys) == ["Pulling", "Building"]
     assert images.tags == {debian_base.BASE_TAG, sandbox_image.image_tag()}
 
 
