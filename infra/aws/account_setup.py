@@ -91,9 +91,7 @@ def _gateway_role(clients: ClientFactory) -> str:
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     try:
         role = iam.create_role(RoleName=GATEWAY_ROLE, AssumeRolePolicyDocument=document)["Role"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "EntityAlreadyExists":
-            raise
+    except iam.exceptions.EntityAlreadyExistsException:
         role = iam.get_role(RoleName=GATEWAY_ROLE)["Role"]
     iam.attach_role_policy(RoleName=GATEWAY_ROLE, PolicyArn=f"arn:{partition}:iam::aws:policy/{GATEWAY_POLICY}")
     return str(role["Arn"])

@@ -38,7 +38,7 @@ def store_result(message: Message, results: JobResults, hosts: HostRegistry) -> 
         hosts.store(body)
         return
     request_context.bind(job_id=body.id)
-    results.record_reply(body, key_id=_key_id(message))
+    results.record_reply(body, key_id=message["attributes"].get("MessageGroupId"))
     logger.info("result_stored")
 
 
@@ -46,11 +46,6 @@ def fail_dead_lettered_job(message: Message, results: JobResults) -> None:
     """Fail a job whose host was lost on every attempt. Raise ContractError for a malformed message."""
     job = decode_job(message["body"])
     request_context.bind(job_id=job.id)
-    results.record_reply(Failure(id=job.id, reason=FailureReason.HOST_LOST), key_id=_key_id(message))
+    failure = Failure(id=job.id, reason=FailureReason.HOST_LOST)
+    results.record_reply(failure, key_id=message["attributes"].get("MessageGroupId"))
     logger.error("dead_lettered_job_failed")
-
-
-def _key_id(message: Message) -> str | None:
-    """Return the API key id of a message, which is its message group."""
-    key_id: str | None = message["attributes"].get("MessageGroupId")
-    return key_id

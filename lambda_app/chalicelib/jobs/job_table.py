@@ -4,6 +4,7 @@ A job has a record from the moment when its customer may ask for it later, until
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,7 +91,8 @@ class JobTable(Struct, frozen=True):
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return the current record."""
-        response = self._call(self.dynamodb.get_item, Key=_key(job_id), ConsistentRead=True)
+        with translate_errors(self.name):
+            response = self.dynamodb.get_item(TableName=self.name, Key=_key(job_id), ConsistentRead=True)
         return from_item(response["Item"], JobRecord) if "Item" in response else None
 
     def claim(self, record: JobRecord, *, now_s: int) -> JobRecord:
@@ -105,12 +107,13 @@ class JobTable(Struct, frozen=True):
     def release_claim(self, record: JobRecord) -> None:
         """Remove a record, as if the job had never been claimed, unless it has changed."""
         condition, values = _state_allows(None)
-        self._write(
-            self.dynamodb.delete_item,
-            f"claim_token = :token AND {condition}",
-            {":token": record.claim_token, **values},
-            Key=_key(record.job_id),
-        )
+        with suppress(ConditionFailedError):
+            self._write(
+                self.dynamodb.delete_item,
+                f"claim_token = :token AND {condition}",
+                {":token": record.claim_token, **values},
+                Key=_key(record.job_id),
+            )
 
     def set_reply(self, job_id: str, reply: bytes) -> JobRecord | None:
         """Finish a job unless it is finished or deleted. Return None if it has no record."""
@@ -152,7 +155,7 @@ class JobTable(Struct, frozen=True):
 
     def _put(self, record: JobRecord, condition: str, values: Mapping[str, Value]) -> JobRecord:
         try:
-            self._call(self.dynamodb.put_item, Item=to_item(record), **_conditional(condition, values))
+            self._write(self.dynamodb.put_item, condition, values, Item=to_item(record))
         except ConditionFailedError as failed:
             if failed.item is None:  # it was removed since
                 raise TableError(self.name) from failed
@@ -160,27 +163,26 @@ class JobTable(Struct, frozen=True):
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
-        return self._write(
-            self.dynamodb.update_item,
-            condition,
-            values,
-            Key=_key(job_id),
-            UpdateExpression=expression,
-            ReturnValues="ALL_NEW",
-        )
+        changes = {"Key": _key(job_id), "UpdateExpression": expression, "ReturnValues": "ALL_NEW"}
+        try:
+            response = self._write(self.dynamodb.update_item, condition, values, **changes)
+        except ConditionFailedError as failed:
+            return from_item(failed.item, JobRecord) if failed.item else None
+        return from_item(response["Attributes"], JobRecord)
 
     def _write(
         self, operation: Callable[..., Any], condition: str, values: Mapping[str, Value], **arguments: object
-    ) -> JobRecord | None:
-        try:
-            response = self._call(operation, **_conditional(condition, values), **arguments)
-        except ConditionFailedError as failed:
-            return from_item(failed.item, JobRecord) if failed.item else None
-        return from_item(response["Attributes"], JobRecord) if "Attributes" in response else None
-
-    def _call(self, operation: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 - boto3's response
+    ) -> Any:  # noqa: ANN401 - boto3's response
+        """Call an operation that is conditional. Raise ConditionFailedError or TableError."""
         with translate_errors(self.name):
-            return operation(TableName=self.name, **arguments)
+            return operation(
+                TableName=self.name,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#state": "state"},  # a reserved word
+                ExpressionAttributeValues={name: to_value(value) for name, value in values.items()},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **arguments,
+            )
 
 
 def states_before(state: JobState | None) -> list[JobState]:
@@ -198,15 +200,6 @@ def _state_allows(state: JobState | None) -> tuple[str, dict[str, Value]]:
     """Return the condition, with its values, that the current state may become `state`."""
     values: dict[str, Value] = {f":{before}": before for before in states_before(state)}
     return f"#state IN ({', '.join(values)})", values
-
-
-def _conditional(condition: str, values: Mapping[str, Value]) -> dict[str, Any]:
-    return {
-        "ConditionExpression": condition,
-        "ExpressionAttributeNames": {"#state": "state"},  # a reserved word
-        "ExpressionAttributeValues": {name: to_value(value) for name, value in values.items()},
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
 
 
 def _key(job_id: str) -> Item:

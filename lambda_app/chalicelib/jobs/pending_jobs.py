@@ -45,9 +45,10 @@ class PendingJobs(Struct, frozen=True):
                 pending = (failed.item or {}).get("pending", {}).get("SS", [])
                 expired = [entry for entry in pending if _expires_at(entry) <= now_s]
                 if not expired:
-                    raise _too_many(plan) from failed
+                    break
                 self._remove(record.key_id, expired)
-        raise _too_many(plan)
+        detail = f"You have {plan.max_pending_jobs} pending jobs, the maximum for plan {plan.name}."
+        raise ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name)
 
     def release(self, record: JobRecord) -> None:
         """Release the slot of a job."""
@@ -78,8 +79,3 @@ def _entry(record: JobRecord) -> str:
 
 def _expires_at(entry: str) -> int:
     return int(entry.partition(":")[0])
-
-
-def _too_many(plan: Plan) -> ProblemError:
-    detail = f"You have {plan.max_pending_jobs} pending jobs, the maximum for plan {plan.name}."
-    return ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name)
