@@ -13,6 +13,7 @@ from executor_host import settings as agent_settings
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
 from executor_host.host_reporter import HostReporter
+from executor_host.isolation_check import IsolationCheck
 from executor_host.job_queue import JobQueue
 from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
@@ -36,10 +37,12 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
     pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
+    isolation = IsolationCheck(engine, pool=pool)
     queue = JobQueue(settings.job_queue_url, workers=settings.workers)
     agent = Agent(
         queue,
         pool=pool,
+        isolation_passed=isolation.passed,
         visibility=VisibilityExtender(queue),
         results_queue_url=settings.results_queue_url,
         workers=settings.workers,
@@ -50,14 +53,17 @@ def main() -> int:
         results_queue_url=settings.results_queue_url,
         host=settings.agent_name,
         metrics_namespace=settings.metrics_namespace,
+        isolation=lambda: isolation.state,
     )
     start_http_server(settings.metrics_port, addr="127.0.0.1")
     pool.start()
+    isolation.start()
     agent.start()
     reporter.start()
     logger.info("agent_started", extra={"agent": settings.agent_name, "workers": settings.workers})
     signal.sigwait(STOP_SIGNALS)
     deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+    isolation.stop()
     drained = agent.stop(SHUTDOWN_TIMEOUT_S - POOL_STOP_TIMEOUT_S)
     reporter.stop()
     pool.stop(deadline - time.monotonic())

@@ -32,13 +32,14 @@ logger = logging.getLogger(__name__)
 
 
 class Agent:
-    """Run up to `workers` jobs at once."""
+    """Run up to `workers` jobs at once, and receive them only while `isolation_passed` is set."""
 
     def __init__(
         self,
         queue: JobQueue,
         *,
         pool: Pool,
+        isolation_passed: Event,
         visibility: VisibilityExtender,
         results_queue_url: str,
         workers: int,
@@ -47,6 +48,7 @@ class Agent:
     ) -> None:
         self._queue = queue
         self._pool = pool
+        self._isolation_passed = isolation_passed
         self._visibility = visibility
         self._results_queue_url = results_queue_url
         self._metrics_namespace = metrics_namespace
@@ -73,20 +75,27 @@ class Agent:
 
     def _worker_loop(self) -> None:
         while not self._stopping.is_set():
+            if not self._isolation_passed.wait(ACQUIRE_POLL_S):
+                continue
             try:
                 with self._pool.acquire(ACQUIRE_POLL_S) as sandbox:
-                    while sandbox.is_ready() and not self._stopping.is_set():
+                    while sandbox.is_ready() and self._may_receive():
                         self._process_next_message(sandbox)
             except NoSandboxError:
                 continue
             except Exception:  # a bug must cost one attempt at a job, not a worker
                 logger.exception("job_processing_failed")
 
+    def _may_receive(self) -> bool:
+        return self._isolation_passed.is_set() and not self._stopping.is_set()
+
     def _process_next_message(self, sandbox: Sandbox) -> None:
         try:
             message = self._queue.receive()
             # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
-            if message is not None:
+            if message is not None and not self._isolation_passed.is_set():
+                self._queue.release(message)
+            elif message is not None:
                 with self._visibility.extending(message):
                     self._process(message, sandbox)
         except QueueError:

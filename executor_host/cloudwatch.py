@@ -30,7 +30,11 @@ class MetricDeltas:
 
     def log_fields(self, *, is_up: bool = True) -> Fields:
         """Return the `extra` of one log line. The sum of HostUp over one minute is the number of hosts."""
-        fields: Fields = {"HostUp": int(is_up), "DockerDown": 1 - metric_value(metrics.DOCKER_UP)}
+        fields: Fields = {
+            "HostUp": int(is_up),
+            "DockerDown": 1 - metric_value(metrics.DOCKER_UP),
+            "IsolationUnverified": 1 - metric_value(metrics.ISOLATION_CHECK_PASSED),
+        }
         fields |= {name: metric_value(gauge) for name, gauge in GAUGES.items()}
         for name, counter in COUNTERS.items():
             total = metric_value(counter)

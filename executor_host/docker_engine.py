@@ -3,14 +3,15 @@
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final
 
 import docker
 from docker.errors import DockerException
 
 from executor_host.channel import Channel, SandboxError
+from executor_host.engine_versions import ComponentVersion
 from executor_host.hardening import AGENT_LABEL, container_config
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import READY
@@ -25,11 +26,19 @@ _ATTACH: Final = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 class DockerEngine:
     """Start sandboxes from one image, labelled with the name of their agent. Any thread may call any method."""
 
-    def __init__(self, image: str, *, agent: str, oci_runtime: str | None = None) -> None:
+    def __init__(
+        self,
+        image: str,
+        *,
+        agent: str,
+        oci_runtime: str | None = None,
+        config: Callable[..., dict[str, Any]] = container_config,
+    ) -> None:
         """Prepare without connecting. `oci_runtime` is, for example, "runsc"; None is Docker's default."""
         self._image = image
         self._agent = agent
         self._oci_runtime = oci_runtime
+        self._config = config
         self._local = threading.local()
 
     def _client(self) -> docker.APIClient:
@@ -45,7 +54,7 @@ class DockerEngine:
         container_id = channel = None
         try:
             client = self._client()
-            config = container_config(self._image, agent=self._agent, oci_runtime=self._oci_runtime)
+            config = self._config(self._image, agent=self._agent, oci_runtime=self._oci_runtime)
             container_id = client.create_container_from_config(config)["Id"]
             channel = Channel(client.attach_socket(container_id, _ATTACH))
             client.start(container_id)  # after attaching, or the first bytes may be lost
@@ -72,6 +81,17 @@ class DockerEngine:
         except (DockerException, OSError) as error:
             raise SandboxError("cannot list containers") from error
         return ((summary["Id"], summary["Created"]) for summary in summaries)
+
+    def versions(self) -> dict[str, ComponentVersion]:
+        """Return the versions of the engine and of what it runs, by name. Raises SandboxError."""
+        try:
+            components = self._client().version()["Components"]
+        except (DockerException, OSError) as error:
+            raise SandboxError("cannot read the engine's versions") from error
+        return {
+            component["Name"]: ComponentVersion(component["Version"], component.get("Details", {}).get("GitCommit", ""))
+            for component in components
+        }
 
     def ran_out_of_memory(self, container_id: str) -> bool:
         """Return whether a container has ended after the kernel killed one of its processes for its memory.

@@ -2,10 +2,11 @@
 
 import logging
 import time
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Final
 
-from chalicelib.contract import HostReport, encode
+from chalicelib.contract import HostReport, IsolationState, encode
 from executor_host import __version__, cloudwatch, metrics
 from executor_host.job_queue import JobQueue, QueueError
 
@@ -25,11 +26,13 @@ class HostReporter:
         results_queue_url: str,
         host: str,  # the name of this one
         metrics_namespace: str,
+        isolation: Callable[[], IsolationState],
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._queue = queue
         self._results_queue_url = results_queue_url
         self._host = host
+        self._isolation = isolation
         self._interval_s = interval_s
         self._deltas = cloudwatch.MetricDeltas(namespace=metrics_namespace)
         self._stopping = Event()
@@ -43,7 +46,7 @@ class HostReporter:
         """Send no more reports, and log the metrics since the last line."""
         self._stopping.set()
         self._thread.join(1.0)
-        logger.info("metrics", extra=self._deltas.log_fields(is_up=False))
+        self._log(is_up=False)
 
     def _run(self) -> None:
         reports = 0
@@ -53,7 +56,7 @@ class HostReporter:
                 return
             reports += 1
             if reports % REPORTS_PER_LOG_LINE == 0:
-                logger.info("metrics", extra=self._deltas.log_fields())
+                self._log(is_up=True)
 
     def _send(self) -> None:
         report = HostReport(
@@ -61,9 +64,13 @@ class HostReporter:
             agent_version=__version__,
             ready=int(cloudwatch.metric_value(metrics.WARM_SANDBOXES)),
             running=int(cloudwatch.metric_value(metrics.RUNNING)),
+            isolation=self._isolation(),
             sent_at=time.time(),
         )
         try:
             self._queue.send(self._results_queue_url, encode(report))
         except QueueError:
             logger.warning("host_report_failed", exc_info=True)
+
+    def _log(self, *, is_up: bool) -> None:
+        logger.info("metrics", extra=self._deltas.log_fields(is_up=is_up))

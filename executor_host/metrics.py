@@ -34,6 +34,9 @@ SANDBOX_ACQUIRE_SECONDS: Final = Histogram(
 )
 START_SECONDS: Final = Histogram("python_exec_sandbox_start_seconds", "Time to start a sandbox", buckets=_SECONDS)
 DOCKER_UP: Final = Gauge("python_exec_docker_up", "Whether Docker could start the last sandbox")
+ISOLATION_CHECK_PASSED: Final = Gauge(
+    "python_exec_isolation_check_passed", "Whether the last isolation check passed, without which no jobs run"
+)
 WARM_SANDBOXES: Final = Gauge("python_exec_warm_sandboxes", "Warm sandboxes ready for a job")
 
 for _status in (*Status, *FailureReason):

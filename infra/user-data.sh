@@ -71,10 +71,11 @@ unit
 systemctl daemon-reload
 systemctl enable --now python-exec-drain
 
-# Put the host into service once it has a sandbox. Auto Scaling replaces a host on which this script fails.
+# Put the host into service once its sandboxes have passed the isolation check. Auto Scaling replaces a host on which this script fails.
 has_sandboxes() { # under load all sandboxes are in use
   curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
-    awk '/^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { ready = 1 } END { exit !ready }'
+    awk '/^python_exec_isolation_check_passed / { passed = $2 > 0 }
+      /^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { ready = 1 } END { exit !(passed && ready) }'
 }
 tries=150
 until has_sandboxes; do

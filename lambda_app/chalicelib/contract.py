@@ -63,6 +63,14 @@ class FailureReason(StrEnum):
     HOST_LOST = "host-lost"  # every host that received it was lost
 
 
+class IsolationState(StrEnum):
+    """The result of a host's last isolation check, without which it takes no jobs."""
+
+    PENDING = "pending"  # none has been completed since the agent started
+    PASSED = "passed"
+    FAILED = "failed"
+
+
 class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     """A request to run code. Times are seconds since the epoch.
 
@@ -150,6 +158,7 @@ class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_
     agent_version: Annotated[str, Meta(max_length=32)]
     ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
     running: Annotated[int, Meta(ge=0)]  # jobs
+    isolation: IsolationState = IsolationState.PASSED  # agents before this member did not check
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 
 

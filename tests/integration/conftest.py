@@ -129,7 +129,8 @@ class AgentProcess:
     def wait_until_ready(self, sandboxes=1):
         def ready():
             with contextlib.suppress(OSError):
-                return self.metric("python_exec_warm_sandboxes") >= sandboxes
+                has_passed = self.metric("python_exec_isolation_check_passed") == 1
+                return has_passed and self.metric("python_exec_warm_sandboxes") >= sandboxes
 
         self._process.wait_until(ready, timeout_s=60)
 

@@ -8,6 +8,7 @@ from queue import Empty
 
 from chalicelib.contract import Job, decode_reply, encode
 from executor_host.agent import Agent
+from executor_host.isolation_check import IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
@@ -21,20 +22,24 @@ def agent_in_memory(engine):
     """Start an agent and yield its job queue."""
     queue = FakeJobQueue(wait_s=1)
     pool = Pool(engine, size=2 * CORES, start_threads=CORES)
+    isolation = IsolationCheck(engine, pool=pool)
     visibility = VisibilityExtender(queue)
     agent = Agent(
         queue,
         pool=pool,
+        isolation_passed=isolation.passed,
         visibility=visibility,
         results_queue_url="results",
         workers=2 * CORES,
         metrics_namespace="PythonExec",
     )
     pool.start()
+    isolation.start()
     agent.start()
     try:
         yield queue
     finally:
+        isolation.stop()
         agent.stop(30)
         pool.stop(10)
 

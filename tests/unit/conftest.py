@@ -117,9 +117,7 @@ def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
     )
     with_service = replace(components, jobs=service)
     monkeypatch.setattr(api, "components", lambda: with_service)
-    return SimpleNamespace(
-        table=job_table, pending_jobs=pending_jobs, calls=lambda: job_table.calls + pending_jobs.calls
-    )
+    return SimpleNamespace(table=job_table, pending_jobs=pending_jobs)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ LAYERS = {
 
 CONTRACT = API / "chalicelib/contract.py"
 SUPERVISOR = sorted((AGENT / "supervisor").rglob("*.py"))  # has another name in the container
-STANDARD_LIBRARY_ONLY = (*SUPERVISOR, INFRA / "images/sandbox/assemble.py")
+STANDARD_LIBRARY_ONLY = (*SUPERVISOR, AGENT / "isolation_probe.py", INFRA / "images/sandbox/assemble.py")
 
 
 def imports(path):

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from chalicelib import problems
 from chalicelib.access.load_shedding import VISIBLE_MESSAGES
+from chalicelib.contract import IsolationState
 from chalicelib.dynamodb import TableError
 from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.problems import ProblemError
@@ -30,7 +31,10 @@ class Health(Struct, frozen=True):
     hosts: HostRegistry
 
     def report(self) -> dict[str, Any]:
-        """Return the operator's report; its `status` is `no_hosts` if no host reported lately. Raise ProblemError."""
+        """Return the operator's report; its `status` is `no_hosts` if no host that takes jobs reported lately.
+
+        Raise ProblemError if the queue or the table fails.
+        """
         try:
             response = self.sqs.get_queue_attributes(
                 QueueUrl=self.job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
@@ -39,15 +43,22 @@ class Health(Struct, frozen=True):
         except (BotoCoreError, ClientError, TableError) as error:
             logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
+        takes_jobs = any(report.isolation is IsolationState.PASSED for report in reports)
         queue_attributes = response["Attributes"]
         return {
-            "status": OK_RESPONSE["status"] if reports else "no_hosts",
+            "status": OK_RESPONSE["status"] if takes_jobs else "no_hosts",
             "jobs": {
                 "waiting": int(queue_attributes[VISIBLE_MESSAGES]),
                 "running": int(queue_attributes[IN_FLIGHT_MESSAGES]),
             },
             "hosts": [
-                {"name": report.host, "version": report.agent_version, "ready": report.ready, "running": report.running}
+                {
+                    "name": report.host,
+                    "version": report.agent_version,
+                    "ready": report.ready,
+                    "running": report.running,
+                    "isolation": report.isolation,
+                }
                 for report in reports
             ],
         }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from chalicelib.contract import OutputBytes, ResourceUsage, Status
 from executor_host.channel import SandboxError
+from executor_host.engine_versions import FLOORS, ComponentVersion
 from executor_host.sandbox import Outcome
 
 
@@ -56,6 +57,9 @@ class FakeDockerEngine:
         self.started: list[FakeSandbox] = []
         self.outcomes: list[Outcome | Exception | None] = []
         self.failing = False
+        self.component_versions = {
+            name: ComponentVersion(".".join(map(str, floor)), "") for name, floor in FLOORS.items()
+        }
         self.starting = 0
         self.max_concurrent_starts = 0
         self.start_delay_s = 0.0
@@ -72,6 +76,10 @@ class FakeDockerEngine:
             self.created_at[sandbox.id] = time.time()
             self.started.append(sandbox)
             return sandbox
+
+    def versions(self) -> dict[str, ComponentVersion]:
+        self._check()
+        return self.component_versions
 
     def containers(self) -> list[tuple[str, float]]:
         self._check()

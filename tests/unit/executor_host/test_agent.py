@@ -3,6 +3,7 @@
 import contextlib
 import time
 import uuid
+from threading import Event
 
 import pytest
 
@@ -32,7 +33,14 @@ def queue():
 
 
 @pytest.fixture
-def start(queue):
+def isolation_passed():
+    passed = Event()
+    passed.set()
+    return passed
+
+
+@pytest.fixture
+def start(queue, isolation_passed):
     """Return a function that starts an agent and its pool on an engine."""
     with contextlib.ExitStack() as started:
 
@@ -42,6 +50,7 @@ def start(queue):
             agent = Agent(
                 queue,
                 pool=pool,
+                isolation_passed=isolation_passed,
                 visibility=visibility,
                 results_queue_url=RESULTS,
                 workers=workers,
@@ -243,6 +252,41 @@ def test_agent_does_not_receive_without_sandbox(engine, queue, start):
     start(engine, size=1, workers=1)
     time.sleep(0.3)
     assert len(queue.failures["receive"]) == 1
+
+
+def test_agent_does_not_receive_before_isolation_check_passes(engine, queue, start, isolation_passed, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.ACQUIRE_POLL_S", 0.01)
+    isolation_passed.clear()
+    queue.failures["receive"] += [QueueError("must not be called")]
+    start(engine)
+    time.sleep(0.3)
+    assert len(queue.failures["receive"]) == 1
+    isolation_passed.set()
+    assert send_and_wait(queue, job()).status is Status.OK
+
+
+def test_agent_stops_receiving_when_isolation_check_fails(agent, queue, isolation_passed):
+    send_and_wait(queue, job())
+    isolation_passed.clear()
+    time.sleep(0.2)  # longer than an open poll
+    queue.failures["receive"] += [QueueError("must not be called")]
+    time.sleep(0.2)
+    assert len(queue.failures["receive"]) == 1
+
+
+def test_job_received_after_failed_isolation_check_is_released(engine, queue, start, isolation_passed, monkeypatch):
+    receive = queue.receive
+
+    def receive_while_check_fails():
+        message = receive()
+        isolation_passed.clear()
+        return message
+
+    monkeypatch.setattr(queue, "receive", receive_while_check_fails)
+    queue.enqueue(encode(job()))
+    start(engine, size=1, workers=1)
+    eventually(lambda: queue.released)
+    assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
 
 
 def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, caplog):

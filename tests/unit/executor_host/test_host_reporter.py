@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chalicelib.contract import decode_from_host
+from chalicelib.contract import IsolationState, decode_from_host
 from chalicelib.telemetry import logs as api_logs
 from chalicelib.telemetry import request_context
 from executor_host import cloudwatch, logs, metrics
@@ -35,7 +35,7 @@ def test_idle_minute_reports_host_up(deltas):
     metrics.DOCKER_UP.set(1)
     rows = emf_rows(deltas.log_fields())
     assert {name for name, *_ in rows} == {
-        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "DockerDown",
+        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "DockerDown", "IsolationUnverified",
     }  # fmt: skip
     assert (rows["HostUp",], rows["DockerDown",], rows["SandboxErrors",]) == (1, 0, 0)
 
@@ -68,13 +68,19 @@ def test_docker_outage_and_shutdown_are_reported(deltas):
     assert (rows["DockerDown",], rows["HostUp",]) == (1, 0)
 
 
+@pytest.mark.parametrize("has_passed", [True, False])
+def test_isolation_check_is_reported(deltas, has_passed):
+    metrics.ISOLATION_CHECK_PASSED.set(has_passed)
+    assert emf_rows(deltas.log_fields())["IsolationUnverified",] == (not has_passed)
+
+
 @pytest.fixture
 def queue():
     return FakeJobQueue()
 
 
 @pytest.fixture
-def metric_records(monkeypatch):
+def metric_records():
     """Return a function that returns the logged metric lines."""
     records = []
 
@@ -84,15 +90,32 @@ def metric_records(monkeypatch):
 
     logger, handler = logging.getLogger("executor_host.host_reporter"), Lines()
     logger.addHandler(handler)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.setLevel(logging.INFO)
     yield lambda: [record for record in records if record.getMessage() == "metrics"]
     logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def new_reporter(queue, *, interval_s, isolation=IsolationState.PASSED):
+    return HostReporter(
+        queue,
+        results_queue_url=RESULTS,
+        host="h1",
+        metrics_namespace="PythonExec",
+        isolation=lambda: isolation,
+        interval_s=interval_s,
+    )
+
+
+def test_report_includes_isolation_state(queue):
+    reporter = new_reporter(queue, interval_s=60, isolation=IsolationState.FAILED)
+    reporter.start()
+    assert decode_from_host(queue.wait_for_sent(RESULTS)).isolation is IsolationState.FAILED
+    reporter.stop()
 
 
 def test_host_reports_immediately_and_periodically(queue, metric_records):
-    reporter = HostReporter(
-        queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", interval_s=0.02
-    )
+    reporter = new_reporter(queue, interval_s=0.02)
     reporter.start()
     first, second = [decode_from_host(queue.wait_for_sent(RESULTS)) for _ in range(2)]
     eventually(lambda: len(metric_records()) >= 1, timeout_s=5)
@@ -103,16 +126,14 @@ def test_host_reports_immediately_and_periodically(queue, metric_records):
 
 def test_report_failure_does_not_stop_reporting(queue):
     queue.failures[f"send to {RESULTS}"] = [QueueError("down")]
-    reporter = HostReporter(
-        queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", interval_s=0.02
-    )
+    reporter = new_reporter(queue, interval_s=0.02)
     reporter.start()
     assert decode_from_host(queue.wait_for_sent(RESULTS)).host == "h1"
     reporter.stop()
 
 
 def test_shutdown_reports_final_counts(queue, metric_records):
-    reporter = HostReporter(queue, results_queue_url=RESULTS, host="h1", metrics_namespace="PythonExec", interval_s=60)
+    reporter = new_reporter(queue, interval_s=60)
     reporter.start()
     queue.wait_for_sent(RESULTS)
     metrics.SANDBOX_ERRORS.inc(7)

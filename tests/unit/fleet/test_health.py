@@ -1,11 +1,12 @@
 """GET /health, and the host reports that it shows."""
 
 import app as api
+import msgspec
 import pytest
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import queue_events
-from chalicelib.contract import HostReport, encode
+from chalicelib.contract import HostReport, IsolationState, encode
 from tests.support.api_requests import send
 from tests.support.fakes.sqs import client_error
 from tests.support.records import KEY
@@ -34,7 +35,7 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
         {
             "status": "ok",
             "jobs": {"waiting": 2, "running": 1},
-            "hosts": [{"name": "h1", "version": "0.1.0", "ready": 4, "running": 2}],
+            "hosts": [{"name": "h1", "version": "0.1.0", "ready": 4, "running": 2, "isolation": "passed"}],
         },
     )
 
@@ -42,6 +43,21 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
 @pytest.mark.usefixtures("jobs")
 def test_health_without_hosts_reports_no_hosts():
     assert get_health()[1]["status"] == "no_hosts"
+
+
+@pytest.mark.parametrize("state", [IsolationState.FAILED, IsolationState.PENDING])
+@pytest.mark.usefixtures("jobs")
+def test_health_with_only_unchecked_hosts_reports_no_hosts(hosts, state):
+    hosts.store(msgspec.structs.replace(REPORT, isolation=state))
+    _, body = get_health()
+    assert (body["status"], body["hosts"][0]["isolation"]) == ("no_hosts", state)
+
+
+@pytest.mark.usefixtures("jobs")
+def test_health_with_one_checked_host_is_ok(hosts):
+    hosts.store(msgspec.structs.replace(REPORT, isolation=IsolationState.FAILED))
+    hosts.store(msgspec.structs.replace(REPORT, host="h2"))
+    assert get_health()[1]["status"] == "ok"
 
 
 @pytest.mark.usefixtures("jobs")

@@ -108,7 +108,8 @@ def end_of_user_data(tmp_path):
 @pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
 def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
     metrics = (
-        f"# HELP python_exec_warm_sandboxes\npython_exec_warm_sandboxes {pool}\npython_exec_jobs_running {running}\n"
+        "# HELP python_exec_warm_sandboxes\npython_exec_isolation_check_passed 1.0\n"
+        f"python_exec_warm_sandboxes {pool}\npython_exec_jobs_running {running}\n"
     )
     code, aws_calls = end_of_user_data(metrics)
     assert code == 0
@@ -121,8 +122,13 @@ def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
 
 @pytest.mark.parametrize(
     "metrics",
-    [None, "", "python_exec_warm_sandboxes 0.0\npython_exec_jobs_running 0.0\n"],
-    ids=["no-agent", "none-of-ours", "no-sandbox"],
+    [
+        None,
+        "",
+        "python_exec_isolation_check_passed 1.0\npython_exec_warm_sandboxes 0.0\npython_exec_jobs_running 0.0\n",
+        "python_exec_isolation_check_passed 0.0\npython_exec_warm_sandboxes 4.0\npython_exec_jobs_running 0.0\n",
+    ],
+    ids=["no-agent", "none-of-ours", "no-sandbox", "not-isolated"],
 )
 def test_unready_host_does_not_complete_launch_hook(end_of_user_data, metrics):
     assert end_of_user_data(metrics) == (1, "")

@@ -1,0 +1,48 @@
+"""Measure what one isolation check costs: `python -m tests.load.isolation_check`. Prints medians and minima."""
+
+import os
+import statistics
+import time
+import uuid
+
+import docker
+
+from chalicelib.contract import IsolationState
+from executor_host.docker_engine import DockerEngine
+from executor_host.isolation_check import IsolationCheck
+from executor_host.pool import Pool
+from infra.images.sandbox_image import ensure_image
+from tests.load.bench import machine_cpu_s
+from tests.support.polling import eventually
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "10"))
+
+
+def main():
+    """Check several times, each time with a sandbox that is warm before, and print the figures."""
+    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"bench-{uuid.uuid4().hex[:8]}")
+    pool = Pool(engine, size=1, start_threads=1)
+    check = IsolationCheck(engine, pool=pool)
+    started_at = time.monotonic()
+    pool.start()
+    check.check()
+    first_ms = 1000 * (time.monotonic() - started_at)
+    wall_ms, cpu_ms = [], []
+    try:
+        for _ in range(ROUNDS):
+            eventually(lambda: len(pool._idle) == 1, timeout_s=60)
+            time.sleep(0.5)
+            started_at, cpu_before_s = time.monotonic(), machine_cpu_s()
+            check.check()
+            assert check.state is IsolationState.PASSED
+            wall_ms.append(1000 * (time.monotonic() - started_at))
+            cpu_ms.append(1000 * (machine_cpu_s() - cpu_before_s))
+    finally:
+        pool.stop(10)
+    print(f"first check, from the start of the pool: {first_ms:.0f} ms")
+    for name, values in (("wall time", wall_ms), ("CPU time of the machine", cpu_ms)):
+        print(f"one check, {name}: median {statistics.median(values):.0f} ms, least {min(values):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
