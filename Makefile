@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e format bench soak faults \
+.PHONY: help setup run test check lint typecheck unit integration security e2e format attack bench soak faults \
 	sandbox-image agent-image package lint-infra deploy destroy simulate-fleet lock clean
 
 help: ## Show this list
@@ -55,6 +55,10 @@ security: $(DEV) ## Run hostile programs in real sandboxes
 
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadfile tests/e2e
+
+attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY
+	@test -n "$(URL)" -a -n "$$API_KEY" || { echo "Usage: API_KEY=pk_… make attack URL=https://…"; exit 1; }
+	$(PYTEST) --url "$(URL)" --timeout 600 -q --no-header tests/security
 
 format: $(DEV) ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .

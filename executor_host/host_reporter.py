@@ -46,7 +46,7 @@ class HostReporter:
         """Send no more reports, and log the metrics since the last line."""
         self._stopping.set()
         self._thread.join(1.0)
-        self._log(is_up=False)
+        logger.info("metrics", extra=self._deltas.log_fields(is_up=False))
 
     def _run(self) -> None:
         reports = 0
@@ -56,7 +56,7 @@ class HostReporter:
                 return
             reports += 1
             if reports % REPORTS_PER_LOG_LINE == 0:
-                self._log(is_up=True)
+                logger.info("metrics", extra=self._deltas.log_fields())
 
     def _send(self) -> None:
         report = HostReport(
@@ -71,6 +71,3 @@ class HostReporter:
             self._queue.send(self._results_queue_url, encode(report))
         except QueueError:
             logger.warning("host_report_failed", exc_info=True)
-
-    def _log(self, *, is_up: bool) -> None:
-        logger.info("metrics", extra=self._deltas.log_fields(is_up=is_up))

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from chalice.app import Chalice, CloudWatchEvent, Request, Response, SQSEvent
 
 from chalicelib import problems, settings
-from chalicelib.access.admission import Caller, require_active_key
+from chalicelib.access.admission import Caller
 from chalicelib.access.usage import key_usage
 from chalicelib.api import headers, middleware, prefer_header, queue_events, responses
 from chalicelib.api.responses import CORS, json_response
@@ -58,7 +58,7 @@ def run_code() -> Response:
 @app.route("/jobs/{job_id}", methods=["GET"], content_types=[], cors=CORS)
 def get_job(job_id: str) -> Response:
     """Return the result of a job, or 202 while it is pending."""
-    caller = authenticate_for_job(job_id)
+    caller = admit_read_of_job(job_id)
     record = components().results.get(job_id, key_id=caller.record.key_id)
     if record.reply is None:
         components().reply_queues.poll_for_late_reply(job_id)
@@ -69,26 +69,23 @@ def get_job(job_id: str) -> Response:
 @app.route("/jobs/{job_id}", methods=["DELETE"], content_types=[], cors=CORS)
 def delete_job(job_id: str) -> Response:
     """Delete a job and its result. If the job is still running, its result will be discarded."""
-    caller = authenticate_for_job(job_id)
+    caller = admit_read_of_job(job_id)
     components().results.delete(job_id, key_id=caller.record.key_id)
     return Response(body="", status_code=HTTPStatus.NO_CONTENT)
 
 
 @app.route("/usage", methods=["GET"], content_types=[], cors=CORS)
 def get_usage() -> Response:
-    """Return the plan of the key, and what is left of it. Not charged."""
-    caller = authenticate(current_request(), bypass_cache=True)
-    return json_response(key_usage(caller))
+    """Return the plan of the key, and what is left of it. Uses no run."""
+    return json_response(key_usage(admit_read()))
 
 
 @app.route("/health", methods=["GET"], content_types=[], cors=CORS)
 def get_health() -> Response:
     """Report liveness without calling AWS. With an operator's key, also report the queue depth and the hosts."""
-    request = current_request()
-    if not headers.presented_keys(request):
+    if not headers.presented_keys(current_request()):
         return json_response(health.OK_RESPONSE)
-    caller = authenticate(request)
-    require_active_key(caller)
+    caller = admit_read()
     is_operator = caller.plan.name == health.OPERATOR_PLAN
     return json_response(components().health.report() if is_operator else health.OK_RESPONSE)
 
@@ -141,15 +138,19 @@ def current_request() -> Request:
     return cast("Request", app.current_request)
 
 
-def authenticate(request: Request, *, bypass_cache: bool = False) -> Caller:
+def authenticate(request: Request) -> Caller:
     """Return the caller of a request. Raise ProblemError if its API key is missing or invalid."""
-    return components().admission.authenticate(headers.presented_keys(request), bypass_cache=bypass_cache)
+    return components().admission.authenticate(headers.presented_keys(request))
 
 
-def authenticate_for_job(job_id: str) -> Caller:
-    """Return the caller of a request about a job. Raise ProblemError if the key is inactive or the id is malformed."""
-    caller = authenticate(current_request())
-    require_active_key(caller)
+def admit_read() -> Caller:
+    """Charge the current request to the rate of reads and return its caller. Raise ProblemError."""
+    return components().admission.charge_read(authenticate(current_request()))
+
+
+def admit_read_of_job(job_id: str) -> Caller:
+    """Charge the current request and return its caller. Also raise ProblemError if the id is malformed."""
+    caller = admit_read()
     if not _JOB_ID.fullmatch(job_id):
         raise ProblemError(problems.JOB_NOT_FOUND)
     request_context.bind(job_id=job_id)

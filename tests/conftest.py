@@ -1,5 +1,6 @@
 """Mark each test with its folder, so that `pytest -m unit` runs tests/unit, and provide sandboxes."""
 
+import os
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,13 @@ import pytest
 
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
+from tests.support.remote_sandboxes import RemoteSandboxes
 
 TESTS = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--url", help="run the programs of tests/security at this API, with the key in API_KEY")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,8 +54,11 @@ def warm_sandbox(engine):
 
 
 @pytest.fixture(scope="session")
-def run(warm_sandbox):
-    """Return a function that runs a program in its own sandbox."""
+def run(request):
+    """Return a function that runs a program in its own sandbox: of this machine, or behind the API at --url."""
+    if url := request.config.getoption("url"):
+        return RemoteSandboxes(url, os.environ["API_KEY"]).run
+    warm_sandbox = request.getfixturevalue("warm_sandbox")  # not a parameter, because it needs Docker
     return lambda code, stdin="", timeout_s=8.0, args=(): warm_sandbox().run(
         code, stdin, timeout_s=timeout_s, args=args
     )

@@ -53,7 +53,7 @@ def ensure_image(client: DockerClient) -> str:
             progress.report("Downloading the agent's Python packages (about 15 MB)...")
             wheels.fetch(REQUIREMENTS, Path(scratch), architecture=architecture)
             packages = wheels.bundled_files(Path(scratch), models=BOTOCORE_MODELS)
-            agent_files = [*((path, str(_module_path(path))) for path in _sources()), *packages]
+            agent_files = [*_sources().items(), *packages]
             context = sandbox_image.build_context(
                 [(_DOCKERFILE, "Dockerfile"), *((path, f"agent/{name}") for path, name in agent_files)]
             )
@@ -83,13 +83,11 @@ def export_bundle(client: DockerClient, directory: Path) -> Path:
     return bundle
 
 
-def _sources() -> list[Path]:
-    contract = [LAMBDA_APP / "chalicelib/__init__.py", LAMBDA_APP / "chalicelib/contract.py"]
-    return contract + sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
-
-
-def _module_path(path: Path) -> Path:
-    return path.relative_to(ROOT if path.is_relative_to(EXECUTOR_HOST) else LAMBDA_APP)
+def _sources() -> dict[Path, str]:
+    """Return the agent's files with their names in the image."""
+    contract = {LAMBDA_APP / name: name for name in ("chalicelib/__init__.py", "chalicelib/contract.py")}
+    agent = sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
+    return contract | {path: str(path.relative_to(ROOT)) for path in agent}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -38,38 +37,18 @@ NETWORK_OPTIONS: Final = (
 )
 
 
-@dataclass(frozen=True)
 class DockerDaemon:
-    """The directories of a dockerd; the defaults are dockerd's own."""
+    """The directories, files and command of a dockerd; the default directories are dockerd's own."""
 
-    run: Path = Path("/var/run")
-    data: Path = Path("/var/lib/docker")
-
-    @property
-    def address(self) -> str:
-        """The DOCKER_HOST of its clients."""
-        return f"unix://{self.run}/docker.sock"
-
-    @property
-    def pidfile(self) -> Path:
-        """The file with its process id."""
-        return self.run / "docker.pid"
-
-    @property
-    def lock(self) -> Path:
-        """The file that commands lock: shared while they use the daemon, exclusively while they start or stop it."""
-        return self.run / "docker.lock"
-
-    @property
-    def state(self) -> Path:
-        """The directory of its containerd and running containers."""
-        return self.run / "docker"
-
-    @property
-    def command(self) -> list[str]:
-        """The command that starts it."""
+    def __init__(self, run: Path = Path("/var/run"), data: Path = Path("/var/lib/docker")) -> None:
+        self.run = run
+        self.data = data
+        self.state = run / "docker"  # of its containerd and running containers
+        self.pidfile = run / "docker.pid"
+        self.lock = run / "docker.lock"  # which commands hold: shared to use the daemon, exclusive to start or stop it
+        self.address = f"unix://{run}/docker.sock"  # the DOCKER_HOST of its clients
         paths = [f"--host={self.address}", f"--pidfile={self.pidfile}", f"--exec-root={self.state}"]
-        return ["dockerd", *NETWORK_OPTIONS, *paths, f"--data-root={self.data}"]
+        self.command = ["dockerd", *NETWORK_OPTIONS, *paths, f"--data-root={data}"]
 
 
 @contextlib.contextmanager

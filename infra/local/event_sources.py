@@ -23,7 +23,6 @@ from chalicelib.telemetry import logs
 from infra.local.reload import restart_on_change
 from infra.paths import LAMBDA_APP
 
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 LONG_POLL_S: Final = 20  # SQS allows no more
 RETRY_DELAY_S: Final = 0.5
 CONCURRENCY_PER_HANDLER: Final = 4
@@ -111,12 +110,11 @@ def start(app: Any, module: Any, sqs: Any) -> None:  # noqa: ANN401 - Chalice's 
             Thread(target=poll, args=(sqs, source.queue, handler), kwargs=batch, daemon=True).start()
 
 
-def main(arguments: list[str]) -> int:
-    """Run the event sources until a stop signal and return the exit code."""
+def main(arguments: list[str]) -> None:
+    """Run the event sources forever."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.event_sources", description=__doc__)
     parser.add_argument("--reload", action="store_true", help="restart when a source file changes")
     options = parser.parse_args(arguments)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     logs.configure(logger.name)
     sys.path.insert(0, str(LAMBDA_APP))
     import app as module  # noqa: PLC0415 - no other module of infra/ imports the app
@@ -124,9 +122,8 @@ def main(arguments: list[str]) -> int:
     start(module.app, module, boto3.client("sqs", config=CONFIG))
     if options.reload:
         restart_on_change()
-    signal.sigwait(STOP_SIGNALS)
-    return 0
+    signal.pause()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

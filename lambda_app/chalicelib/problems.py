@@ -121,7 +121,7 @@ AUTHENTICATION_UNAVAILABLE: Final = ProblemType(
     retry_after_s=2,
 )  # fmt: skip
 OVERLOADED: Final = ProblemType(
-    "overloaded", 503, "Overloaded", "The service is at capacity. This request was not charged; retry later.",
+    "overloaded", 503, "Overloaded", "The service is at capacity. This request used no run; retry later.",
     retry_after_s=5,  # by then the queue depth has been read again
 )  # fmt: skip
 JOB_QUEUE_UNAVAILABLE: Final = ProblemType(

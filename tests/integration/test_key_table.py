@@ -77,6 +77,31 @@ def test_update_with_matching_state_succeeds(table, current, written):
     assert replace(table.read(KEY.key_id), last_charge_id="") == updated
 
 
+READ = {"is_read": True, "runs": 0}
+READS = {
+    "never_used": (CURRENT, {"read_tat_us": NOW_US + 5_000, "month": 202611}),
+    "idle": (replace(USED, read_tat_us=NOW_US), {"read_tat_us": NOW_US + 5_000}),
+    "busy": (replace(USED, read_tat_us=NOW_US + 1_995_000), {"read_tat_us": NOW_US + 2_000_000}),
+    "over_rate_and_quota": (replace(USED, tat_us=NOW_US * 2, runs=61), {"read_tat_us": NOW_US + 5_000}),
+}
+
+
+@pytest.mark.parametrize(("current", "written"), READS.values(), ids=READS)
+def test_read_changes_only_its_own_rate(table, current, written):
+    table.put(current)
+    updated = replace(current, **written)
+    assert charge(table, current, **READ) == replace(table.read(KEY.key_id), last_charge_id="") == updated
+
+
+def test_key_from_before_the_rate_of_reads_is_charged(aws):
+    table = RealTable(aws.environment)
+    table.put(USED)
+    table._dynamodb.update_item(
+        TableName=table._name, Key={"key_id": {"S": KEY.key_id}}, UpdateExpression="REMOVE read_tat_us"
+    )
+    assert charge(table, USED, **READ).read_tat_us == NOW_US + 5_000
+
+
 def test_zero_run_request_succeeds_with_exhausted_quota(table):
     table.put(replace(USED, runs=61))
     updated = replace(USED, tat_us=NOW_US + 2_000_000, runs=61)
@@ -113,6 +138,7 @@ CONFLICTS = {
     "other_previous_secret": (replace(CURRENT, previous_secret_sha256=KEY.secret_sha256), CURRENT, MATCHES_PREVIOUS),
     "previous_secret_expired": (replace(CURRENT, previous_secret_expires_at=NOW_S), CURRENT, MATCHES_PREVIOUS),
     "rate_used_up": (replace(USED, tat_us=NOW_US + 1_800_001), USED, {}),
+    "read_rate_used_up": (replace(USED, read_tat_us=NOW_US + 1_995_001), replace(USED, read_tat_us=NOW_US + 1), READ),
     "quota_used_up": (replace(USED, runs=60), USED, {}),
     "busy_not_idle": (USED, replace(USED, tat_us=NOW_US), {}),
     "idle_not_busy": (replace(USED, tat_us=NOW_US), USED, {}),

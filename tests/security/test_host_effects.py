@@ -113,7 +113,7 @@ def test_host_counters_return_to_their_baseline(warm_sandbox, attack):
     )
 
 
-def test_too_many_sockets_are_out_of_memory(run):
+def test_too_many_sockets_are_out_of_memory(run, engine):
     if not Path("/sys/fs/cgroup/memory").is_dir():
         pytest.skip("cgroup v2 counts the memory of sockets")
     outcome = run(

@@ -26,7 +26,10 @@ class Client:
 
     def __init__(self, url: str, api_key: str) -> None:
         self._key = {"X-Api-Key": api_key}
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
+        parts = urlsplit(url)
+        connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = connect(parts.netloc, timeout=TIMEOUT_S)
+        self._base_path = parts.path.rstrip("/")  # the stage of API Gateway
 
     @property
     def local_port(self) -> int:
@@ -43,7 +46,7 @@ class Client:
         headers: Mapping[str, str] = JSON,
     ) -> Answer:
         """Send one request and return the answer."""
-        self._connection.request(method, path, body=body, headers={**self._key, **headers})
+        self._connection.request(method, f"{self._base_path}{path}", body=body, headers={**self._key, **headers})
         response = self._connection.getresponse()
         return Answer(response.status, response.headers, json.loads(response.read()))
 

@@ -117,7 +117,9 @@ def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
     )
     with_service = replace(components, jobs=service)
     monkeypatch.setattr(api, "components", lambda: with_service)
-    return SimpleNamespace(table=job_table, pending_jobs=pending_jobs)
+    return SimpleNamespace(
+        table=job_table, pending_jobs=pending_jobs, calls=lambda: job_table.calls + pending_jobs.calls
+    )
 
 
 @pytest.fixture

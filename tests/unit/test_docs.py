@@ -128,13 +128,15 @@ def test_documented_problem_types_match_code():
 
 def test_documented_plans_match_code():
     header = (
-        "Plan", "Requests per second", "Burst", "Runs per month", "timeout_s` up to", "input` up to", "Pending jobs",
+        "Plan", "Requests per second", "Burst", "Reads per second", "Runs per month", "timeout_s` up to",
+        "input` up to", "Pending jobs",
     )  # fmt: skip
     assert table(API, *header) == [
         [
             plan.name,
             f"{plan.requests_per_second}",
             f"{plan.burst}",
+            f"{plan.reads_per_second}",
             f"{plan.runs_per_month:,}",
             f"{plan.max_timeout_s:g} s",
             size(plan.max_input_bytes),

@@ -20,7 +20,7 @@ from chalicelib.access.key_table import KeyTable, StaleRecordError
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.access.rate_limits import QuotaStatus
 from chalicelib.dynamodb import TableError
-from chalicelib.problems import ProblemError
+from chalicelib.problems import ProblemError, ProblemType
 from chalicelib.telemetry import request_context
 
 logger = logging.getLogger(__name__)
@@ -54,16 +54,16 @@ class Admission:
         self._clock = clock
         self._key_cache = KeyCache()
 
-    def authenticate(self, presented_keys: Sequence[str], *, bypass_cache: bool = False) -> Caller:
+    def authenticate(self, presented_keys: Sequence[str]) -> Caller:
         """Return the caller whose key is the only one in `presented_keys`, even if it is inactive or over a limit.
 
-        Read the key unless its cached record matches; `bypass_cache` always reads it. Raise ProblemError.
+        Read the key unless its cached record matches. Raise ProblemError.
         """
         key = api_keys.parse(presented_keys[0].strip()) if len(presented_keys) == 1 else None
         if key is None:
             raise ProblemError(problems.UNAUTHORIZED)
         secret_sha256, now_us = key.secret_sha256, self._now_us()
-        cached = None if bypass_cache else self._key_cache.get(key.key_id)
+        cached = self._key_cache.get(key.key_id)
         if cached is not None and cached.matching_secret_attribute(secret_sha256, now_us=now_us):
             return self._caller(cached, secret_sha256, now_us)
         try:
@@ -83,21 +83,36 @@ class Admission:
             raise _limit_problem(caller.quota_status, runs=runs)
 
     def charge(self, caller: Caller, *, runs: int = 1) -> Caller:
-        """Charge one request to the caller's rate and `runs` to its quota: 0 if an earlier request paid for the run.
+        """Charge one request to the caller's rate and `runs` to its quota: 0 for a replay or a refused request.
 
-        Costs one write, or no call if the cached record already rules it out. Return the caller with its new status.
-        Raise ProblemError; it is a 401 if the secret was replaced after authentication.
+        A request that the quota cannot pay counts toward the rate before it is rejected. Costs one write, or no call if
+        the cached record is over the rate. Return the caller with its new status. Raise ProblemError; it is a 401 if
+        the secret was replaced after authentication.
         """
+        return self._charge(caller, runs=runs, is_read=False)
+
+    def charge_read(self, caller: Caller) -> Caller:
+        """Charge one request to the caller's rate of reads, as `charge` does. The new status is never stale."""
+        return self._charge(caller, runs=0, is_read=True)
+
+    def _charge(self, caller: Caller, *, runs: int, is_read: bool) -> Caller:
         record, now_us = caller.record, self._now_us()
         for _ in range(MAX_UPDATE_ATTEMPTS):
             matched_attribute = record.matching_secret_attribute(caller.secret_sha256, now_us=now_us)
             if matched_attribute is None:
                 raise ProblemError(problems.UNAUTHORIZED)
             current = self._caller(record, caller.secret_sha256, now_us)
-            self.reject_if_limited(current, runs=runs)
+            require_active_key(current)
+            _check_rate(current.quota_status, runs=runs, is_read=is_read)
+            can_pay = current.quota_status.runs_left >= runs
             try:
                 charged = self._key_table.charge(
-                    record, current.plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
+                    record,
+                    current.plan,
+                    matched_attribute=matched_attribute,
+                    now_us=now_us,
+                    runs=runs if can_pay else 0,
+                    is_read=is_read,
                 )
             except StaleRecordError as stale:
                 if stale.record is None:
@@ -110,7 +125,10 @@ class Admission:
                 raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE) from error
             else:
                 self._key_cache.put(charged)
-                return self._caller(charged, caller.secret_sha256, now_us)
+                charged_caller = self._caller(charged, caller.secret_sha256, now_us)
+                if not can_pay:
+                    raise _limit_problem(charged_caller.quota_status, runs=runs)
+                return charged_caller
         logger.error("key_update_conflict")
         raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE)
 
@@ -138,18 +156,26 @@ def rfc3339(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
 
 
+def _check_rate(quota_status: QuotaStatus, *, runs: int, is_read: bool) -> None:
+    """Raise ProblemError if the key is over the rate that a request counts toward."""
+    plan = quota_status.plan
+    if is_read and (wait_s := quota_status.read_rate.retry_after_s):
+        detail = f"Plan {plan.name} allows {plan.read_rate.per_second} reads per second (burst {plan.read_rate.burst})."
+        raise _retry_problem(problems.RATE_LIMITED, detail, plan, wait_s=wait_s)
+    if not is_read and quota_status.run_rate.retry_after_s:
+        raise _limit_problem(quota_status, runs=runs)
+
+
 def _limit_problem(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
     """Return the 429 for an exhausted rate or quota. Its Retry-After holds unless another client uses the key."""
     plan, wait_s = quota_status.plan, quota_status.retry_after_s(runs=runs)
-    if quota_status.runs_left >= runs:
-        problem_type = problems.RATE_LIMITED
-        detail = f"Plan {plan.name} allows {plan.requests_per_second} requests per second (burst {plan.burst})."
-    else:
-        problem_type = problems.QUOTA_EXCEEDED
+    if quota_status.runs_left < runs:
         detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month."
-    return ProblemError(
-        problem_type,
-        detail=f"{detail} Retry in {wait_s} s.",
-        headers={"Retry-After": str(wait_s)},
-        plan=plan.name,
-    )
+        return _retry_problem(problems.QUOTA_EXCEEDED, detail, plan, wait_s=wait_s)
+    detail = f"Plan {plan.name} allows {plan.requests_per_second} requests per second (burst {plan.burst})."
+    return _retry_problem(problems.RATE_LIMITED, detail, plan, wait_s=wait_s)
+
+
+def _retry_problem(problem_type: ProblemType, detail: str, plan: Plan, *, wait_s: int) -> ProblemError:
+    headers = {"Retry-After": str(wait_s)}
+    return ProblemError(problem_type, detail=f"{detail} Retry in {wait_s} s.", headers=headers, plan=plan.name)

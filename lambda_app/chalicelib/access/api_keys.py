@@ -50,9 +50,9 @@ class ApiKey(Struct, frozen=True):
 class KeyRecord(Struct, frozen=True, kw_only=True):
     """The stored form of a key. Times are seconds since the epoch unless named otherwise.
 
-    Charging a request changes the last four members. Three only grow: `tat_us` is GCRA's theoretical arrival time, and
-    `runs` counts the runs of `month`, the last month in which the key was used (202611). `last_charge_id` identifies
-    the last charge.
+    Charging a request changes the last five members. Four only grow: `tat_us` and `read_tat_us` are GCRA's theoretical
+    arrival times of the two rates, and `runs` counts the runs of `month`, the last month in which the key was used
+    (202611). `last_charge_id` identifies the last charge.
     """
 
     key_id: str
@@ -66,6 +66,7 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None = None
     tat_us: int = 0
+    read_tat_us: int = 0
     month: int = 0
     runs: int = 0
     last_charge_id: str = ""

@@ -27,11 +27,11 @@ class KeyCache:
         return record if self._clock() < expires_at else None
 
     def put(self, record: KeyRecord) -> None:
-        """Cache a record unless the cached one is newer. The arrival time of a key only grows."""
+        """Cache a record unless the cached one is newer. The arrival times of a key only grow."""
         now = self._clock()
         with self._lock:
             cached, expires_at = self._entries.get(record.key_id, (None, 0.0))
-            if cached is None or expires_at <= now or cached.tat_us <= record.tat_us:
+            if cached is None or expires_at <= now or _age(cached) <= _age(record):
                 self._entries[record.key_id] = record, now + TTL_S
                 self._entries.move_to_end(record.key_id)
             if len(self._entries) > MAX_ENTRIES:
@@ -41,3 +41,7 @@ class KeyCache:
         """Remove the record of a key."""
         with self._lock:
             self._entries.pop(key_id, None)
+
+
+def _age(record: KeyRecord) -> tuple[int, int]:
+    return record.tat_us, record.read_tat_us

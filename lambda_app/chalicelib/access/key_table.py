@@ -36,17 +36,26 @@ class KeyTable(Struct, frozen=True):
             response = self.dynamodb.get_item(TableName=self.name, Key=_key(key_id), ConsistentRead=True)
         return from_item(response["Item"], KeyRecord) if "Item" in response else None
 
-    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
-        """Charge one request to the rate and `runs` to the quota, and return the new record.
+    def charge(
+        self,
+        expected: KeyRecord,
+        plan: Plan,
+        *,
+        matched_attribute: str,
+        now_us: int,
+        runs: int = 0,
+        is_read: bool = False,
+    ) -> KeyRecord:
+        """Charge one request to one of the rates and `runs` to the quota, and return the new record.
 
         The key must be active, and its plan and the hash in `matched_attribute` must equal those of `expected`. Counts
         may have grown since `expected` was read, up to the limits. boto3 repeats a write whose response was lost; the
         charge id makes it count once. Raise StaleRecordError or TableError.
         """
         charge_id = secrets.token_hex(8)
-        arguments = _update_arguments(
-            expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, charge_id=charge_id
-        )
+        key = _key_conditions(expected, plan, matched_attribute=matched_attribute, now_us=now_us, charge_id=charge_id)
+        rate = _rate_update(expected, plan, now_us=now_us, is_read=is_read)
+        arguments = _update_arguments(key, rate, _quota_update(expected, plan, now_us=now_us, runs=runs))
         try:
             with translate_errors(self.name):
                 response = self.dynamodb.update_item(TableName=self.name, Key=_key(expected.key_id), **arguments)
@@ -58,21 +67,16 @@ class KeyTable(Struct, frozen=True):
         return from_item(response["Attributes"], KeyRecord)
 
 
-def _update_arguments(
-    expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int, charge_id: str
-) -> dict[str, Any]:
-    """Return the arguments of one of four updates. DynamoDB has no max(), so `expected` selects the branches to try."""
-    month, interval_us = rate_limits.current_month(expected, now_us), rate_limits.interval_us(plan)
-    values: dict[str, str | int] = {
-        ":active": KeyStatus.ACTIVE,
-        ":plan": plan.name,
-        ":sha256": getattr(expected, matched_attribute),
-        ":now_s": now_us // rate_limits.SECOND_US,
-        ":now_us": now_us,
-        ":month": month,
-        ":runs": runs,
-        ":charge_id": charge_id,
-    }
+class _Part(Struct, frozen=True):
+    """A part of a conditional update. DynamoDB has no max(), so the expected record selects the branch to try."""
+
+    condition: str
+    update: str
+    values: dict[str, str | int]
+
+
+def _key_conditions(expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, charge_id: str) -> _Part:
+    """Return the part that requires an active key with the expected plan and secret, and an update only once."""
     conditions = [
         "#status = :active",
         "#plan = :plan",
@@ -80,31 +84,46 @@ def _update_arguments(
         "(attribute_not_exists(expires_at) OR expires_at > :now_s)",
         "(attribute_not_exists(last_charge_id) OR last_charge_id <> :charge_id)",
     ]
-    updates = ["last_charge_id = :charge_id"]
     if matched_attribute == "previous_secret_sha256":
         conditions.append("previous_secret_expires_at > :now_s")
-    if expected.tat_us <= now_us:
-        conditions.append("tat_us <= :now_us")
-        updates.append("tat_us = :next_us")
-        values[":next_us"] = now_us + interval_us
-    else:
-        conditions.append("tat_us > :now_us AND tat_us <= :max_us")
-        updates.append("tat_us = tat_us + :interval_us")
-        values |= {":interval_us": interval_us, ":max_us": rate_limits.max_tat_us(plan, now_us)}
-    if expected.month == month:
-        conditions.append("#month = :month")
-        updates.append("runs = runs + :runs")
-        if runs:
-            conditions.append("runs <= :max_runs")
-            values[":max_runs"] = plan.runs_per_month - runs
-    else:
-        conditions.append("#month < :month")
-        updates.append("#month = :month, runs = :runs")
+    values: dict[str, str | int] = {
+        ":active": KeyStatus.ACTIVE,
+        ":plan": plan.name,
+        ":sha256": getattr(expected, matched_attribute),
+        ":now_s": now_us // rate_limits.SECOND_US,
+        ":charge_id": charge_id,
+    }
+    return _Part(" AND ".join(conditions), "last_charge_id = :charge_id", values)
+
+
+def _rate_update(expected: KeyRecord, plan: Plan, *, now_us: int, is_read: bool) -> _Part:
+    tat, tat_us = ("read_tat_us", expected.read_tat_us) if is_read else ("tat_us", expected.tat_us)
+    rate = plan.read_rate if is_read else plan.run_rate
+    interval_us, max_us = rate_limits.interval_us(rate), rate_limits.max_tat_us(rate, now_us)
+    if tat_us <= now_us:
+        condition = f"(attribute_not_exists({tat}) OR {tat} <= :now_us)"  # keys from before the rate of reads
+        return _Part(condition, f"{tat} = :next_us", {":now_us": now_us, ":next_us": now_us + interval_us})
+    values: dict[str, str | int] = {":now_us": now_us, ":interval_us": interval_us, ":max_us": max_us}
+    return _Part(f"{tat} > :now_us AND {tat} <= :max_us", f"{tat} = {tat} + :interval_us", values)
+
+
+def _quota_update(expected: KeyRecord, plan: Plan, *, now_us: int, runs: int) -> _Part:
+    month = rate_limits.current_month(expected, now_us)
+    values: dict[str, str | int] = {":month": month, ":runs": runs}
+    if expected.month != month:
+        return _Part("#month < :month", "#month = :month, runs = :runs", values)
+    if not runs:
+        return _Part("#month = :month", "runs = runs + :runs", values)
+    values[":max_runs"] = plan.runs_per_month - runs
+    return _Part("#month = :month AND runs <= :max_runs", "runs = runs + :runs", values)
+
+
+def _update_arguments(*parts: _Part) -> dict[str, Any]:
     return {
-        "UpdateExpression": f"SET {', '.join(updates)}",
-        "ConditionExpression": " AND ".join(conditions),
+        "UpdateExpression": f"SET {', '.join(part.update for part in parts)}",
+        "ConditionExpression": " AND ".join(part.condition for part in parts),
         "ExpressionAttributeNames": {"#status": "status", "#plan": "plan", "#month": "month"},  # reserved words
-        "ExpressionAttributeValues": {name: to_value(value) for name, value in values.items()},
+        "ExpressionAttributeValues": {name: to_value(value) for part in parts for name, value in part.values.items()},
         "ReturnValues": "ALL_NEW",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }

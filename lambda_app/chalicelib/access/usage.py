@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from chalicelib.access.admission import Caller, require_active_key, rfc3339
+from chalicelib.access.admission import Caller, rfc3339
 
 
 class PlanLimits(Struct, frozen=True, kw_only=True):
@@ -10,6 +10,7 @@ class PlanLimits(Struct, frozen=True, kw_only=True):
 
     requests_per_second: int
     burst: int
+    reads_per_second: int
     runs_per_month: int
     timeout_s: float
     input_bytes: int
@@ -27,8 +28,7 @@ class KeyUsage(Struct, frozen=True, kw_only=True):
 
 
 def key_usage(caller: Caller) -> KeyUsage:
-    """Return the usage of the caller's key. Raise ProblemError if the key is inactive."""
-    require_active_key(caller)
+    """Return the usage of the caller's key."""
     plan, quota_status = caller.plan, caller.quota_status
     return KeyUsage(
         key_id=caller.record.key_id,
@@ -36,6 +36,7 @@ def key_usage(caller: Caller) -> KeyUsage:
         limits=PlanLimits(
             requests_per_second=plan.requests_per_second,
             burst=plan.burst,
+            reads_per_second=plan.reads_per_second,
             runs_per_month=plan.runs_per_month,
             timeout_s=plan.max_timeout_s,
             input_bytes=plan.max_input_bytes,

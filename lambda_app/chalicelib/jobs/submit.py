@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import problems
-from chalicelib.access.admission import Admission
+from chalicelib.access.admission import Admission, Caller
 from chalicelib.access.plans import Plan
 from chalicelib.contract import Failure, Reply, Result
 from chalicelib.dynamodb import TableError
@@ -60,14 +60,15 @@ class JobService(Struct, frozen=True):
 
     def submit(self, submission: Submission) -> Result | Failure | PendingJob:
         """Run a program. Return its reply, or the pending job if the reply is not ready. Raise ProblemError."""
-        try:
-            if submission.idempotency_key is None:
-                outcome = self._submit_new(submission)
-            else:
-                outcome = self._submit_idempotent(submission)
-        except TableError as error:
-            logger.exception("job_table_error")
-            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
+        with self._charging(submission) as charge:
+            try:
+                if submission.idempotency_key is None:
+                    outcome = self._submit_new(submission, charge)
+                else:
+                    outcome = self._submit_idempotent(submission, charge)
+            except TableError as error:
+                logger.exception("job_table_error")
+                raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if not isinstance(outcome, JobRecord):
             return outcome
         if outcome.state is JobState.DELETED:
@@ -76,40 +77,43 @@ class JobService(Struct, frozen=True):
             return PendingJob(outcome.job_id)
         return decode_stored_reply(outcome)
 
-    def _submit_new(self, submission: Submission) -> Reply | JobRecord:
+    def _submit_new(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         record = self._build_record(submission, uuid.uuid4().hex)
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
             with self._slot(record, submission.plan):
-                self.admission.charge(submission.caller)
+                charge.pay(runs=1)
                 accepted = self._accept(record, is_stored=False)  # the result and the webhook need the record
                 with self._claim(accepted):
                     self._send(submission, accepted)
             return accepted
         with self.reply_queues.lease(record.job_id) as queue:
             with self._slot(record, submission.plan):
-                self.admission.charge(submission.caller)
+                charge.pay(runs=1)
                 self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False)
 
-    def _submit_idempotent(self, submission: Submission) -> Reply | JobRecord:
+    def _submit_idempotent(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         new_record = self._build_record(submission, idempotent_job_id(submission))
         request_context.bind(job_id=new_record.job_id)
         record = self.table.claim(new_record, now_s=int(self.clock()))
         if record.claim_token == new_record.claim_token:
-            return self._start_claimed(submission, record, is_charged=False)
+            return self._start_claimed(submission, record, charge)
         if record.body_sha256 != new_record.body_sha256:
             raise ProblemError(problems.IDEMPOTENCY_KEY_REUSED)
-        self.admission.charge(submission.caller, runs=0)
+        charge.pay(runs=0)
         return self._await_existing_job(submission, record)
 
-    def _start_claimed(self, submission: Submission, record: JobRecord, *, is_charged: bool) -> Reply | JobRecord:
+    def _start_claimed(
+        self, submission: Submission, record: JobRecord, charge: "_Charge | None" = None
+    ) -> Reply | JobRecord:
+        """Send the job of a claim. Without `charge`, an earlier request paid for the run."""
         with ExitStack() as leases:
-            with self._claim(record, is_charged=is_charged) as claim:
+            with self._claim(record, is_charged=charge is None) as claim:
                 queue = None if submission.is_async else leases.enter_context(self.reply_queues.lease(record.job_id))
                 with self._slot(record, submission.plan):
-                    if not claim.is_charged:
-                        self.admission.charge(submission.caller)
+                    if charge is not None:
+                        charge.pay(runs=1)
                         claim.is_charged = True
                     self._send(submission, record, reply_to=queue.url if queue else None)
             if queue is None:
@@ -149,7 +153,7 @@ class JobService(Struct, frozen=True):
         self._release_slot(previous)
         is_async = submission.is_async or remaining_s < MIN_RESUMED_WAIT_S
         resumed = replace(submission, wait_s=remaining_s, is_async=is_async)
-        return self._start_claimed(resumed, record, is_charged=True)
+        return self._start_claimed(resumed, record)
 
     def _await_reply(
         self, submission: Submission, record: JobRecord, queue: ReplyQueue, *, is_stored: bool
@@ -196,6 +200,17 @@ class JobService(Struct, frozen=True):
         )
 
     @contextmanager
+    def _charging(self, submission: Submission) -> Iterator["_Charge"]:
+        """Yield the charge of a request. If the block refuses the request before it is charged, charge its rate."""
+        charge = _Charge(self.admission, submission.caller)
+        try:
+            yield charge
+        except Exception:
+            if not charge.is_charged:
+                charge.pay(runs=0)
+            raise
+
+    @contextmanager
     def _claim(self, record: JobRecord, *, is_charged: bool = False) -> Iterator["_Claim"]:
         """Give the claim up if the block raises. A charged job stays, so that repeating the request sends it."""
         claim = _Claim(is_charged)
@@ -227,6 +242,18 @@ class JobService(Struct, frozen=True):
             self.pending_jobs.release(record)
         except TableError:  # it expires
             logger.warning("slot_release_failed", exc_info=True)
+
+
+class _Charge(Struct):
+    """The charge of one request. It is paid once, and not again if it is rejected."""
+
+    admission: Admission
+    caller: Caller
+    is_charged: bool = False
+
+    def pay(self, *, runs: int) -> None:
+        self.is_charged = True
+        self.admission.charge(self.caller, runs=runs)
 
 
 class _Claim(Struct):

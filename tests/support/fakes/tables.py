@@ -15,7 +15,7 @@ from chalicelib import problems
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_table import StaleRecordError
-from chalicelib.access.plans import Plan
+from chalicelib.access.plans import Plan, Rate
 from chalicelib.contract import HostReport
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, WebhookState, states_before
@@ -41,25 +41,45 @@ class FakeKeyTable:
             self._record_call("read")
             return self.records.get(key_id)
 
-    def charge(self, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int) -> KeyRecord:
+    def charge(
+        self,
+        expected: KeyRecord,
+        plan: Plan,
+        *,
+        matched_attribute: str,
+        now_us: int,
+        runs: int = 0,
+        is_read: bool = False,
+    ) -> KeyRecord:
         with self._lock:
             self._record_call("charge")
             current = self.records.get(expected.key_id)
             if current is None or not self._matches_expected(
-                current, expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs
+                current, expected, plan, matched_attribute=matched_attribute, now_us=now_us, runs=runs, is_read=is_read
             ):
                 raise StaleRecordError(current)
             month = rate_limits.current_month(expected, now_us)
-            tat_us = max(current.tat_us, now_us) + rate_limits.interval_us(plan)
+            tat, rate = _rate(plan, is_read=is_read)
+            tat_us = max(getattr(current, tat), now_us) + rate_limits.interval_us(rate)
             runs += current.runs if current.month == month else 0
-            self.records[expected.key_id] = replace(current, tat_us=tat_us, month=month, runs=runs)
-            return replace(expected, tat_us=tat_us, month=month, runs=runs)
+            charged = replace(current, month=month, runs=runs, **{tat: tat_us})
+            self.records[expected.key_id] = charged
+            return charged
 
     def _matches_expected(
-        self, current: KeyRecord, expected: KeyRecord, plan: Plan, *, matched_attribute: str, now_us: int, runs: int
+        self,
+        current: KeyRecord,
+        expected: KeyRecord,
+        plan: Plan,
+        *,
+        matched_attribute: str,
+        now_us: int,
+        runs: int,
+        is_read: bool,
     ) -> bool:
         now_s = now_us // rate_limits.SECOND_US
         month = rate_limits.current_month(expected, now_us)
+        tat, rate = _rate(plan, is_read=is_read)
         same_month = current.month == month and (not runs or current.runs + runs <= plan.runs_per_month)
         return (
             current.status is KeyStatus.ACTIVE
@@ -67,8 +87,8 @@ class FakeKeyTable:
             and getattr(current, matched_attribute) == getattr(expected, matched_attribute)
             and (matched_attribute == "secret_sha256" or current.previous_secret_expires_at > now_s)
             and (current.expires_at is None or current.expires_at > now_s)
-            and (current.tat_us > now_us) == (expected.tat_us > now_us)
-            and current.tat_us <= rate_limits.max_tat_us(plan, now_us)
+            and (getattr(current, tat) > now_us) == (getattr(expected, tat) > now_us)
+            and getattr(current, tat) <= rate_limits.max_tat_us(rate, now_us)
             and (same_month if expected.month == month else current.month < month)
         )
 
@@ -78,12 +98,18 @@ class FakeKeyTable:
             raise TableError("gone")
 
 
+def _rate(plan: Plan, *, is_read: bool) -> tuple[str, Rate]:
+    """Return the arrival time and the rate that a request counts toward."""
+    return ("read_tat_us", plan.read_rate) if is_read else ("tat_us", plan.run_rate)
+
+
 class FakeJobTable:
     """A JobTable in memory. Set `is_unavailable` to simulate an outage."""
 
     def __init__(self, *records: JobRecord) -> None:
         self._lock = threading.Lock()
         self.records = {record.job_id: record for record in records}
+        self.calls = 0
         self.is_unavailable = False
 
     def read(self, job_id: str) -> JobRecord | None:
@@ -145,6 +171,7 @@ class FakeJobTable:
             return self._put(replace(current, **changes))
 
     def _get(self, job_id: str) -> JobRecord | None:
+        self.calls += 1
         if self.is_unavailable:
             raise TableError("gone")
         return self.records.get(job_id)
@@ -166,9 +193,11 @@ class FakePendingJobs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.entries: defaultdict[str, dict[tuple[str, int], bool]] = defaultdict(dict)
+        self.calls = 0
         self.is_unavailable = False
 
     def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
+        self.calls += 1
         if self.is_unavailable:
             raise TableError("gone")
         with self._lock:

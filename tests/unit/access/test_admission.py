@@ -45,7 +45,13 @@ def admission(table, clock):
 
 
 def charge(admission, *presented):
-    return admission.charge(admission.authenticate(presented or [str(KEY)]))
+    caller = admission.authenticate(presented or [str(KEY)])
+    admission.reject_if_limited(caller, runs=1)
+    return admission.charge(caller)
+
+
+def read_usage(admission):
+    return key_usage(admission.charge_read(admission.authenticate([str(KEY)])))
 
 
 def count_admitted(admission, tries, key=KEY):
@@ -111,14 +117,20 @@ def test_rate_limited_key_makes_no_calls_until_reset(admission, table, clock):
     assert (count_admitted(admission, 1), table.calls) == (1, {"charge": 1})
 
 
-def test_rejected_request_consumes_neither_rate_nor_quota(admission, table, clock):
-    count_admitted(admission, 100)
-    assert table.records[KEY.key_id].runs == 10
-    table.change(KEY.key_id, runs=60)
-    clock.now += 100
+def test_request_over_the_rate_consumes_neither_rate_nor_quota(admission, table):
+    count_admitted(admission, 10)
     before = table.records[KEY.key_id]
-    assert count_admitted(admission, 5) == 0
+    assert (count_admitted(admission, 90), before.runs) == (0, 10)
     assert table.records[KEY.key_id] == before
+
+
+def test_exhausted_quota_counts_toward_the_rate_until_it_is_cached(admission, table, clock):
+    charge(admission)
+    clock.now += 100
+    table.change(KEY.key_id, runs=60)
+    assert count_admitted(admission, 100) == 0
+    record = table.records[KEY.key_id]
+    assert (record.runs, record.tat_us) == (60, int(clock.now * 1e6) + rate_limits.interval_us(PLAN.run_rate))
 
 
 @pytest.mark.parametrize("used_up", ["rate", "month"])
@@ -364,23 +376,44 @@ def test_concurrent_requests_are_limited_to_burst(admission):
 def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
     count_admitted(admission, 3)
     table.calls.clear()
-    usage = key_usage(admission.authenticate([str(KEY)], bypass_cache=True))
+    usage = read_usage(admission)
     assert (usage.key_id, usage.plan, usage.used, usage.left) == (KEY.key_id, "pro", 3, 57)
     assert (usage.limits.requests_per_second, usage.limits.burst, usage.limits.runs_per_month) == (5, 10, 60)
     assert (usage.limits.timeout_s, usage.limits.input_bytes) == (PLAN.max_timeout_s, PLAN.max_input_bytes)
     assert usage.resets_at == "2026-12-01T00:00:00Z"
-    assert table.calls == {"read": 1}
+    assert table.calls == {"charge": 1}
+
+
+def test_concurrent_reads_are_limited_to_burst(admission):
+    def is_admitted(_):
+        try:
+            read_usage(admission)
+        except ProblemError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(64) as threads:
+        assert sum(threads.map(is_admitted, range(1000))) == PLAN.read_rate.burst
+
+
+def test_reads_and_runs_have_separate_rates(admission, table):
+    table.change(KEY.key_id, read_tat_us=(NOVEMBER_S + 9) * rate_limits.SECOND_US)
+    with raises_problem(problems.RATE_LIMITED) as caught:
+        read_usage(admission)
+    assert caught.value.headers == {"Retry-After": "8"}
+    assert caught.value.problem.detail == "Plan pro allows 200 reads per second (burst 400). Retry in 8 s."
+    assert (count_admitted(admission, 20), table.records[KEY.key_id].runs) == (10, 10)
 
 
 def test_usage_is_available_when_rate_limited(admission, table):
     table.change(KEY.key_id, runs=60, month=202611, tat_us=(NOVEMBER_S + 9) * rate_limits.SECOND_US)
-    assert key_usage(admission.authenticate([str(KEY)], bypass_cache=True)).left == 0
+    assert read_usage(admission).left == 0
 
 
 def test_usage_of_a_revoked_key_is_refused(admission, table):
     table.change(KEY.key_id, status=KeyStatus.REVOKED)
     with raises_problem(problems.KEY_REVOKED):
-        key_usage(admission.authenticate([str(KEY)], bypass_cache=True))
+        read_usage(admission)
 
 
 def test_key_cache_is_bounded():

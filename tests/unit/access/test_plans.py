@@ -15,6 +15,7 @@ def test_plan_limits_are_within_contract_bounds(plan):
     assert DEFAULT_TIMEOUT_S <= plan.max_timeout_s <= MAX_TIMEOUT_S
     assert 0 < plan.max_input_bytes <= MAX_INPUT_BYTES
     assert min(plan.requests_per_second, plan.burst, plan.runs_per_month, plan.max_pending_jobs) > 0
+    assert plan.reads_per_second >= 2 * plan.max_pending_jobs  # each may be polled once per second
     assert plan.max_pending_jobs <= DEFAULT_MAX_QUEUE_DEPTH / 2  # no key alone is an overload (docs/decisions/012)
 
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import new_key
-from chalicelib.access.plans import PLANS
+from chalicelib.access.plans import PLANS, Rate
 from chalicelib.access.rate_limits import SECOND_US, quota_status
 from tests.support.records import make_key_record
 
@@ -22,7 +22,7 @@ NOW_US = us(2026, 11, 30, 23, 59, 50)
 
 def test_unused_key_has_everything_left():
     status = quota_status(KEY, PLAN, now_us=NOW_US)
-    assert (status.requests_left, status.runs_left, status.retry_after_s()) == (10, 60, 0)
+    assert (status.run_rate.requests_left, status.runs_left, status.retry_after_s()) == (10, 60, 0)
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,18 @@ def test_unused_key_has_everything_left():
 )
 def test_rate_left_follows_the_arrival_time(ahead_us, requests_left, retry_after_s):
     status = quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US)
-    assert (status.requests_left, status.retry_after_s()) == (requests_left, retry_after_s)
+    assert (status.run_rate.requests_left, status.retry_after_s()) == (requests_left, retry_after_s)
 
 
 def test_remaining_requests_match_admissions():
     for ahead_us in range(0, 2_200_000, 50_000):
         record, admitted = replace(KEY, tat_us=NOW_US + ahead_us), 0
         while not quota_status(record, PLAN, now_us=NOW_US).retry_after_s():
-            record = replace(record, tat_us=max(record.tat_us, NOW_US) + rate_limits.interval_us(PLAN))
+            record = replace(record, tat_us=max(record.tat_us, NOW_US) + rate_limits.interval_us(PLAN.run_rate))
             admitted += 1
-        assert quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US).requests_left == admitted
+        assert (
+            quota_status(replace(KEY, tat_us=NOW_US + ahead_us), PLAN, now_us=NOW_US).run_rate.requests_left == admitted
+        )
 
 
 def test_exhausted_quota_retries_next_month():
@@ -73,12 +75,12 @@ def test_december_rolls_over_to_january():
 
 
 def test_interval_is_rounded_up_so_that_the_rate_is_not_exceeded():
-    assert rate_limits.interval_us(replace(PLAN, requests_per_second=3)) == 333_334
+    assert rate_limits.interval_us(Rate(3, burst=1)) == 333_334
 
 
-def test_headers_name_both_policies():
-    record = replace(KEY, tat_us=NOW_US + 700_000, month=202611, runs=20)
+def test_headers_name_every_policy():
+    record = replace(KEY, tat_us=NOW_US + 700_000, read_tat_us=NOW_US + 5_000, month=202611, runs=20)
     assert quota_status(record, PLAN, now_us=NOW_US).headers() == {
-        "RateLimit-Policy": '"rate";q=10;w=2, "month";q=60;w=2592000',
-        "RateLimit": '"rate";r=6;t=1, "month";r=40;t=10',
+        "RateLimit-Policy": '"rate";q=10;w=2, "read";q=400;w=2, "month";q=60;w=2592000',
+        "RateLimit": '"rate";r=6;t=1, "read";r=399;t=1, "month";r=40;t=10',
     }

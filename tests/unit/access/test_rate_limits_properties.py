@@ -25,7 +25,7 @@ def charge(record, plan, now_us):
     """Return the record after an admitted request, or None if the request is rejected."""
     if quota_status(record, plan, now_us=now_us).retry_after_s():
         return None
-    return replace(record, tat_us=max(record.tat_us, now_us) + rate_limits.interval_us(plan))
+    return replace(record, tat_us=max(record.tat_us, now_us) + rate_limits.interval_us(plan.run_rate))
 
 
 @given(RATED_PLANS, st.lists(PAUSES_US, max_size=80))
@@ -68,7 +68,7 @@ def test_retry_after_is_the_shortest_wait(plan, now_us, ahead_us, allowed_runs, 
 @given(RATED_PLANS, CLOCK_US, st.integers(0, 100 * SECOND_US))
 def test_remaining_requests_are_admitted(plan, now_us, ahead_us):
     record = replace(KEY, tat_us=now_us + ahead_us)
-    requests_left = quota_status(record, plan, now_us=now_us).requests_left
+    requests_left = quota_status(record, plan, now_us=now_us).run_rate.requests_left
     for _ in range(requests_left):
         record = charge(record, plan, now_us)
     assert charge(record, plan, now_us) is None

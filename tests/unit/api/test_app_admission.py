@@ -71,10 +71,10 @@ def test_fuzzed_credentials_are_401s_without_a_read(jobs, table):
     assert jobs.submissions == []
 
 
-def test_response_includes_both_rate_limit_policies():
+def test_response_includes_every_rate_limit_policy():
     _, headers, _ = send()
-    assert headers["RateLimit-Policy"].startswith('"rate";q=200;w=2, "month";q=10000000;w=')
-    assert headers["RateLimit"].startswith('"rate";r=199;t=1, "month";r=9999999;t=')
+    assert headers["RateLimit-Policy"].startswith('"rate";q=200;w=2, "read";q=1000;w=2, "month";q=10000000;w=')
+    assert headers["RateLimit"].startswith('"rate";r=199;t=1, "read";r=1000;t=0, "month";r=9999999;t=')
 
 
 AFTER_ADMISSION = {
@@ -103,7 +103,7 @@ def test_rate_limit_exceeded_returns_429_with_retry_after(jobs, table):
     status, headers, problem = send()
     assert (status, problem["type"], problem["plan"]) == (429, SLUG + "rate-limited", "free")
     assert headers["Retry-After"] == "3"
-    assert headers["RateLimit"].startswith('"rate";r=0;t=7, "month";r=1000;t=')
+    assert headers["RateLimit"].startswith('"rate";r=0;t=7, "read";r=20;t=0, "month";r=1000;t=')
     assert headers.keys() >= LIMITS
     assert jobs.submissions == []
 
@@ -230,13 +230,14 @@ def test_preflight_needs_no_key(table, path, method):
     assert not table.calls
 
 
-def test_usage_is_free_and_available_when_rate_limited(table):
+def test_usage_uses_no_run_and_is_available_when_rate_limited(table):
     send()
     month = table.records[KEY_ID].month
     table.change(KEY_ID, plan="free", runs=1000, tat_us=int((time.time() + 60) * rate_limits.SECOND_US))
     before = table.records[KEY_ID]
     status, headers, body = get_usage()
-    assert (status, headers.keys() >= LIMITS, table.records[KEY_ID]) == (200, True, before)
+    after = replace(table.records[KEY_ID], read_tat_us=0)
+    assert (status, headers.keys() >= LIMITS, after) == (200, True, before)
     resets_at = body.pop("resets_at")
     assert resets_at.endswith("-01T00:00:00Z")
     assert resets_at > f"{month // 100}-{month % 100:02}"
@@ -246,6 +247,7 @@ def test_usage_is_free_and_available_when_rate_limited(table):
         "limits": {
             "requests_per_second": 1,
             "burst": 5,
+            "reads_per_second": 10,
             "runs_per_month": 1000,
             "timeout_s": 3.0,
             "input_bytes": 65536,

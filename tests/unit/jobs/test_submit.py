@@ -199,11 +199,11 @@ def test_reply_wait_and_late_replies_are_recorded_as_metrics(harness):
 
 
 @pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}], ids=["plain", "idempotent"])
-def test_reply_queue_failure_is_not_charged(harness, changes):
+def test_reply_queue_failure_uses_no_run(harness, changes):
     harness.hosts.lease_error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
     with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
         harness.submit(**changes, under_pressure=True)
-    assert (harness.charges, harness.table.records, harness.slots()) == ([], {}, {})
+    assert (harness.charges, harness.table.records, harness.slots()) == ([0], {}, {})
 
 
 def test_accept_failure_returns_504(harness):
@@ -302,7 +302,7 @@ def test_idempotency_key_reuse_with_different_body_is_rejected(harness):
     harness.submit(idempotency_key="k")
     with raises_problem(problems.IDEMPOTENCY_KEY_REUSED):
         harness.submit(idempotency_key="k", body=b"other")
-    assert (len(harness.hosts.sent), harness.runs_charged) == (1, 1)
+    assert (len(harness.hosts.sent), harness.charges) == (1, [1, 0])
 
 
 def test_expired_idempotency_key_starts_new_job(harness):
