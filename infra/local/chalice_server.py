@@ -1,31 +1,148 @@
 """Serve the API with Chalice's local server, with less latency and with reload. Only infra/local/stack.py starts it."""
 
 import argparse
-import functools
+import importlib
+import io
 import os
 import sys
-from typing import Final
+from http import HTTPStatus
+from http.client import HTTPMessage
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Final
 
+from chalice.app import Request
 from chalice.cli.factory import CLIFactory
-from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
+from chalice.config import Config
+from chalice.local import ChaliceRequestHandler, LocalDevServer, LocalGateway, create_local_server
 
+from chalicelib import problems
+from chalicelib.problems import ProblemError
+from infra.local.bounded_http import (
+    BODY_TIMEOUT_S,
+    MAX_BODY_BYTES,
+    BoundedServer,
+    RequestReader,
+    discard_rest,
+    is_ambiguous,
+)
+from infra.local.processes import LOOPBACK
 from infra.local.reload import restart_on_change
 from infra.paths import LAMBDA_APP
 
 STAGE: Final = "dev"
 
-ThreadedHTTPServer.request_queue_size = 128  # with the default of 5, simultaneous clients retry after a second
+
+class Headers(dict[str, str]):
+    """The headers of a request as API Gateway passes them on: the last value of each, and all values."""
+
+    def __init__(self, message: HTTPMessage) -> None:
+        super().__init__(message.items())
+        self.all_values = {name.lower(): message.get_all(name, []) for name in message}
+
+
+class Gateway(LocalGateway):
+    """A gateway that passes on every value of a repeated header."""
+
+    def _generate_lambda_event(self, method: str, path: str, headers: Any, body: bytes | None) -> dict[str, Any]:  # noqa: ANN401
+        event = super()._generate_lambda_event(method, path, headers, body)
+        return {**event, "multiValueHeaders": headers.all_values}
+
+    def is_authenticated(self, method: str, path: str, headers: Headers) -> bool:
+        """Return whether a request has a valid key, without its body."""
+        try:
+            request = Request(self._generate_lambda_event(method, path, headers, None))
+            importlib.import_module("app").authenticate(request)
+        except (ValueError, ProblemError):  # an unknown path, or no valid key
+            return False
+        return True
+
+    def cors_headers(self) -> dict[str, str]:
+        """Return the headers of every response of the API that let scripts of other origins read it."""
+        return dict(self._app_object.routes["/"]["POST"].cors.get_access_control_headers())
 
 
 class Handler(ChaliceRequestHandler):
-    """A request handler without Nagle's delay that passes on repeated headers."""
+    """A request handler that checks the headers, the key and the length of the body before it reads the body.
+
+    It logs nothing, because the API logs each request: request lines may hold a key.
+    """
 
     disable_nagle_algorithm = True  # the delay costs 44 ms per request of a kept connection
+    local_gateway: Gateway
+    rfile: io.BufferedIOBase
+
+    def __init__(self, request: Any, client_address: Any, server: Any, app_object: Any, config: Config) -> None:  # noqa: ANN401
+        self.local_gateway = Gateway(app_object, config)
+        BaseHTTPRequestHandler.__init__(self, request, client_address, server)
+
+    def setup(self) -> None:
+        """Prepare a connection."""
+        super().setup()
+        self.rfile.close()
+        self._reader = RequestReader(self.connection)
+        self.rfile = io.BufferedReader(self._reader)
+        self._has_unread_body = False
+
+    def finish(self) -> None:
+        """Close a connection."""
+        if self._has_unread_body:
+            discard_rest(self.connection)
+        super().finish()
+
+    def handle_one_request(self) -> None:
+        """Handle one request, and wait for the next one."""
+        super().handle_one_request()
+        self._reader.wait_for_next_request()
+
+    def parse_request(self) -> bool:
+        """Read the head of a request. If it is unacceptable, respond and return False."""
+        if not super().parse_request():
+            return False
+        if is_ambiguous(self.headers):
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
+        length = int(self.headers.get("Content-Length", "0"))
+        self._body_bytes = 0
+        if length == 0:
+            return True
+        if not self.local_gateway.is_authenticated(self.command, self.path, Headers(self.headers)):
+            self._has_unread_body = True  # the response will be the same without it
+            return True
+        if length > MAX_BODY_BYTES:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return False
+        self._body_bytes = length
+        return True
+
+    def handle_expect_100(self) -> bool:
+        """Do nothing yet: the client is asked to continue when its body is read."""
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Refuse a request that does not reach the API, in the same form as the API, and close the connection."""
+        self._has_unread_body = True
+        response = problems.problem_response(problems.problem_for_status(code))
+        headers = {**self.local_gateway.cors_headers(), **response.headers, "Cache-Control": "no-store"}
+        self._send_http_response(response.status_code, headers, response.body)
+
+    def end_headers(self) -> None:
+        """End the headers of a response."""
+        if self._has_unread_body and not self.close_connection:
+            self.send_header("Connection", "close")  # which sets close_connection
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
 
     def _parse_payload(self) -> tuple[dict[str, str], bytes | None]:
-        headers, body = super()._parse_payload()
-        # Chalice uses the first of repeated headers. Joined as in RFC 9110 5.3, two keys are not a valid key.
-        return {name: ", ".join(self.headers.get_all(name, ())) for name in headers}, body
+        return Headers(self.headers), self._read_body() if self._body_bytes else None
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(HTTPStatus.CONTINUE)
+            self.end_headers()
+        self._reader.limit(self._body_bytes, timeout_s=BODY_TIMEOUT_S)
+        return self.rfile.read(self._body_bytes)
 
 
 def main(arguments: list[str]) -> None:
@@ -38,9 +155,9 @@ def main(arguments: list[str]) -> None:
     if options.reload:
         restart_on_change()
     config = CLIFactory(str(LAMBDA_APP), environ=os.environ).create_config_obj(chalice_stage_name=STAGE)
-    local = create_local_server(config.chalice_app, config, options.host, options.port)
-    local.server.RequestHandlerClass = functools.partial(Handler, app_object=local.app_object, config=config)
-    local.serve_forever()
+    local = create_local_server(config.chalice_app, config, LOOPBACK, 0)  # prepares the app; its server is not used
+    local.server.server_close()
+    LocalDevServer(local.app_object, config, options.host, options.port, Handler, BoundedServer).serve_forever()
 
 
 if __name__ == "__main__":
