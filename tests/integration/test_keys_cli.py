@@ -27,7 +27,7 @@ def call(aws, keys_table):
 
     def run(*arguments, **changes):
         completed = subprocess.run(
-            [sys.executable, "-c", "from infra.operator.cli import main; main()", "keys", *arguments],
+            [sys.executable, "-m", "infra.operator", "keys", *arguments],
             env={name: value for name, value in (environment | changes).items() if value is not None},
             capture_output=True,
             text=True,
