@@ -10,8 +10,8 @@ Python prints an uncaught exception last, after its causes and contexts:
         raise ValueError("no")
     ValueError: no
 
-The frames of an exception group have a margin, `  | `. A syntax error of main.py itself has no header, only the place
-in the file. Every pattern below matches in time linear in the length of the text, which is hostile.
+The lines of an exception group have a margin, `  | `. A syntax error of main.py itself has no header, only its place in
+the file. stderr is hostile, so every pattern matches in linear time.
 """
 
 import re
@@ -27,7 +27,8 @@ _MARGIN: Final = r"(?(group)  \| )"  # of an exception group
 _TYPE: Final = r"[^\s:()~^]++(?=: |$)"  # without what is in most source lines, in case stderr was cut in one
 _BLOCK: Final = re.compile(
     # The header may follow text without a newline. The frames of `python3 -m main` precede the first one of main.py.
-    rf'(?:(?P<header>(?P<group>  \+ Exception Group )?{_HEADER}\n)(?:{_MARGIN}  File "<frozen .*\n){{0,8}}|^)'
+    r"(?:(?P<ignored>^Exception ignored .*\n)?"
+    rf'(?P<header>(?P<group>  \+ Exception Group )?{_HEADER}\n)(?:{_MARGIN}  File "<frozen .*\n){{0,8}}|^)'
     rf'{_MARGIN}  File "(?P<path>.*)", line [0-9]+(?(header)(?:, in (?P<function>.*))?)$\n?'
     # Other frames and source lines end at the line that starts with a type, or at the next header.
     rf"(?:(?!{_MARGIN}{_TYPE}).*+(?<!{_HEADER})\n)*+"
@@ -43,7 +44,7 @@ _FRAMELESS: Final = re.compile(
     rf"(?P<type>{_TYPE})",
     re.MULTILINE,
 )
-_FIRST_SUB_EXCEPTION: Final = re.compile(r"^  \+-\+-+ 1 -+$", re.MULTILINE)
+_SUB_EXCEPTIONS: Final = re.compile(r"^  \+-\+-", re.MULTILINE)
 # What else Python prints before the process ends.
 _AFTERMATH: Final = re.compile(
     r"^(?:Exception ignored |Exception in thread |Fatal Python error: "
@@ -58,7 +59,7 @@ _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def parse_uncaught_exception(stderr: str) -> UncaughtException | None:
-    """Return the exception that ended a program with exit code 1, or None if stderr does not show any.
+    """Return the exception that ended a program with exit code 1 or 120, or None if stderr does not show any.
 
     The traceback of an uncaught exception starts in the code of a module. Those of threads, of tests and of
     `print_exc` in functions start in a function. So the last one that starts in main.py's module is returned, or else
@@ -93,7 +94,7 @@ def _is_uncaught(block: re.Match[str]) -> bool:
     """Return whether a block starts in a module, or reports a syntax error instead of such a frame."""
     if block["function"] is None and block["type"] in _SYNTAX_ERRORS:
         return block["header"] is not None or _is_main(block["path"])
-    return block["function"] == "<module>" and block["type"] is not None
+    return block["function"] == "<module>" and block["type"] is not None and block["ignored"] is None
 
 
 def _is_main(path: str) -> bool:
@@ -102,7 +103,7 @@ def _is_main(path: str) -> bool:
 
 def _message(block: re.Match[str]) -> str:
     start = block.end("type")
-    end = (_FIRST_SUB_EXCEPTION if block["group"] else _AFTERMATH).search(block.string, start)
+    end = (_SUB_EXCEPTIONS if block["group"] else _AFTERMATH).search(block.string, start)
     text = block.string[start : end.start() if end else None]
     if block["group"]:  # Python adds the margin with textwrap.indent, which splits lines as str.splitlines does
         text = "".join(line.removeprefix("  | ") for line in text.splitlines(keepends=True))
