@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
+from executor_host.hardening import GVISOR_RUNTIME
 from executor_host.host_reporter import HostReporter
 from executor_host.isolation_check import IsolationCheck
 from executor_host.job_queue import JobQueue
@@ -37,7 +38,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
     pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
-    isolation = IsolationCheck(engine, pool=pool)
+    isolation = IsolationCheck(engine, pool=pool, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
     queue = JobQueue(settings.job_queue_url, workers=settings.workers)
     agent = Agent(
         queue,

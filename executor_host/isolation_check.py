@@ -19,6 +19,7 @@ from executor_host.engine_versions import version_differences
 from executor_host.isolation_report import (
     MAX_VALUE_CHARS,
     TASKS,
+    TASKS_UNDER_GVISOR,
     Difference,
     decode_report,
     difference,
@@ -45,11 +46,14 @@ class ProbeError(Exception):
 class IsolationCheck:
     """Check from a thread of its own, with a sandbox of the pool that jobs use. Jobs may run while `passed` is set."""
 
-    def __init__(self, engine: DockerEngine, *, pool: Pool, interval_s: float = CHECK_INTERVAL_S) -> None:
+    def __init__(
+        self, engine: DockerEngine, *, pool: Pool, is_gvisor: bool = False, interval_s: float = CHECK_INTERVAL_S
+    ) -> None:
         self.passed = Event()
         self.state = IsolationState.PENDING
         self._engine = engine
         self._pool = pool
+        self._is_gvisor = is_gvisor
         self._interval_s = interval_s
         self._failed_probes = 0
         self._stopping = Event()
@@ -88,15 +92,18 @@ class IsolationCheck:
 
     def _run_probe(self) -> list[Difference]:
         """Run the probe in a sandbox and return what differs. Raises NoSandboxError and ProbeError."""
+        tasks = TASKS_UNDER_GVISOR if self._is_gvisor else TASKS
         with self._pool.acquire(ACQUIRE_TIMEOUT_S) as sandbox:
             try:
-                outcome = sandbox.run(_PROBE.read_text(), json.dumps(TASKS), timeout_s=PROBE_TIMEOUT_S)
+                outcome = sandbox.run(_PROBE.read_text(), json.dumps(tasks), timeout_s=PROBE_TIMEOUT_S)
                 report = decode_report(outcome.stdout)
             except (SandboxError, msgspec.DecodeError) as error:
                 raise ProbeError(str(error)) from error
-        if outcome.status is not Status.OK:
+        if self._is_gvisor and outcome.status is Status.OK:
+            return [difference("allocation", "killed", "allocated"), *find_differences(report, is_gvisor=True)]
+        if outcome.status is not (Status.OUT_OF_MEMORY if self._is_gvisor else Status.OK):
             raise ProbeError(f"the probe ended as {outcome.status}")
-        return find_differences(report)
+        return find_differences(report, is_gvisor=self._is_gvisor)
 
     def _record(self, differences: list[Difference]) -> None:
         self.state = IsolationState.FAILED if differences else IsolationState.PASSED

@@ -24,6 +24,7 @@ AF_NETLINK, AF_VSOCK = 16, 40
 DENIALS = (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT)
 TMPFS_LIMITS = ("size=", "nr_inodes=")
 CHUNK_BYTES = 1024 * 1024
+FLUSH_S = 0.3  # after which the agent has the output even if the whole sandbox dies
 CPU_MEASUREMENT_S = 0.25  # at most 1.2 times the limit if the measurement begins and ends within periods of 0.1 s
 CGROUP_FILES = (
     "memory.max", "memory.swap.max", "pids.max", "cpu.max",  # version 2
@@ -61,11 +62,14 @@ def main() -> None:
         "signal": signal_child(),
         "cpus": measure_cpus(tasks["spinners"]),
         "processes": count_processes(tasks["processes"]),
-        "allocation": allocate(tasks["memory_bytes"]),
+        "allocation": "" if tasks["allocate_last"] else allocate(tasks["memory_bytes"]),
         "oom_kills": oom_kills() - oom_kills_before,
     }
     sys.stdout.write(json.dumps(report))
     sys.stdout.flush()
+    if tasks["allocate_last"]:
+        time.sleep(FLUSH_S)
+        allocate(tasks["memory_bytes"])
     fork(signal.pause)  # the supervisor reports only once it has killed this process, as it does after a timeout
 
 

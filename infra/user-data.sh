@@ -27,7 +27,7 @@ if [ "$runtime" = runsc ]; then
   curl -fsS --retry 5 -O "$release/runsc" -O "$release/runsc.sha512"
   sha512sum --check --strict runsc.sha512
   install -m 0755 runsc /usr/local/bin/runsc
-  /usr/local/bin/runsc install
+  /usr/local/bin/runsc install -- --network=none --oci-seccomp # without it, runsc ignores the seccomp profile
 fi
 
 systemctl daemon-reload

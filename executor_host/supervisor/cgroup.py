@@ -15,13 +15,13 @@ SOCKET_CHECK_INTERVAL_S = 0.02
 class Cgroup:
     """Read cgroup v1 or v2. Without a cgroup (gVisor), fall back to the counters of processes that have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str = "/sys/fs/cgroup") -> None:
         """Open the files now, because the program may use up all descriptors."""
-        self._cpu_ns = _open_first("/sys/fs/cgroup/cpuacct/cpuacct.usage")
-        self._cpu_stat = _open_first("/sys/fs/cgroup/cpu.stat")
-        self._peak = _open_first("/sys/fs/cgroup/memory/memory.max_usage_in_bytes", "/sys/fs/cgroup/memory.peak")
+        self._cpu_ns = _open_first(f"{directory}/cpuacct/cpuacct.usage")
+        self._cpu_stat = _open_first(f"{directory}/cpu.stat")
+        self._peak = _open_first(f"{directory}/memory/memory.max_usage_in_bytes", f"{directory}/memory.peak")
         self.frame_at = math.inf
-        self._events = _open_first("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
+        self._events = _open_first(f"{directory}/memory/memory.oom_control", f"{directory}/memory.events")
 
     def start(self) -> None:
         """Begin to measure what the program uses. PID 1 itself is not counted."""

@@ -79,3 +79,28 @@ def probe_report(*, cgroup_version: int = 2) -> dict[str, Any]:
     }
     copy: dict[str, Any] = json.loads(json.dumps(report))
     return copy
+
+
+def gvisor_probe_report() -> dict[str, Any]:
+    """Return a report from a hardened sandbox under gVisor."""
+    report = probe_report() | {
+        "cgroup": {},
+        "processes": 0,
+        "oom_kills": 0,
+        "allocation": "",
+        "unmasked": ["/proc/cmdline"],
+    }
+    for name in ("CapAmb", "NoNewPrivs"):
+        del report["status"][name]
+    report["sysctls"]["net.ipv4.tcp_orphan_retries"] = []
+    report["mounts"] = [
+        _mount("/", "9p", "ro"),
+        _mount("/dev", "tmpfs", "rw"),
+        _mount("/sys", "sysfs", "ro", "noexec"),
+        _mount("/tmp", "tmpfs", "rw", "noexec", limits=("size=67108864",)),
+        _mount("/proc", "proc", "rw", "noexec"),
+        _mount("/dev/pts", "devpts", "rw", "noexec"),
+        _mount("/dev/shm", "tmpfs", "rw", "noexec", limits=("size=16777216",)),
+        _mount("/etc/hostname", "9p", "ro"),
+    ]
+    return report

@@ -21,7 +21,7 @@ from executor_host.pool import Pool
 from executor_host.sandbox import Outcome
 from tests.support.fakes.docker_engine import FakeDockerEngine
 from tests.support.polling import eventually
-from tests.support.probe_reports import probe_report
+from tests.support.probe_reports import gvisor_probe_report, probe_report
 
 
 def reported(report, status=Status.OK):
@@ -48,12 +48,12 @@ def check_after(engine, monkeypatch):
     monkeypatch.setattr("executor_host.isolation_check.ACQUIRE_TIMEOUT_S", 0.5)
     with contextlib.ExitStack() as started:
 
-        def check_after(*outcomes):
+        def check_after(*outcomes, is_gvisor=False):
             engine.outcomes += outcomes
             pool = Pool(engine, size=1, start_threads=1)
             pool.start()
             started.callback(pool.stop, 5)
-            return IsolationCheck(engine, pool=pool)
+            return IsolationCheck(engine, pool=pool, is_gvisor=is_gvisor)
 
         yield check_after
 
@@ -124,6 +124,13 @@ def test_probe_that_never_reports_is_a_difference(check_after, outcome):
     for _ in range(MAX_PROBE_ATTEMPTS):
         check.check()
     assert outcome_of(check) == FAILED
+
+
+@pytest.mark.parametrize(("status", "expected"), [(Status.OUT_OF_MEMORY, PASSED), (Status.OK, FAILED)])
+def test_gvisor_must_kill_the_sandbox_for_its_memory(check_after, status, expected):
+    check = check_after(reported(gvisor_probe_report(), status=status), is_gvisor=True)
+    check.check()
+    assert outcome_of(check) == expected
 
 
 def test_started_check_survives_errors(check_after, engine, monkeypatch, caplog):

@@ -7,11 +7,12 @@ import pytest
 
 from executor_host.engine_versions import FLOORS, ComponentVersion, version_differences
 from executor_host.isolation_report import MAX_VALUE_CHARS, TASKS, decode_report, find_differences
-from tests.support.probe_reports import probe_report
+from tests.support.probe_reports import gvisor_probe_report, probe_report
 
 
-def names_of_differences(report):
-    return [difference.name for difference in find_differences(decode_report(json.dumps(report)))]
+def names_of_differences(report, *, is_gvisor=False):
+    differences = find_differences(decode_report(json.dumps(report)), is_gvisor=is_gvisor)
+    return [difference.name for difference in differences]
 
 
 def mount(report, path):
@@ -104,6 +105,25 @@ def test_kernel_without_swap_accounting_needs_host_without_swap(swap_bytes, expe
     report = probe_report(cgroup_version=1) | {"swap": swap_bytes}
     del report["cgroup"]["memory/memory.memsw.limit_in_bytes"]
     assert names_of_differences(report) == expected
+
+
+GVISOR_CHANGES = {
+    "hardened": (lambda report: report.update(processes=0), []),
+    "no_oci_seccomp": (lambda report: report["status"].update(Seccomp="0"), ["Seccomp"]),
+    "root": (lambda report: report.update(uids=[0, 0, 0]), ["uid"]),
+    "writable_root": (lambda report: mount(report, "/").update(options=["rw"]), ["mount /"]),
+    "unknown_mount": (lambda report: mount(report, "/etc/hostname").update(path="/data"), ["mount /data"]),
+    "large_tmp": (lambda report: mount(report, "/tmp").update(limits=["size=1g"]), ["size of /tmp"]),
+    "interface": (lambda report: report.update(interfaces=["lo", "eth0"]), ["interfaces"]),
+    "cpus": (lambda report: report.update(cpus=1.9), ["measured_cpus"]),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), GVISOR_CHANGES.values(), ids=GVISOR_CHANGES)
+def test_sandbox_under_gvisor_is_compared(change, expected):
+    report = gvisor_probe_report()
+    change(report)
+    assert names_of_differences(report, is_gvisor=True) == expected
 
 
 HOSTILE = {
