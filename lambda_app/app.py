@@ -45,7 +45,7 @@ def run_code() -> Response:
             preference=preference,
             default_wait_s=components().default_wait_s,
             under_pressure=under_pressure,
-            allow_local_webhooks=components().allow_local_webhooks,
+            local_webhook_ports=components().local_webhook_ports,
         )
     except ProblemError:
         components().admission.charge(caller)  # an invalid request counts too (docs/decisions/007)

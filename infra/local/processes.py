@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "TERM") if shutil.which("set
 PYTHON_SETTINGS: Final = {"PYTHONPATH": f"{LAMBDA_APP}:{ROOT}", "PYTHONUNBUFFERED": "1"}
 LOOPBACK: Final = "127.0.0.1"
 START_TIMEOUT_S: Final = 30.0
+MAX_LOG_BYTES: Final = 16 * 1024 * 1024  # then a log is moved to NAME.log.1, which replaces the previous one
+LOG_CHECK_INTERVAL_S: Final = 0.5
 _TAIL_LINES: Final = 15
 
 
@@ -67,7 +70,8 @@ def child_process(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     logs.mkdir(exist_ok=True)
     log = logs / f"{name}.log"
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as output:  # appending, so that truncating it makes room
         popen = subprocess.Popen(
             [*DIE_WITH_PARENT, *command],
             env={**inherited, **PYTHON_SETTINGS, **settings},
@@ -76,15 +80,28 @@ def child_process(
             stderr=output,
             start_new_session=True,
         )
+    ended = threading.Event()
+    threading.Thread(target=_limit_size, args=(log, ended), daemon=True).start()
     try:
         yield Process(name, popen, log)
     finally:
+        ended.set()
         popen.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(grace_s)
         with contextlib.suppress(ProcessLookupError, PermissionError):  # no process, or on macOS a zombie, is left
             os.killpg(popen.pid, signal.SIGKILL)
         popen.wait()
+
+
+def _limit_size(log: Path, ended: threading.Event) -> None:
+    """Move a log that is too large out of the way, until its process has ended. Lines written meanwhile are lost."""
+    while not ended.wait(LOG_CHECK_INTERVAL_S):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            with log.open("rb") as written:
+                written.seek(-MAX_LOG_BYTES, os.SEEK_END)
+                log.with_suffix(".log.1").write_bytes(written.read(MAX_LOG_BYTES))
+            os.truncate(log, 0)
 
 
 def free_port(host: str = LOOPBACK) -> int:

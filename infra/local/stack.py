@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 import docker
@@ -42,6 +43,7 @@ from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 
 DEFAULT_PORT: Final = 8000
+DEFAULT_WEBHOOK_PORT: Final = 8080  # of docs/examples/webhook_receiver.py
 DEMO_PLAN: Final = "internal"
 GRACE_S: Final = 2.0
 AGENT_GRACE_S: Final = 20.0  # the agent finishes running jobs and removes its sandboxes within 17 s
@@ -72,22 +74,25 @@ def local_stack(
     host: str = LOOPBACK,
     port: int = 0,
     reload: bool = False,
+    webhook_ports: frozenset[int] = frozenset(),
     saved: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Stack]:
     """Start everything, yield when the stack can run the first job, and clean up.
 
-    The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. `saved` are the
-    settings of an earlier stack, whose demo key is used again. Raises CommandError.
+    The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. Webhooks reach
+    only `webhook_ports` of this machine, and none of the stack's own. `saved` are the settings of an earlier stack,
+    whose demo key is used again. Raises CommandError.
     """
     with contextlib.ExitStack() as resources:
         docker_host = resources.enter_context(docker_engine())
         image = _sandbox_image(docker_host)
         progress.report("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
-        settings = {**aws.environment, **create_queues_and_tables(aws.environment), "ALLOW_LOCAL_WEBHOOKS": "true"}
-        api_key, signing_secret = demo_key(saved)
-        admin = KeyAdmin(client("dynamodb", settings), table=settings["KEYS_TABLE"])
-        admin.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret)
+        settings = {**aws.environment, **create_queues_and_tables(aws.environment)}
+        metrics_port, port = free_port(), port or free_port(host)
+        own_ports = {metrics_port, port, urlsplit(aws.environment["AWS_ENDPOINT_URL"]).port}
+        settings["LOCAL_WEBHOOK_PORTS"] = ",".join(map(str, sorted(webhook_ports - own_ports)))
+        api_key, signing_secret = _create_demo_key(settings, saved)
 
         def start(program: str, module: str, *options: str, grace_s: float = GRACE_S, **extra: str) -> Process:
             command, environment = [sys.executable, "-m", module, *options], {**settings, **extra}
@@ -95,7 +100,7 @@ def local_stack(
                 child_process(program, command, grace_s=grace_s, settings=environment, logs=logs)
             )
 
-        metrics_port, port, reload_flag = free_port(), port or free_port(host), ["--reload"] if reload else []
+        reload_flag = ["--reload"] if reload else []
         agent_settings = {"DOCKER_HOST": docker_host, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
         agent_settings["METRICS_PORT"] = str(metrics_port)
         agent = start("agent", "executor_host", grace_s=AGENT_GRACE_S, **agent_settings)
@@ -124,6 +129,13 @@ def demo_key(saved: Mapping[str, str]) -> tuple[ApiKey, str]:
     api_key = api_keys.parse(saved.get("API_KEY", "")) or api_keys.new_key()
     secret = saved.get("SIGNING_SECRET", "")
     return api_key, secret if api_keys.is_signing_secret(secret) else api_keys.new_signing_secret()
+
+
+def _create_demo_key(settings: Mapping[str, str], saved: Mapping[str, str]) -> tuple[ApiKey, str]:
+    api_key, signing_secret = demo_key(saved)
+    admin = KeyAdmin(client("dynamodb", settings), table=settings["KEYS_TABLE"])
+    admin.create(api_key, plan=DEMO_PLAN, owner="demo", now_s=int(time.time()), signing_secret=signing_secret)
+    return api_key, signing_secret
 
 
 def _has_sandbox(metrics_url: str) -> bool:
@@ -166,6 +178,13 @@ def main(arguments: list[str]) -> str | None:
     parser = argparse.ArgumentParser(prog="python -m infra.local.stack", description=__doc__)
     parser.add_argument("--host", default=LOOPBACK, help="address of the API")
     parser.add_argument("--port", type=int, default=os.environ.get("PORT", DEFAULT_PORT), help="default: PORT or 8000")
+    webhook_ports = os.environ.get("LOCAL_WEBHOOK_PORTS", str(DEFAULT_WEBHOOK_PORT))
+    parser.add_argument(
+        "--webhook-ports",
+        type=lambda text: frozenset(int(port) for port in text.split(",") if port),
+        default=webhook_ports,
+        help="ports of this machine that webhooks may reach; default: LOCAL_WEBHOOK_PORTS or 8080",
+    )
     options = parser.parse_args(arguments)
     try:
         socket.create_server((options.host, options.port)).close()
@@ -181,6 +200,7 @@ def main(arguments: list[str]) -> str | None:
             host=options.host,
             port=options.port,
             reload=True,
+            webhook_ports=options.webhook_ports,
             saved=env_file.read(),
         ) as stack:
             env_file.write(_env_settings(stack))

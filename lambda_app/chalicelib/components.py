@@ -50,7 +50,7 @@ class Components(Struct, frozen=True, kw_only=True):
     hosts: HostRegistry
     health: Health
     default_wait_s: float
-    allow_local_webhooks: bool
+    local_webhook_ports: frozenset[int]
 
 
 def build_components(settings: Settings) -> Components:
@@ -66,7 +66,7 @@ def build_components(settings: Settings) -> Components:
         queue_url=settings.webhook_queue_url,
         jobs=job_table,
         keys=key_table,
-        client=WebhookClient(allow_local=settings.allow_local_webhooks),
+        client=WebhookClient(local_ports=settings.webhook_ports),
     )
     results = JobResults(job_table, pending_jobs=pending_jobs, enqueue_webhook=webhooks.enqueue)
     reply_queues = ReplyQueues(
@@ -97,5 +97,5 @@ def build_components(settings: Settings) -> Components:
         hosts=hosts,
         health=Health(sqs, job_queue_url=settings.job_queue_url, hosts=hosts),
         default_wait_s=settings.default_wait_s,
-        allow_local_webhooks=settings.allow_local_webhooks,
+        local_webhook_ports=settings.webhook_ports,
     )

@@ -19,6 +19,7 @@ _TableName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{3,255}\Z")]
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html
 _Namespace = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")]
 _Url = Annotated[str, Meta(pattern=r"^https?://.")]
+_Ports = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*)?\Z")]
 _Count = Annotated[int, Meta(ge=1, le=999_999_999)]
 
 
@@ -38,7 +39,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     max_queue_depth: _Count = DEFAULT_MAX_QUEUE_DEPTH
     reply_queue_prefix: _QueuePrefix = "python-exec-reply-"
     metrics_namespace: _Namespace = DEFAULT_METRICS_NAMESPACE
-    allow_local_webhooks: bool = False
+    local_webhook_ports: _Ports = ""
+
+    @property
+    def webhook_ports(self) -> frozenset[int]:
+        """Return the ports of `local_webhook_ports`."""
+        return frozenset(int(port) for port in self.local_webhook_ports.split(",") if port)
 
 
 def load(environment: Mapping[str, str]) -> Settings:
@@ -54,8 +60,8 @@ def load(environment: Mapping[str, str]) -> Settings:
             values[field.name] = msgspec.convert(raw, field.type, strict=False)
         except msgspec.ValidationError as error:
             errors.append(f"{field.encode_name}: {error}")
-    if values.get("allow_local_webhooks") and "AWS_LAMBDA_FUNCTION_NAME" in environment:
-        errors.append("ALLOW_LOCAL_WEBHOOKS must not be set on Lambda")
+    if values.get("local_webhook_ports") and "AWS_LAMBDA_FUNCTION_NAME" in environment:
+        errors.append("LOCAL_WEBHOOK_PORTS must not be set on Lambda")
     if errors:
         raise SettingsError("; ".join(errors))
     return Settings(**values)

@@ -80,11 +80,12 @@ def test_example_client_reports_failed_program(checkout):
     assert run(command, root=checkout) == "exit code 1\n"
 
 
-def test_example_receiver_accepts_webhook_of_the_stack(stack, checkout):
+def test_example_receiver_accepts_webhook_of_the_stack(stack, webhook_port, checkout):
     environment = {**os.environ, "SIGNING_SECRET": stack.signing_secret, "PYTHONUNBUFFERED": "1"}
     script = checkout / "docs/examples/webhook_receiver.py"
+    command = [sys.executable, script, str(webhook_port)]
     with (
-        subprocess.Popen([sys.executable, script, "0"], env=environment, stdout=subprocess.PIPE, text=True) as receiver,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as receiver,
         contextlib.closing(Client(stack.url, stack.api_key)) as client,
     ):
         try:

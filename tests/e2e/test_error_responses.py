@@ -111,3 +111,11 @@ def test_rejected_request_does_not_break_connection(client):
         assert client.send(body, headers=JSON).status == 400
         assert client.send(GOOD).body["stdout"] == "good\n"
     assert client.local_port == connection
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "[::1]"])
+def test_webhooks_cannot_reach_the_stack_itself(client, stack, host):
+    for url in (stack.url, stack.metrics_url, stack.environment["AWS_ENDPOINT_URL"]):
+        body = {"code": "1", "callback_url": f"http://{host}:{urlsplit(url).port}/moto-api/reset"}
+        answer = client.send(json.dumps(body), headers={**JSON, "Prefer": "respond-async"})
+        assert (answer.status, answer.body["code"], answer.body["field"]) == (400, "invalid_url", "callback_url")

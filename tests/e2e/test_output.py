@@ -23,25 +23,25 @@ sys.stderr.buffer.write(data[{MAX_STDOUT_BYTES}:])
 RANDOM_TEXT = "".join(random.Random(1).choices(list(map(chr, range(128))), k=MAX_STDOUT_BYTES + MAX_STDERR_BYTES))  # noqa: S311
 
 
-def run_synchronously(client, body):
+def run_synchronously(client, body, _webhook_port):
     return client.send(json.dumps(body)).body
 
 
-def run_asynchronously(client, body):
+def run_asynchronously(client, body, _webhook_port):
     answer = client.send(json.dumps(body), headers={**JSON, "Prefer": "respond-async"})
     path = f"/jobs/{answer.body['id']}"
     return eventually(lambda: (got := client.send(method="GET", path=path, headers={})).status == 200 and got.body)
 
 
-def run_twice(client, body):
+def run_twice(client, body, _webhook_port):
     headers = {**JSON, "Idempotency-Key": uuid.uuid4().hex}
     first, replay = (client.send(json.dumps(body), headers=headers).body for _ in range(2))
     assert first == replay
     return replay
 
 
-def run_with_webhook(client, body):
-    with WebhookReceiver() as receiver:
+def run_with_webhook(client, body, webhook_port):
+    with WebhookReceiver(port=webhook_port) as receiver:
         body = {**body, "callback_url": f"http://127.0.0.1:{receiver.port}/"}
         client.send(json.dumps(body), headers={**JSON, "Prefer": "respond-async"})
         ((_, _, delivered),) = eventually(lambda: receiver.requests)
@@ -57,8 +57,8 @@ WAYS = {
 
 
 @pytest.mark.parametrize("run", WAYS.values(), ids=WAYS)
-def test_largest_output_is_returned_in_full(client, run):
-    body = run(client, {"code": ECHO_TO_BOTH, "input": RANDOM_TEXT})
+def test_largest_output_is_returned_in_full(client, webhook_port, run):
+    body = run(client, {"code": ECHO_TO_BOTH, "input": RANDOM_TEXT}, webhook_port)
     assert (body["status"], body["truncated"]) == ("ok", NOTHING_CUT)
     assert body["output_bytes"] == {"stdout": MAX_STDOUT_BYTES, "stderr": MAX_STDERR_BYTES}
     assert body["stdout"] + body["stderr"] == RANDOM_TEXT

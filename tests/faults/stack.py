@@ -76,10 +76,10 @@ class FaultStack:
         self._log_numbers = itertools.count()
         self._start_docker()
         self._image = self._load_image()
-        self._start_aws()
-        self._create_key()
         self._receiver = resources.enter_context(WebhookReceiver())
         self._receiver.respond = self._receive_webhook
+        self._start_aws()
+        self._create_key()
         self.webhook_deliveries = {}  # verified bodies by job id
         self.callback_url = f"http://127.0.0.1:{self._receiver.port}/"
         self.agents, self._metrics = {}, {}
@@ -102,7 +102,7 @@ class FaultStack:
             **through_proxy,
             **create_queues_and_tables(through_proxy),
             **SETTINGS,
-            "ALLOW_LOCAL_WEBHOOKS": "true",
+            "LOCAL_WEBHOOK_PORTS": str(self._receiver.port),
         }
 
     def _create_key(self):

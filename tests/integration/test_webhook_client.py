@@ -38,7 +38,7 @@ def to_loopback(_name, _port):
 
 
 def post(receiver, *, scheme="http", body=b"{}", name=NAME, **options):
-    options = {"allow_local": True, "resolve": to_loopback} | options
+    options = {"local_ports": frozenset({receiver.port}), "resolve": to_loopback} | options
     return WebhookClient(**options).post(f"{scheme}://{name}:{receiver.port}/x?y=z", body, headers={"webhook-id": "1"})
 
 
@@ -72,7 +72,14 @@ def test_http_server_on_https_port_is_reported(receiver):
 
 
 def test_http_is_rejected_by_default(receiver):
-    assert error_code(receiver, allow_local=False) == "invalid_url"
+    assert error_code(receiver, local_ports=frozenset()) == "invalid_url"
+
+
+@pytest.mark.parametrize("name", [NAME, "localhost", "127.0.0.1", "127.1.2.3"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_local_port_that_is_not_allowed_is_rejected_before_connecting(receiver, scheme, name):
+    code = error_code(receiver, scheme=scheme, name=name, local_ports=frozenset({receiver.port + 1}))
+    assert (code in {"invalid_url", "address_not_public"}, receiver.connections) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +87,12 @@ def test_http_is_rejected_by_default(receiver):
     [["127.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["127.0.0.1", "1.1.1.1"], ["::1"], ["::ffff:127.0.0.1"], []],
 )
 def test_name_with_private_address_is_rejected_before_connecting(tls_receiver, addresses):
-    code = error_code(tls_receiver, scheme="https", allow_local=False, resolve=lambda *_: addresses)
+    code = error_code(tls_receiver, scheme="https", local_ports=frozenset(), resolve=lambda *_: addresses)
     assert (code, tls_receiver.connections) == ("address_not_public", 0)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "fd00:ec2::254", "fe80::1%lo", "64:ff9b::7f00:1"])
-def test_local_mode_allows_only_loopback(receiver, address):
+def test_local_port_allows_only_loopback(receiver, address):
     code = error_code(receiver, resolve=lambda *_: ["127.0.0.1", address])
     assert (code, receiver.connections) == ("address_not_public", 0)
 

@@ -67,7 +67,11 @@ def record(url):
 def test_webhook_is_retried_and_delivered_signed(sqs, job_table, key_table, receiver):
     queue_url = sqs.create_queue(QueueName=f"webhooks-{uuid.uuid4().hex}")["QueueUrl"]
     delivery = WebhookDelivery(
-        sqs, queue_url=queue_url, jobs=job_table, keys=key_table, client=WebhookClient(allow_local=True)
+        sqs,
+        queue_url=queue_url,
+        jobs=job_table,
+        keys=key_table,
+        client=WebhookClient(local_ports=frozenset({receiver.port})),
     )
     job = job_table.claim(record(f"http://127.0.0.1:{receiver.port}/results"), now_s=int(time.time()))
 

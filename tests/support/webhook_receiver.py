@@ -17,9 +17,9 @@ class WebhookReceiver:
     With `reads` off, it responds without reading from the connection, not even for a TLS handshake.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, *, port: int = 0) -> None:
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self.port: int = self._listener.getsockname()[1]

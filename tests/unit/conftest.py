@@ -91,7 +91,7 @@ def components(table, sqs, job_queue_url, job_table, hosts):
         hosts=hosts,
         health=Health(sqs, job_queue_url=job_queue_url, hosts=hosts),
         default_wait_s=20.0,
-        allow_local_webhooks=False,
+        local_webhook_ports=frozenset(),
     )
 
 

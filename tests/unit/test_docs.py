@@ -194,7 +194,7 @@ def default_of(field):
         "workers": "2 per core",
         "warm_sandboxes": "2 per core",
         "oci_runtime": "Docker's own",
-        "allow_local_webhooks": "off",
+        "local_webhook_ports": "none",
         "default_wait_s": f"{settings.DEFAULT_WAIT_S:g}",
     }
     return described.get(field.name, str(field.default))

@@ -23,7 +23,7 @@ def test_optional_settings_have_defaults():
         reply_queue_prefix="python-exec-reply-",
         max_queue_depth=200,
         webhook_queue_url=WEBHOOKS,
-        allow_local_webhooks=False,
+        local_webhook_ports="",
     )
 
 
@@ -61,18 +61,22 @@ def test_invalid_queue_depth_is_rejected(text):
 
 
 def test_local_webhooks_are_allowed_outside_lambda():
-    assert load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": "true"}).allow_local_webhooks
+    assert load(REQUIRED | {"LOCAL_WEBHOOK_PORTS": "8080,65535"}).webhook_ports == {8080, 65535}
 
 
 def test_local_webhooks_are_rejected_on_lambda():
-    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS must not be set on Lambda"):
-        load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": "true", "AWS_LAMBDA_FUNCTION_NAME": "f"})
+    with pytest.raises(SettingsError, match="LOCAL_WEBHOOK_PORTS must not be set on Lambda"):
+        load(REQUIRED | {"LOCAL_WEBHOOK_PORTS": "8080", "AWS_LAMBDA_FUNCTION_NAME": "f"})
 
 
-@pytest.mark.parametrize("text", ["", "yes", " true"])
-def test_malformed_boolean_is_rejected(text):
-    with pytest.raises(SettingsError, match="ALLOW_LOCAL_WEBHOOKS: Expected `bool`"):
-        load(REQUIRED | {"ALLOW_LOCAL_WEBHOOKS": text})
+@pytest.mark.parametrize("text", ["true", "0", "8080,", "8080, 8081", "123456", "-1", "\u0661"])
+def test_malformed_ports_are_rejected(text):
+    with pytest.raises(SettingsError, match="LOCAL_WEBHOOK_PORTS: Expected `str` matching regex"):
+        load(REQUIRED | {"LOCAL_WEBHOOK_PORTS": text})
+
+
+def test_no_local_port_is_allowed_by_default():
+    assert load(REQUIRED).webhook_ports == load(REQUIRED | {"LOCAL_WEBHOOK_PORTS": ""}).webhook_ports == frozenset()
 
 
 def test_all_invalid_settings_are_reported():

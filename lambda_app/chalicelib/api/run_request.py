@@ -81,13 +81,13 @@ def parse_submission(
     preference: Preference,
     default_wait_s: float,
     under_pressure: bool,
-    allow_local_webhooks: bool,
+    local_webhook_ports: frozenset[int],
 ) -> Submission:
     """Parse and validate a request to run code. Raise ProblemError if it is invalid or exceeds the caller's plan."""
     key = idempotency_key(request)
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
     content_type = request.headers.get("content-type", "")
-    run_request = parse_run_request(body, content_type=content_type, allow_local_webhooks=allow_local_webhooks)
+    run_request = parse_run_request(body, content_type=content_type, local_webhook_ports=local_webhook_ports)
     check_plan_limits(run_request, caller.plan)
     check_callback(run_request, caller.record, preference=preference)
     # A request with a callback_url never waits: its result is delivered.
@@ -103,8 +103,10 @@ def parse_submission(
     )
 
 
-def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: bool = False) -> RunRequest:
-    """Parse a request body; `allow_local_webhooks` as in the settings. Raise ProblemError if it is invalid."""
+def parse_run_request(
+    body: bytes, *, content_type: str, local_webhook_ports: frozenset[int] = frozenset()
+) -> RunRequest:
+    """Parse a request body; `local_webhook_ports` as in the settings. Raise ProblemError if it is invalid."""
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, code=RequestErrorCode.UNSUPPORTED_CONTENT_TYPE)
     if len(body) > MAX_BODY_BYTES:
@@ -114,13 +116,13 @@ def parse_run_request(body: bytes, *, content_type: str, allow_local_webhooks: b
         if name not in FIELDS:
             detail = f"Unknown field. Allowed: {', '.join(FIELDS)}."
             raise _invalid(RequestErrorCode.UNKNOWN_FIELD, detail, field=_shorten_field_name(name))
-    run_request = _parse_fields(fields, allow_local_webhooks=allow_local_webhooks)
+    run_request = _parse_fields(fields, local_webhook_ports=local_webhook_ports)
     if len(body) > ALWAYS_FITTING_BODY_BYTES:
         _check_compressed_size(run_request)
     return run_request
 
 
-def _parse_fields(fields: dict[str, object], *, allow_local_webhooks: bool) -> RunRequest:
+def _parse_fields(fields: dict[str, object], *, local_webhook_ports: frozenset[int]) -> RunRequest:
     code = _parse_string(fields, "code", limit_bytes=MAX_CODE_BYTES)
     if code is None:
         raise _invalid(RequestErrorCode.MISSING, "code is required.", field="code")
@@ -131,7 +133,7 @@ def _parse_fields(fields: dict[str, object], *, allow_local_webhooks: bool) -> R
         input=_parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True) or "",
         args=_parse_args(fields),
         timeout_s=_parse_timeout_s(fields),
-        callback_url=_parse_callback_url(fields, allow_local=allow_local_webhooks),
+        callback_url=_parse_callback_url(fields, local_ports=local_webhook_ports),
     )
 
 
@@ -266,11 +268,11 @@ def _parse_timeout_s(fields: dict[str, object]) -> float:
     return float(value)
 
 
-def _parse_callback_url(fields: dict[str, object], *, allow_local: bool) -> str | None:
+def _parse_callback_url(fields: dict[str, object], *, local_ports: frozenset[int]) -> str | None:
     text = _parse_string(fields, "callback_url", limit_bytes=webhook_url.MAX_URL_CHARS)
     if text is not None:
         try:
-            webhook_url.parse(text, allow_local=allow_local)
+            webhook_url.parse(text, local_ports=local_ports)
         except webhook_url.WebhookUrlError as error:
             raise _invalid(RequestErrorCode.INVALID_URL, f"callback_url {error}.", field="callback_url") from error
     return text

@@ -61,7 +61,7 @@ def resolve_name(host: str, port: int) -> list[str]:
 class WebhookClient(Struct, frozen=True):
     """An HTTP client for webhook endpoints. Thread-safe."""
 
-    allow_local: bool = False  # accept http and loopback
+    local_ports: frozenset[int] = frozenset()  # on which http and loopback are accepted
     timeout_s: float = TIMEOUT_S
     resolve: Resolve = resolve_name
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
@@ -70,7 +70,7 @@ class WebhookClient(Struct, frozen=True):
         """Send a body and return the status of the response; redirects are not followed. Raise DeliveryError."""
         deadline = time.monotonic() + self.timeout_s
         try:
-            target = webhook_url.parse(url, allow_local=self.allow_local)
+            target = webhook_url.parse(url, local_ports=self.local_ports)
         except WebhookUrlError as error:
             raise DeliveryError(DeliveryErrorCode.INVALID_URL) from error
         try:
@@ -95,12 +95,12 @@ class WebhookClient(Struct, frozen=True):
             raise
         except (OSError, ValueError) as error:  # a name that IDNA cannot encode raises UnicodeError, a ValueError
             raise DeliveryError(DeliveryErrorCode.ADDRESS_NOT_PUBLIC) from error
-        if not addresses or not all(self._is_allowed(address) for address in addresses):
+        if not addresses or not all(self._is_allowed(address, target.port) for address in addresses):
             raise DeliveryError(DeliveryErrorCode.ADDRESS_NOT_PUBLIC)
         return addresses
 
-    def _is_allowed(self, address: Address) -> bool:
-        return is_allowed_destination(address, allow_local=self.allow_local)
+    def _is_allowed(self, address: Address, port: int) -> bool:
+        return is_allowed_destination(address, allow_local=port in self.local_ports)
 
     def _secure(self, tcp_socket: socket.socket, target: WebhookUrl, deadline: float) -> socket.socket:
         if not target.is_tls:

@@ -41,8 +41,8 @@ class WebhookUrl(Struct, frozen=True, kw_only=True):
         return host if self.port == PORTS["https" if self.is_tls else "http"] else f"{host}:{self.port}"
 
 
-def parse(text: str, *, allow_local: bool = False) -> WebhookUrl:
-    """Parse a URL. `allow_local` accepts http and loopback addresses. Raise WebhookUrlError if it is not accepted."""
+def parse(text: str, *, local_ports: frozenset[int] = frozenset()) -> WebhookUrl:
+    """Parse a URL. `local_ports` accept http and loopback addresses. Raise WebhookUrlError if it is not accepted."""
     if len(text) > MAX_URL_CHARS:
         raise WebhookUrlError(f"may have at most {MAX_URL_CHARS} characters")
     if not _URL.fullmatch(text) or "\\" in text:
@@ -52,17 +52,20 @@ def parse(text: str, *, allow_local: bool = False) -> WebhookUrl:
         port = parts.port
     except ValueError as error:
         raise WebhookUrlError("is not a valid URL") from error
-    if parts.scheme != "https" and not (allow_local and parts.scheme == "http"):
+    if parts.scheme not in PORTS or (parts.scheme == "http" and not local_ports):
         raise WebhookUrlError("must begin with https://")
     if "@" in parts.netloc or "#" in text:
         raise WebhookUrlError("must not contain a user name or a fragment")
     if port == 0:
         raise WebhookUrlError("has an invalid port")
+    port = port or PORTS[parts.scheme]
+    if parts.scheme == "http" and port not in local_ports:
+        raise WebhookUrlError("must begin with https://, or have a port that is allowed for http")
     query = f"?{parts.query}" if parts.query else ""
     return WebhookUrl(
         is_tls=parts.scheme == "https",
-        host=_host(parts, allow_local=allow_local),
-        port=port or PORTS[parts.scheme],
+        host=_host(parts, allow_local=port in local_ports),
+        port=port,
         request_target=(parts.path or "/") + query,
     )
 

@@ -257,7 +257,7 @@ def test_long_callback_url_returns_413():
 
 def test_local_webhooks_allow_loopback_callback_url():
     body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
-    run_request = parse_run_request(body, content_type="application/json", allow_local_webhooks=True)
+    run_request = parse_run_request(body, content_type="application/json", local_webhook_ports=frozenset({9000}))
     assert run_request.callback_url == "http://127.0.0.1:9000/"
 
 

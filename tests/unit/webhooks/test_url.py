@@ -71,6 +71,9 @@ def test_valid_url_is_parsed(text, expected):
     assert url.authority == authority
 
 
+LOCAL_PORTS = frozenset({9, 80})
+
+
 @pytest.mark.parametrize("text", INVALID.values(), ids=INVALID)
 def test_invalid_url_is_rejected(text):
     with pytest.raises(WebhookUrlError):
@@ -78,11 +81,19 @@ def test_invalid_url_is_rejected(text):
 
 
 @pytest.mark.parametrize("text", ["http://a.example/", "http://127.0.0.1:9/", "https://[::1]:9/", "http://localhost"])
-def test_local_mode_allows_http_and_loopback(text):
-    assert parse(text, allow_local=True).is_tls == text.startswith("https")
+def test_local_ports_allow_http_and_loopback(text):
+    assert parse(text, local_ports=LOCAL_PORTS).is_tls == text.startswith("https")
 
 
 @pytest.mark.parametrize("text", ["http://10.0.0.1", "https://[fe80::1]", "ftp://127.0.0.1", "http://169.254.169.254"])
-def test_local_mode_rejects_other_private_addresses(text):
+def test_local_ports_reject_other_private_addresses(text):
     with pytest.raises(WebhookUrlError):
-        parse(text, allow_local=True)
+        parse(text, local_ports=LOCAL_PORTS)
+
+
+@pytest.mark.parametrize(
+    "text", ["http://127.0.0.1:10/", "http://localhost:90", "https://[::1]:99/", "https://127.0.0.1"]
+)
+def test_other_local_ports_are_rejected(text):
+    with pytest.raises(WebhookUrlError):
+        parse(text, local_ports=LOCAL_PORTS)

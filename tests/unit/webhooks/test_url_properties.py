@@ -57,9 +57,9 @@ def test_arbitrary_text_is_rejected(text):
 
 
 @many_urls
-@given(urls(), st.booleans())
-def test_accepted_url_has_one_reading(text, allow_local):
-    if (url := parse_or_none(text, allow_local=allow_local)) is None:
+@given(urls(), st.frozensets(st.integers(1, 65_535) | st.just(80)))
+def test_accepted_url_has_one_reading(text, local_ports):
+    if (url := parse_or_none(text, local_ports=local_ports)) is None:
         return
     strict, lenient = urlsplit(text), parse_url(text)
     for host, port in ((strict.hostname, strict.port), (lenient.host, lenient.port)):
