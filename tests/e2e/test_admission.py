@@ -90,8 +90,7 @@ def test_revoked_key_is_refused_at_the_next_request(stack, create, connect):
     api_key = create("free")
     client = connect(api_key)
     assert client.post(code="print(1)").status == 200
-    main = "from infra.operator.cli import main; main()"
-    command = [sys.executable, "-c", main, "keys", "revoke", api_key.split("_")[1]]
+    command = [sys.executable, "-m", "infra.operator", "keys", "revoke", api_key.split("_")[1]]
     subprocess.run(
         command, env={**stack.environment, "PYTHONPATH": ":".join(sys.path)}, check=True, capture_output=True
     )

@@ -21,7 +21,7 @@ SOURCES = ("docs", "infra", "lambda_app", "executor_host")
 TIMEOUT_S = 60.0
 RUNNABLE = shell_blocks()
 PYTHON_EXEC = """#!/bin/sh
-PYTHONPATH={root}/lambda_app:{root} exec {python} -c 'from infra.operator.cli import main; main()' "$@"
+PYTHONPATH={root}/lambda_app:{root} exec {python} -m infra.operator "$@"
 """
 
 
