@@ -15,3 +15,5 @@ if __name__ == "sitecustomize" and os.getpid() == 1:
     from .parent import supervise
 
     supervise()
+    # Only the program's process comes here. `site` takes this for an absent module, so no trace of this one remains.
+    raise ImportError(name=__name__)

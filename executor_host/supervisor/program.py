@@ -55,9 +55,9 @@ def prepare_program_process(libc: ctypes.CDLL, streams: Streams, start_pipes: St
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out, the kernel kills the program and not the supervisor
-    sys.path.remove(os.environ.pop("PYTHONPATH"))  # the directory of this package
     for module in PRELOAD:
         __import__(module)
+    remove_traces(libc)
     open_standard_streams()
     gc.collect()
     gc.freeze()  # objects older than the program are not its garbage: each collection would take 1 ms, three at exit
@@ -78,6 +78,21 @@ def leave_session() -> None:
     if os.fork() != 0:
         os._exit(0)
     os.setpgid(0, 0)
+
+
+def remove_traces(libc: ctypes.CDLL) -> None:
+    """Remove what shows that this package was imported, including its variable in /proc/self/environ."""
+    package = __name__.partition(".")[0]
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        del sys.modules[name]
+    libc.getenv.restype = ctypes.c_void_p
+    value = libc.getenv(b"PYTHONPATH")
+    directory = os.environ.pop("PYTHONPATH")
+    variable = f"PYTHONPATH={directory}".encode()
+    ctypes.memset(value + len(directory) - len(variable), 0, len(variable))
+    sys.path.remove(directory)
+    for path in [path for path in sys.path_importer_cache if path.startswith(directory)]:
+        del sys.path_importer_cache[path]
 
 
 def prefault_private_pages(libc: ctypes.CDLL) -> None:
