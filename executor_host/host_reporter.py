@@ -11,6 +11,7 @@ from executor_host import __version__, cloudwatch, metrics
 from executor_host.job_queue import JobQueue, QueueError
 
 INTERVAL_S: Final = 20.0  # two of three reports may be lost before the API considers the host gone
+ISOLATION_POLL_INTERVAL_S: Final = 1.0
 REPORTS_PER_LOG_LINE: Final = 3  # one log line per minute
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class HostReporter:
         self._results_queue_url = results_queue_url
         self._host = host
         self._isolation = isolation
+        self._reported_isolation: IsolationState | None = None
         self._interval_s = interval_s
         self._deltas = cloudwatch.MetricDeltas(namespace=metrics_namespace)
         self._stopping = Event()
@@ -52,19 +54,30 @@ class HostReporter:
         reports = 0
         while True:
             self._send()
-            if self._stopping.wait(self._interval_s):
+            if self._wait_until_due():
                 return
             reports += 1
             if reports % REPORTS_PER_LOG_LINE == 0:
                 logger.info("metrics", extra=self._deltas.log_fields())
 
+    def _wait_until_due(self) -> bool:
+        """Wait for the next report, and send one whenever the isolation changes. Return whether the reporter stops."""
+        due_at = time.monotonic() + self._interval_s
+        while (remaining_s := due_at - time.monotonic()) > 0:
+            if self._stopping.wait(min(remaining_s, ISOLATION_POLL_INTERVAL_S)):
+                return True
+            if self._isolation() is not self._reported_isolation:
+                self._send()
+        return self._stopping.is_set()
+
     def _send(self) -> None:
+        self._reported_isolation = self._isolation()
         report = HostReport(
             host=self._host,
             agent_version=__version__,
             ready=int(cloudwatch.metric_value(metrics.WARM_SANDBOXES)),
             running=int(cloudwatch.metric_value(metrics.RUNNING)),
-            isolation=self._isolation(),
+            isolation=self._reported_isolation,
             sent_at=time.time(),
         )
         try:

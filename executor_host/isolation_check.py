@@ -34,7 +34,7 @@ MAX_PROBE_ATTEMPTS: Final = 3  # then a sandbox that starts and cannot run the p
 ACQUIRE_TIMEOUT_S: Final = 10.0
 PROBE_TIMEOUT_S: Final = 10.0  # it takes half a second, or several on a busy host
 MAX_LOGGED_DIFFERENCES: Final = 50
-_PROBE: Final = Path(isolation_probe.__file__)
+PROBE: Final = Path(isolation_probe.__file__)
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class IsolationCheck:
         tasks = TASKS_UNDER_GVISOR if self._is_gvisor else TASKS
         with self._pool.acquire(ACQUIRE_TIMEOUT_S) as sandbox:
             try:
-                outcome = sandbox.run(_PROBE.read_text(), json.dumps(tasks), timeout_s=PROBE_TIMEOUT_S)
+                outcome = sandbox.run(PROBE.read_text(), json.dumps(tasks), timeout_s=PROBE_TIMEOUT_S)
                 report = decode_report(outcome.stdout)
             except (SandboxError, msgspec.DecodeError) as error:
                 raise ProbeError(str(error)) from error

@@ -18,8 +18,8 @@ def test_public_health_is_minimal(stack):
 
 
 def test_operator_sees_the_host_that_reports(stack):
-    eventually(lambda: health(stack, stack.api_key)["hosts"], timeout_s=30)
+    eventually(lambda: health(stack, stack.api_key)["status"] == "ok", timeout_s=60, every_s=0.5)
     report = health(stack, stack.api_key)
     (host,) = report["hosts"]
-    assert (report["status"], host["version"]) == ("ok", __version__)
+    assert (host["version"], host["isolation"]) == (__version__, "passed")
     assert set(report["jobs"]) == {"waiting", "running"}

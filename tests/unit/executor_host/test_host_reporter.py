@@ -96,21 +96,25 @@ def metric_records():
     logger.setLevel(logging.NOTSET)
 
 
-def new_reporter(queue, *, interval_s, isolation=IsolationState.PASSED):
+def new_reporter(queue, *, interval_s, isolation=lambda: IsolationState.PASSED):
     return HostReporter(
         queue,
         results_queue_url=RESULTS,
         host="h1",
         metrics_namespace="PythonExec",
-        isolation=lambda: isolation,
+        isolation=isolation,
         interval_s=interval_s,
     )
 
 
-def test_report_includes_isolation_state(queue):
-    reporter = new_reporter(queue, interval_s=60, isolation=IsolationState.FAILED)
+def test_change_of_isolation_is_reported_at_once(queue, monkeypatch):
+    monkeypatch.setattr("executor_host.host_reporter.ISOLATION_POLL_INTERVAL_S", 0.01)
+    states = [IsolationState.PENDING]
+    reporter = new_reporter(queue, interval_s=60, isolation=lambda: states[-1])
     reporter.start()
-    assert decode_from_host(queue.wait_for_sent(RESULTS)).isolation is IsolationState.FAILED
+    for state in (IsolationState.PENDING, IsolationState.PASSED, IsolationState.FAILED):
+        states.append(state)
+        assert decode_from_host(queue.wait_for_sent(RESULTS, timeout_s=10)).isolation is state
     reporter.stop()
 
 
