@@ -27,7 +27,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
-	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadfile --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadfile tests/e2e'
+	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadgroup --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
@@ -48,13 +48,13 @@ unit: $(DEV) ## Run the unit tests
 	$(PYTEST) -n auto tests/unit
 
 integration: $(DEV) ## Run the tests against real Docker and an emulated AWS
-	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/integration
+	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadgroup tests/integration
 
 security: $(DEV) ## Run hostile programs in real sandboxes
-	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadfile tests/security
+	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadgroup tests/security
 
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
-	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadfile tests/e2e
+	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
 
 attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY
 	@test -n "$(URL)" -a -n "$$API_KEY" || { echo "Usage: API_KEY=pk_… make attack URL=https://…"; exit 1; }

@@ -106,7 +106,6 @@ class IsolationCheck:
         return find_differences(report, is_gvisor=self._is_gvisor)
 
     def _record(self, differences: list[Difference]) -> None:
-        self.state = IsolationState.FAILED if differences else IsolationState.PASSED
         metrics.ISOLATION_CHECK_PASSED.set(not differences)
         if differences:
             self.passed.clear()
@@ -115,3 +114,4 @@ class IsolationCheck:
         else:
             self.passed.set()
             logger.info("isolation_check_passed")
+        self.state = IsolationState.FAILED if differences else IsolationState.PASSED

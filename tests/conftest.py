@@ -1,6 +1,7 @@
 """Mark each test with its folder, so that `pytest -m unit` runs tests/unit, and provide sandboxes."""
 
 import os
+import re
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its folder, and with its file or, for the programs of a topic, with the topic.
+
+    Tests of one group run in one process (`--dist loadgroup`), since they share what is started for a file.
+    """
     for item in items:
         item.add_marker(item.path.relative_to(TESTS).parts[0])
+        topic = re.search(r"\[(\w+)/", item.name)
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{topic[1]}" if topic else str(item.path)))
 
 
 @pytest.fixture(scope="session")

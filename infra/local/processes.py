@@ -97,11 +97,12 @@ def child_process(
 def _limit_size(log: Path, ended: threading.Event) -> None:
     """Move a log that is too large out of the way, until its process has ended. Lines written meanwhile are lost."""
     while not ended.wait(LOG_CHECK_INTERVAL_S):
-        if log.stat().st_size > MAX_LOG_BYTES:
-            with log.open("rb") as written:
-                written.seek(-MAX_LOG_BYTES, os.SEEK_END)
-                log.with_suffix(".log.1").write_bytes(written.read(MAX_LOG_BYTES))
-            os.truncate(log, 0)
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile, for example by `make clean`
+            if log.stat().st_size > MAX_LOG_BYTES:
+                with log.open("rb") as written:
+                    written.seek(-MAX_LOG_BYTES, os.SEEK_END)
+                    log.with_suffix(".log.1").write_bytes(written.read(MAX_LOG_BYTES))
+                os.truncate(log, 0)
 
 
 def free_port(host: str = LOOPBACK) -> int:
