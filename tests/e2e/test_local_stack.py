@@ -184,7 +184,7 @@ def test_reload_works_and_ctrl_c_cleans_up(local):
     source.write_text(source.read_text().replace("urn:python-exec:", "urn:changed:"))
 
     def is_changed():
-        with contextlib.suppress(OSError):  # the API restarts
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the API restarts, perhaps during a response
             return post(url, "").body["type"].startswith("urn:changed:")
 
     eventually(is_changed, timeout_s=START_TIMEOUT_S, every_s=0.1)
