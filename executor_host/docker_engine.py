@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any, Final
 
 import docker
@@ -18,6 +18,7 @@ from executor_host.supervisor.protocol import READY
 
 READY_TIMEOUT_S: Final = 30.0  # far above any measured start, even on a busy host
 EXIT_DETECTION_TIMEOUT_S: Final = 1.0  # how long Docker may take to notice that a container has exited
+EVENTS_INTERVAL_S: Final = 0.02
 EVENTS_MAX_AGE_S: Final = 60.0  # longer than any run; Docker keeps the last 256 events
 API_TIMEOUT_S: Final = 60
 _ATTACH: Final = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
@@ -96,15 +97,17 @@ class DockerEngine:
     def ran_out_of_memory(self, container_id: str) -> bool:
         """Return whether a container has ended after the kernel killed one of its processes for its memory.
 
-        Docker's recent events say so even if the container has been removed. Their order is not defined.
+        Docker's recent events say so even if the container has been removed.
         """
-        now = time()
-        window = {"since": now - EVENTS_MAX_AGE_S, "until": now + EXIT_DETECTION_TIMEOUT_S}
-        filters = {"container": container_id, "event": ["oom", "die"]}
-        seen = set()
+        deadline = monotonic() + EXIT_DETECTION_TIMEOUT_S
         with contextlib.suppress(DockerException, OSError, ValueError):
-            for event in self._client().events(**window, filters=filters, decode=True):
-                seen.add(event["Action"])
-                if seen == {"oom", "die"}:
-                    return True
+            while "die" not in self._recent_events(container_id) and monotonic() < deadline:
+                sleep(EVENTS_INTERVAL_S)
+            sleep(EVENTS_INTERVAL_S)  # the order of the two is not defined
+            return {"die", "oom"} <= self._recent_events(container_id)
         return False
+
+    def _recent_events(self, container_id: str) -> set[str]:
+        window = {"since": time() - EVENTS_MAX_AGE_S, "until": time()}
+        filters = {"container": container_id, "event": ["oom", "die"]}
+        return {event["Action"] for event in self._client().events(**window, filters=filters, decode=True)}

@@ -5,6 +5,7 @@ import time
 from functools import partial
 
 from tests.faults.proxy import DELAY_S, DYNAMODB, SQS
+from tests.support.polling import eventually
 
 OUTAGE_S = 5.0
 DUPLICATES_S = 3.0
@@ -48,6 +49,7 @@ def remove_containers(stack):
     stack.wait_for_running_jobs("one")
     began_at = time.monotonic()
     stack.remove_containers()
+    eventually(lambda: stack.sandbox_errors() > errors_before)  # the agent asks Docker for the cause first
     stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
     return began_at
 
