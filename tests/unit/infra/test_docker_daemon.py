@@ -53,7 +53,7 @@ def test_docker_host_overrides_discovery(monkeypatch):
 def test_stopping_daemon_is_awaited_and_not_used(tmp_path: Path):
     daemon = DockerDaemon(run=tmp_path, data=tmp_path)
     dockerd = shutil.copy(shutil.which("sleep"), tmp_path / "dockerd")
-    with subprocess.Popen([dockerd, "0.3"]) as process:
+    with subprocess.Popen([dockerd, "3"]) as process:
         daemon.pidfile.write_text(str(process.pid))
         assert docker_daemon._is_running(daemon)
         assert not docker_daemon._responds_before_exit(daemon)
