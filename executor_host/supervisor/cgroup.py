@@ -27,6 +27,10 @@ class Cgroup:
         """Begin to measure what the program uses. PID 1 itself is not counted."""
         self._cpu_s_before, self._oom_kills_before = self._cpu_s() - time.process_time(), self._oom_kills()
 
+    def report_from(self, now: float) -> None:
+        """Begin to return frames."""
+        self.frame_at = now + USAGE_INTERVAL_S
+
     def take_due_frame(self, now: float) -> bytes:
         """Return a frame of the CPU time so far if one is due, so that the agent knows it even if PID 1 is killed."""
         if now < self.frame_at:
@@ -66,8 +70,12 @@ class UncountedSockets:
         """Open the files now, because the program may use up all descriptors."""
         files = ("/proc/net/sockstat", "/proc/net/sockstat6") if os.path.isdir("/sys/fs/cgroup/memory") else ()
         self._counters = [fd for path in files if (fd := _open_first(path)) is not None]
-        self.check_at = 0.0 if self._counters else math.inf
+        self.check_at = math.inf
         self.were_too_many = False
+
+    def watch_from(self, now: float) -> None:
+        """Begin to check. A program that has just started has no sockets yet."""
+        self.check_at = now + SOCKET_CHECK_INTERVAL_S if self._counters else math.inf
 
     def are_too_many(self, now: float) -> bool:
         """Return whether there are more than allowed, closed ones with unsent data included."""

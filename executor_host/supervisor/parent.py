@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from .cgroup import USAGE_INTERVAL_S, Cgroup, UncountedSockets
+from .cgroup import Cgroup, UncountedSockets
 from .program import MAIN, PR_SET_DUMPABLE, StartPipes, prepare_program_process
 from .protocol import (
     EXITED,
@@ -56,7 +56,8 @@ def supervise() -> None:
     streams.start(receive(input_bytes), *limits)
     args = receive(args_bytes)
     started_at = time.monotonic()
-    cgroup.frame_at = started_at + USAGE_INTERVAL_S
+    cgroup.report_from(started_at)
+    sockets.watch_from(started_at)
     with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
         start_pipes.start_program(args)
     wait_status = watch(program, streams, cgroup, sockets, wake_fd=wake_fd, deadline=started_at + timeout_s)
