@@ -158,7 +158,7 @@ class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_
     agent_version: Annotated[str, Meta(max_length=32)]
     ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
     running: Annotated[int, Meta(ge=0)]  # jobs
-    isolation: IsolationState = IsolationState.PASSED  # agents before this member did not check
+    isolation: IsolationState
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 
 

@@ -3,12 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.contract import HostReport
 from chalicelib.dynamodb import TableError
 from chalicelib.fleet.host_registry import HostRegistry
+from tests.support.records import make_host_report
 
 NOW_S = 1_794_000_030  # 30 s into a minute
-REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=NOW_S)
+REPORT = make_host_report(sent_at=NOW_S)
 
 
 @pytest.fixture

@@ -6,7 +6,16 @@ from chalicelib.access import rate_limits
 from chalicelib.access.admission import Caller
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
 from chalicelib.access.plans import PLANS, Plan
-from chalicelib.contract import OutputBytes, ResourceUsage, Result, Status, Truncated, UncaughtException
+from chalicelib.contract import (
+    HostReport,
+    IsolationState,
+    OutputBytes,
+    ResourceUsage,
+    Result,
+    Status,
+    Truncated,
+    UncaughtException,
+)
 from chalicelib.jobs.submission import RunRequest, Submission
 
 KEY = new_key()  # its record is in the keys table of most tests
@@ -41,6 +50,13 @@ def make_result(job_id: str, **changes: Any) -> Result:
         "runtime": "python 3.13",
     }
     return Result(**members | changes)
+
+
+def make_host_report(*, host: str = "h1", sent_at: float = 1.0) -> HostReport:
+    """Return the report of a host whose sandboxes are isolated."""
+    return HostReport(
+        host=host, agent_version="0.1.0", ready=4, running=2, isolation=IsolationState.PASSED, sent_at=sent_at
+    )
 
 
 def make_caller(*, key_id: str = "key", plan: Plan = PLANS["pro"]) -> Caller:

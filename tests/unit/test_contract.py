@@ -12,7 +12,6 @@ from chalicelib.contract import (
     ContractError,
     Failure,
     FailureReason,
-    HostReport,
     Job,
     OutputBytes,
     ResourceUsage,
@@ -26,6 +25,7 @@ from chalicelib.contract import (
     decode_reply,
     encode,
 )
+from tests.support.records import make_host_report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ID = "0123456789abcdef0123456789abcdef"
@@ -55,7 +55,7 @@ RESULT = Result(
     runtime="python 3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
-HOST_REPORT = HostReport(host="ip-10-0-0-1", agent_version="0.1.0", ready=4, running=2, sent_at=1700000000.25)
+HOST_REPORT = make_host_report(host="ip-10-0-0-1", sent_at=1700000000.25)
 MESSAGES = {
     "job": JOB,
     "job_async": replace(JOB, reply_to=None),

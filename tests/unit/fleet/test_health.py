@@ -6,12 +6,12 @@ import pytest
 
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import queue_events
-from chalicelib.contract import HostReport, IsolationState, encode
+from chalicelib.contract import IsolationState, encode
 from tests.support.api_requests import send
 from tests.support.fakes.sqs import client_error
-from tests.support.records import KEY
+from tests.support.records import KEY, make_host_report
 
-REPORT = HostReport(host="h1", agent_version="0.1.0", ready=4, running=2, sent_at=1.0)
+REPORT = make_host_report()
 
 
 def get_health(*, key=str(KEY)):
