@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import docker
-from docker.utils.socket import frames_iter
-
-from executor_host.hardening import container_config
 from executor_host.sandbox import Outcome, signal_name
+from tests.support.driver_container import Driver, driver_container
 
 _DRIVER: Final = Path(__file__).with_name("plain_python_driver.py")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-f]{9,}\b")
@@ -39,18 +36,13 @@ def _without_addresses(text: str) -> str:
 class PlainPython:
     """Run one program after another in the container of a driver, each with an empty scratch directory."""
 
-    def __init__(self, stream: Any) -> None:
-        """Take over the attached socket of the container."""
-        self._socket = stream._sock  # docker-py's wrapper can only read
-        self._frames = frames_iter(stream, tty=False)
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
 
     def run(self, code: str, stdin: str = "") -> Ending:
         """Return how a program ends."""
-        self._socket.sendall(json.dumps([code, stdin]).encode() + b"\n")
-        response = b""
-        while not response.endswith(b"\n"):
-            response += next(self._frames)[1]
-        exit_code, *streams = json.loads(response)
+        self._driver.send([code, stdin])
+        exit_code, *streams = json.loads(self._driver.receive())
         texts = (_without_addresses(base64.b64decode(stream).decode(errors="replace")) for stream in streams)
         if exit_code < 0:
             return Ending(128 - exit_code, signal_name(-exit_code), *texts)
@@ -60,14 +52,5 @@ class PlainPython:
 @contextmanager
 def plain_python_container(image: str, *, agent: str) -> Iterator[PlainPython]:
     """Start the container, which has the limits and the environment of a sandbox, and remove it at the end."""
-    client = docker.APIClient()
-    config = container_config(image, agent=agent)
-    config["Cmd"] = ["python3", "-c", _DRIVER.read_text()]
-    config["Env"] = [variable for variable in config["Env"] if not variable.startswith("PYTHONPATH=")]
-    container_id = client.create_container_from_config(config)["Id"]
-    try:
-        stream = client.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        client.start(container_id)
-        yield PlainPython(stream)
-    finally:
-        client.remove_container(container_id, force=True)
+    with driver_container(image, _DRIVER.read_text(), agent=agent) as driver:
+        yield PlainPython(driver)

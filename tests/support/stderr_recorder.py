@@ -8,14 +8,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import docker
-from docker.utils.socket import frames_iter
 
 from chalicelib.contract import MAX_ERROR_MESSAGE_CHARS, UncaughtException
-from executor_host.hardening import container_config
 from infra.images.sandbox_image import ensure_image
+from tests.support.driver_container import Driver, driver_container
 from tests.support.exception_programs import MISREAD, PROGRAMS
 
 RECORD = Path(__file__).parent.parent / "golden/uncaught_exceptions.json"
@@ -107,42 +106,26 @@ class Recording(NamedTuple):
 class Recorder:
     """Runs programs in a container of the sandbox image. `version` is sys.version there."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._frames = frames_iter(stream, tty=False)
-        self.version: str = json.loads(self._response())
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.version: str = json.loads(driver.receive())
 
     def run(self, program: str, **environment: str) -> Recording:
         """Run a program, and return how it ended. Its exception is known only if REPORTER is in PYTHONPATH."""
-        self._stream._sock.sendall(json.dumps([program, environment]).encode() + b"\n")
-        exit_code, stderr, error = json.loads(_VARYING.sub("…", self._response()))
+        self._driver.send([program, environment])
+        exit_code, stderr, error = json.loads(_VARYING.sub("…", self._driver.receive()))
         return Recording(exit_code, stderr, error and tuple(error))
 
     def record(self, program: str) -> Recording:
         """Run a program twice, for its stderr and for its exception, because REPORTER may change what it writes."""
         return self.run(program)._replace(error=self.run(program, PYTHONPATH="/dev/shm").error)
 
-    def _response(self) -> str:
-        response = b""
-        while not response.endswith(b"\n"):
-            response += next(self._frames)[1]
-        return response.decode()
-
 
 @contextlib.contextmanager
 def recorder(image: str) -> Iterator[Recorder]:
     """Start a container, and yield its recorder."""
-    client = docker.APIClient()
-    config = container_config(image, agent="stderr-recorder")
-    config["Cmd"] = ["python3", "-c", RUNNER, REPORTER]
-    config["Env"] = [variable for variable in config["Env"] if not variable.startswith("PYTHONPATH")]
-    container_id = client.create_container_from_config(config)["Id"]
-    try:
-        stream = client.attach_socket(container_id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        client.start(container_id)
-        yield Recorder(stream)
-    finally:
-        client.remove_container(container_id, force=True)
+    with driver_container(image, RUNNER, REPORTER, agent="stderr-recorder") as driver:
+        yield Recorder(driver)
 
 
 def recorded() -> tuple[str, dict[str, Recording]]:
