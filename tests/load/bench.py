@@ -41,6 +41,8 @@ REQUESTS = int(os.environ.get("BENCH_REQUESTS", "80"))  # of each row
 WHOLE_PATH_REQUESTS = 2 * REQUESTS
 INSTANT_HOST_REQUESTS = 6 * REQUESTS
 THINK_S = 0.4
+LINES_RUNS = 9
+PRINT_LINES = "for number in range(100_000): print(number)"
 RATE_ROUNDS = 3
 RATE_ROUND_S = 6.0
 
@@ -65,6 +67,11 @@ def sandbox_latencies(engine, clients, idle_s=0.0):
 
     with ThreadPoolExecutor(clients) as threads:
         return list(threads.map(run_prewarmed, range(REQUESTS)))
+
+
+def line_latencies(engine):
+    """Return the milliseconds that a program takes to print 100,000 lines, as the supervisor measures them."""
+    return [engine.start_sandbox().run(PRINT_LINES, "", timeout_s=10.0).usage.duration_ms for _ in range(LINES_RUNS)]
 
 
 def run_program(queue):
@@ -146,6 +153,7 @@ def bench_layers(engine):
         table.add(f"sandbox, {clients} clients", percentiles(sandbox_latencies(engine, clients)))
     idle = sandbox_latencies(engine, 1, THINK_S)  # caches have gone cold
     table.add(f"sandbox, idle for {THINK_S} s before", percentiles(idle))
+    table.add("sandbox, program that prints 100,000 lines", percentiles(line_latencies(engine)))
     with agent_in_memory(engine) as queue:
         for clients in CLIENTS:
             latencies_ms = measure_latencies(lambda _: run_program(queue), clients=clients, **paused)
