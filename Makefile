@@ -9,6 +9,7 @@ PYTEST := $(BIN)/pytest
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 UV_INSTALL := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
+STATIC := lambda_app/static-requirements.txt
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
@@ -98,13 +99,14 @@ lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the n
 	$(COMPILE) --universal --python-version 3.11 --upgrade requirements.in --output-file requirements.txt
 	$(COMPILE) --universal --python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
+	$(COMPILE) --python-version 3.13 --no-deps --upgrade $(STATIC:.txt=.in) --output-file $(STATIC)
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
 
 clean: ## Remove what the other targets created here; Docker keeps its images
 	rm -rf $(VENV) .local .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(RUN): requirements.txt
+$(RUN): requirements.txt $(STATIC)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: make PYTHON=python3.11"; exit 1; }
 	@echo "Creating .venv and downloading uv (18 MB)."
 	@$(PYTHON) -m venv --clear $(VENV)
@@ -112,6 +114,7 @@ $(RUN): requirements.txt
 	@$(PIP_INSTALL) $(VENV)/uv.txt
 	@echo "Installing the packages of requirements.txt (40 MB)."
 	@$(UV_INSTALL) --compile-bytecode --require-hashes --requirement requirements.txt || $(PIP_INSTALL) requirements.txt
+	@$(UV_INSTALL) --no-deps --require-hashes --requirement $(STATIC) || $(PIP_INSTALL) $(STATIC) --no-deps
 	@$(UV_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 

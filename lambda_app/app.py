@@ -12,7 +12,7 @@ from chalice.app import Chalice, CloudWatchEvent, Request, Response, SQSEvent
 from chalicelib import problems, settings
 from chalicelib.access.admission import Caller
 from chalicelib.access.usage import key_usage
-from chalicelib.api import headers, middleware, prefer_header, queue_events, responses
+from chalicelib.api import headers, middleware, prefer_header, queue_events, responses, static_files
 from chalicelib.api.responses import CORS, json_response
 from chalicelib.api.run_request import parse_submission
 from chalicelib.components import Components, build_components
@@ -88,6 +88,12 @@ def get_health() -> Response:
     caller = admit_read()
     is_operator = caller.plan.name == health.OPERATOR_PLAN
     return json_response(components().health.report() if is_operator else health.OK_RESPONSE)
+
+
+@app.route("/assets/{name}", methods=["GET"], content_types=[], cors=CORS)
+def get_asset(name: str) -> Response:
+    """Return a static file that a page loads."""
+    return static_files.file_response(name, current_request())
 
 
 @app.on_sqs_message(queue="python-exec-results", batch_size=10)

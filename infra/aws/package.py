@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from chalicelib.api.static_files import LICENSES, STATIC_FILES
 from infra import template
 from infra.errors import CommandError
 from infra.images import wheels
@@ -20,6 +21,7 @@ from infra.paths import LAMBDA_APP, LOCAL, ROOT
 OUTPUT: Final = LOCAL / "package"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
 REQUIREMENTS: Final = LAMBDA_APP / "requirements.txt"
+STATIC_REQUIREMENTS: Final = LAMBDA_APP / "static-requirements.txt"
 HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has those of x86_64 too
     "x86_64": {
         "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
@@ -42,11 +44,12 @@ def package(output: Path, *, architecture: str, python_version: str = PYTHON_VER
     """Write the zip file and the template, and return the path of the template. Raises CommandError."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        chalice_output, packages = Path(scratch, "chalice"), Path(scratch, "wheels")
+        chalice_output, packages, static = (Path(scratch, name) for name in ("chalice", "wheels", "static"))
         _run_chalice_package(Path(scratch, "lambda_app"), chalice_output)
         wheels.fetch(REQUIREMENTS, packages, architecture=architecture, python_version=python_version)
+        wheels.fetch(STATIC_REQUIREMENTS, static, architecture=architecture, python_version=python_version)
         archive = output / f"api-{architecture}.zip"
-        _write_zip(archive, sources=chalice_output / "deployment.zip", packages=packages)
+        _write_zip(archive, sources=chalice_output / "deployment.zip", packages=packages, static=static)
         merged = template.load((chalice_output / "sam.yaml").read_text())
     finalized = _finalize_template(merged, archive.name, architecture=architecture)
     template_path = output / f"template-{architecture}.json"
@@ -71,10 +74,12 @@ def _run_chalice_package(project: Path, output: Path) -> None:
         raise CommandError(f"chalice package failed:\n{completed.stdout}{completed.stderr}")
 
 
-def _write_zip(archive: Path, *, sources: Path, packages: Path) -> None:
+def _write_zip(archive: Path, *, sources: Path, packages: Path, static: Path) -> None:
     with zipfile.ZipFile(sources) as source_zip:
         files = {name: source_zip.read(name) for name in source_zip.namelist()}
     files |= {name: path.read_bytes() for path, name in wheels.bundled_files(packages, models=BOTOCORE_MODELS)}
+    of_wheels = [path for path in (*STATIC_FILES.values(), *LICENSES) if "/" in path]  # the others are in the sources
+    files |= {path: (static / path).read_bytes() for path in of_wheels}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
         for name, content in sorted(files.items()):
             info = zipfile.ZipInfo(name, ZIP_TIMESTAMP)

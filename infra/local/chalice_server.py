@@ -1,6 +1,7 @@
 """Serve the API with Chalice's local server, with less latency and with reload. Only infra/local/stack.py starts it."""
 
 import argparse
+import gzip
 import importlib
 import io
 import os
@@ -30,6 +31,7 @@ from infra.local.reload import restart_on_change
 from infra.paths import LAMBDA_APP
 
 STAGE: Final = "dev"
+MIN_COMPRESSED_BYTES: Final = 1024  # as in infra/template.yaml
 
 
 class Headers(dict[str, str]):
@@ -133,6 +135,14 @@ class Handler(ChaliceRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+    def _send_http_response_with_body(self, code: int, headers: dict[str, Any], body: str | bytes) -> None:
+        """Compress a large response for a client that accepts that, as API Gateway does."""
+        content = body.encode() if isinstance(body, str) else body
+        if len(content) >= MIN_COMPRESSED_BYTES and "gzip" in self.headers.get("Accept-Encoding", ""):
+            content = gzip.compress(content, compresslevel=6, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        super()._send_http_response_with_body(code, headers, content)
 
     def _parse_payload(self) -> tuple[dict[str, str], bytes | None]:
         return Headers(self.headers), self._read_body() if self._body_bytes else None

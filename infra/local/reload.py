@@ -20,7 +20,11 @@ class SourceTree(OSUtils):
     ) -> Iterator[tuple[str, list[str], list[str]]]:
         """Yield each directory with its source files only."""
         for directory, subdirectories, files in super().walk(path, followlinks):
-            yield directory, subdirectories, [name for name in files if name.endswith((".py", ".json"))]
+            yield (
+                directory,
+                subdirectories,
+                [name for name in files if name.endswith((".py", ".json", ".html", ".css", ".js"))],
+            )
 
 
 def restart_on_change() -> None:

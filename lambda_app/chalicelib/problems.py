@@ -92,6 +92,7 @@ NO_SIGNING_SECRET: Final = ProblemType(
     "no-signing-secret", 403, "No signing secret",
     "This key has no signing secret. Ask your operator to rotate the signing secret, or omit callback_url.",
 )  # fmt: skip
+NOT_FOUND: Final = ProblemType("not-found", 404, "Not found", "There is no page or file of that name.")
 JOB_NOT_FOUND: Final = ProblemType("job-not-found", 404, "Job not found", "This key has no job with that id.")
 JOB_EXPIRED_OR_DELETED: Final = ProblemType(
     "job-expired-or-deleted", 410, "Job expired or deleted", "The job was deleted, or its result is no longer retained."

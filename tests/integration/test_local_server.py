@@ -1,6 +1,8 @@
 """Attack the local server of the API over sockets: ambiguous, oversized, slow and numerous requests."""
 
 import contextlib
+import gzip
+import http.client
 import json
 import re
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.access.api_keys import new_key
+from chalicelib.api.static_files import static_file
 from infra.local.bounded_http import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from infra.local.emulated_aws import create_queues_and_tables
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
@@ -233,3 +236,16 @@ def test_log_holds_no_secret_of_a_request(connect, server):
 def _send(connection, data):
     connection.sendall(data)
     return connection
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(("accepted", "encoding"), [("br, gzip", "gzip"), ("br", None)])
+def test_large_response_is_compressed_if_the_client_accepts_it(port, accepted, encoding):
+    swagger_ui = static_file("swagger-ui.css")
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    connection.request("GET", f"/assets/{swagger_ui.url_name}", headers={"Accept-Encoding": accepted})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    assert response.headers["Content-Encoding"] == encoding
+    assert (gzip.decompress(body) if encoding else body).decode() == swagger_ui.text

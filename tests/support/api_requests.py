@@ -24,7 +24,7 @@ def send(
     stage_path: str | None = None,
     event: Mapping[str, object] | None = None,
 ) -> tuple[int, dict[str, str], Any]:
-    """Return the status, headers and JSON body of the response.
+    """Return the status, headers and body of the response, parsed if it is JSON.
 
     `repeated` are headers with several values, `stage_path` is the path with API Gateway's stage, and `event` has other
     members of Lambda's event.
@@ -34,7 +34,12 @@ def send(
     generated["requestContext"]["path"] = stage_path or path
     changes = {"multiValueHeaders": repeated, **(event or {})}
     response = api.app(generated | changes, LambdaContext("run", 512))
-    return response["statusCode"], response["headers"], json.loads(response["body"] or "null")
+    is_text = response["headers"].get("Content-Type", "").startswith("text/")
+    return (
+        response["statusCode"],
+        response["headers"],
+        response["body"] if is_text else json.loads(response["body"] or "null"),
+    )
 
 
 def preflight(path: str) -> tuple[int, dict[str, str]]:

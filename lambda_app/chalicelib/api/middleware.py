@@ -35,8 +35,8 @@ def handle_request(request: Request, get_response: GetResponse) -> Response:
     response.headers = {
         **CORS.get_access_control_headers(),
         **request_context.current().headers,
-        **response.headers,
         "Cache-Control": "no-store",
+        **response.headers,
     }
     duration_ms = round((time.monotonic() - started_at) * 1000)
     fields = {"status": int(response.status_code), "duration_ms": duration_ms}

@@ -36,13 +36,18 @@ def json_response(body: object, *, status: int = HTTPStatus.OK, headers: Headers
     return Response(body=text, headers={**headers, "Content-Type": "application/json"}, status_code=status)
 
 
+def base_path(request: Request) -> str:
+    """Return the path of the API without a final slash: empty, or the stage of API Gateway."""
+    path = str(request.context.get("path", request.path)).rstrip("/")
+    return path.rsplit("/", request.path.rstrip("/").count("/"))[0]
+
+
 def outcome_response(outcome: Result | Failure | PendingJob, request: Request, *, headers: Headers) -> Response:
     """Return the response to a submission. Raise ProblemError if the job failed."""
     if isinstance(outcome, Failure):
         raise problems.job_failed(outcome.id, outcome.reason)
     if isinstance(outcome, PendingJob):
-        base_path = str(request.context.get("path", "/")).rstrip("/")  # with the gateway's stage
-        return _pending_response(outcome.job_id, {"Location": f"{base_path}/jobs/{outcome.job_id}", **headers})
+        return _pending_response(outcome.job_id, {"Location": f"{base_path(request)}/jobs/{outcome.job_id}", **headers})
     request_context.bind(job_status=outcome.status)
     return json_response(job_view.result_body(outcome), headers=headers)
 
