@@ -52,8 +52,10 @@ def test_docker_host_overrides_discovery(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no /proc")
 def test_stopping_daemon_is_awaited_and_not_used(tmp_path: Path):
     daemon = DockerDaemon(run=tmp_path, data=tmp_path)
-    dockerd = shutil.copy(shutil.which("sleep"), tmp_path / "dockerd")
-    with subprocess.Popen([dockerd, "3"]) as process:
+    dockerd = shutil.copy(shutil.which("sh"), tmp_path / "dockerd")
+    script = "echo started; sleep 3; exit 0"  # /proc has no command line before the new program runs
+    with subprocess.Popen([dockerd, "-c", script], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
         daemon.pidfile.write_text(str(process.pid))
         assert docker_daemon._is_running(daemon)
         assert not docker_daemon._responds_before_exit(daemon)
