@@ -86,7 +86,7 @@ def test_response_is_sent_when_program_exits(client):
     client.run("print(1)")
     started_at = time.monotonic()
     client.run("print(1)")
-    assert time.monotonic() - started_at < 2  # without a wake-up, the poll would answer after some 20 s
+    assert time.monotonic() - started_at < 10  # without a wake-up, the poll would answer after some 20 s
 
 
 def test_default_timeout_is_three_seconds(client):

@@ -15,7 +15,7 @@ from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10
-WAKE_UP_S = 1.0  # far below LONG_POLL_S
+WAKE_UP_S = 4.0  # far below LONG_POLL_S
 
 
 @pytest.fixture(scope="module")

@@ -178,7 +178,7 @@ def test_environment_proxies_are_ignored(receiver, monkeypatch):
 
 
 def in_time(started_at):
-    return time.monotonic() - started_at < TIMEOUT_S + 1
+    return time.monotonic() - started_at < TIMEOUT_S + 4
 
 
 @pytest.mark.parametrize("behavior", ["send_slowly", "hang"])

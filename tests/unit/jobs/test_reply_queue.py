@@ -139,14 +139,14 @@ def test_reply_during_long_poll_is_returned_immediately(sqs, queues):
     sent_at = time.monotonic()
     send(sqs, only_url(sqs), "a")
     assert waiter() == reply_to("a")
-    assert time.monotonic() - sent_at < 1
+    assert time.monotonic() - sent_at < 4  # without a wake-up, the poll would end after 5 s
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 0.25, 1.25], ids=str)
 def test_no_reply_returns_none_at_the_deadline(sqs, queues, timeout_s):
     started_at = time.monotonic()
     assert wait(queues, "a", timeout_s) is None
-    assert timeout_s <= time.monotonic() - started_at < timeout_s + 0.6
+    assert timeout_s <= time.monotonic() - started_at < timeout_s + 3
     assert sqs.calls["receive_message"] <= 12  # no spinning
 
 
@@ -294,7 +294,7 @@ def test_missing_queue_ends_the_wait_and_is_replaced(sqs):
         clock.shift_s = reply_queue.QUEUE_PROPAGATION_S + 1
         started_at = time.monotonic()
         assert queue.wait("a", deadline=clock() + 5) is None
-        assert time.monotonic() - started_at < 2
+        assert time.monotonic() - started_at < 4
     clock.shift_s = 0.0
     assert send_and_wait(sqs, queues, "b") == reply_to("b")
 
