@@ -59,6 +59,7 @@ def start(queue, isolation_passed):
             pool.start()
             agent.start()
             started.callback(pool.stop, 5)
+            started.callback(vars(engine).update, failing=False)  # a pool stops only once no container is left
             started.callback(agent.stop, 10)
             return agent
 

@@ -26,6 +26,7 @@ def start_pool(engine):
         return pool
 
     yield start
+    engine.failing = False  # a pool stops only once no container is left
     for pool in pools:
         pool.stop(5)
 
