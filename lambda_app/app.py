@@ -12,7 +12,7 @@ from chalice.app import Chalice, CloudWatchEvent, Request, Response, SQSEvent
 from chalicelib import problems, settings
 from chalicelib.access.admission import Caller
 from chalicelib.access.usage import key_usage
-from chalicelib.api import headers, middleware, prefer_header, queue_events, responses, static_files
+from chalicelib.api import endpoints, headers, middleware, prefer_header, queue_events, responses, static_files
 from chalicelib.api.responses import CORS, json_response
 from chalicelib.api.run_request import parse_submission
 from chalicelib.components import Components, build_components
@@ -53,6 +53,12 @@ def run_code() -> Response:
     outcome = components().jobs.submit(submission)
     applied = preference.applied_header(waits=not submission.is_async)
     return responses.outcome_response(outcome, request, headers=applied)
+
+
+@app.route("/", methods=["GET"], content_types=[], cors=CORS)
+def get_index() -> Response:
+    """Show the playground to a browser, and list the endpoints to other clients."""
+    return endpoints.index_response(current_request(), app.app_name, app.routes)
 
 
 @app.route("/jobs/{job_id}", methods=["GET"], content_types=[], cors=CORS)

@@ -34,7 +34,7 @@ def send(
     generated["requestContext"]["path"] = stage_path or path
     changes = {"multiValueHeaders": repeated, **(event or {})}
     response = api.app(generated | changes, LambdaContext("run", 512))
-    is_text = response["headers"].get("Content-Type", "").startswith("text/")
+    is_text = response["headers"].get("Content-Type", "").startswith(("text/", "image/"))
     return (
         response["statusCode"],
         response["headers"],

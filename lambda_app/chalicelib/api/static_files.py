@@ -1,7 +1,7 @@
 """Serves pages and the static files that they load: ours in web/, and those of the wheels in static-requirements.txt.
 
-A page names its files as {{asset:NAME}}. The URL of each contains a hash of its content, so browsers may cache it
-forever.
+A page names its files as {{asset:NAME}}, and a module in web/ imports another as "./NAME". The URL of each contains a
+hash of its content, so browsers may cache it forever.
 """
 
 import hashlib
@@ -22,20 +22,24 @@ from chalicelib.api.responses import base_path
 from chalicelib.problems import NO_HEADERS, Headers, ProblemError
 
 WEB: Final = Path(__file__).with_name("web")
-# By the name in a URL: the path in web/, or in the wheel of that package. Text only: API Gateway corrupts binary files.
-STATIC_FILES: Final = {
-    "docs.css": "docs.css",
-    "docs.js": "docs.js",
-    "swagger-ui.css": "flask_swagger_ui/dist/swagger-ui.css",
-    "swagger-ui-bundle.js": "flask_swagger_ui/dist/swagger-ui-bundle.js",
-}
-LICENSES: Final = ("flask_swagger_ui/dist/LICENSE",)  # must be distributed with the files
 MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_OURS: Final = sorted(path.name for path in WEB.iterdir() if path.suffix in {".css", ".js", ".svg"})
+# By the name in a URL: the path in web/, or in the wheel of that package. Text only: API Gateway corrupts binary files.
+STATIC_FILES: Final = {
+    **{name: name for name in _OURS},
+    "ace.css": "django_ace/static/django_ace/ace/css/ace.css",
+    "ace.js": "django_ace/static/django_ace/ace/ace.js",
+    "ace-mode-python.js": "django_ace/static/django_ace/ace/mode-python.js",
+    "swagger-ui.css": "flask_swagger_ui/dist/swagger-ui.css",
+    "swagger-ui-bundle.js": "flask_swagger_ui/dist/swagger-ui-bundle.js",
+}
+# By package; must be distributed with the files. The wheel of django_ace lacks that of Ace.
+LICENSES: Final = {"django_ace": "ace-license.txt", "flask_swagger_ui": "flask_swagger_ui/dist/LICENSE"}
 FOREVER: Final = "public, max-age=31536000, immutable"
 REVALIDATE: Final = "public, no-cache"  # a browser asks with If-None-Match each time
 # https://www.w3.org/TR/CSP3/
@@ -52,6 +56,7 @@ SECURITY_HEADERS: Final = {
 
 _HASH_CHARS: Final = 16
 _URL_NAME: Final = re.compile(rf"([a-z0-9-]+)\.([0-9a-f]{{{_HASH_CHARS}}})(\.[a-z]+)")
+_IMPORT: Final = re.compile(r'(?<= from "\./)[a-z0-9-]+\.js(?=";$)', re.MULTILINE)
 _PLACEHOLDER: Final = re.compile(r"\{\{(?:asset:([a-z0-9.-]+)|base)\}\}")
 
 
@@ -66,6 +71,8 @@ class StaticFile(Struct, frozen=True):
 def static_file(name: str) -> StaticFile:
     """Return a file of STATIC_FILES. Raise KeyError for another name."""
     text = locate(STATIC_FILES[name]).read_text("utf-8")
+    if name in _OURS:
+        text = _IMPORT.sub(lambda match: static_file(match[0]).url_name, text)
     stem, suffix = name.rsplit(".", 1)
     return StaticFile(text, f"{stem}.{_hash(text)}.{suffix}")
 

@@ -16,6 +16,7 @@ from tests.support.problems import raises_problem
 
 PAGES = sorted(path.name for path in static_files.WEB.glob("*.html"))
 HASHES = {name: static_files.static_file(name).url_name for name in static_files.STATIC_FILES}
+TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 MODIFIED = {
     "no_hash": "docs.js",
     "other_hash": re.sub(r"\.[0-9a-f]{16}\.", f".{'0' * 16}.", HASHES["docs.js"]),
@@ -47,9 +48,7 @@ def get_file(url_name, **headers):
 def test_file_is_served_with_its_type_and_cached_forever(name):
     status, headers, body = get_file(HASHES[name])
     assert (status, body) == (200, static_files.static_file(name).text)
-    assert (
-        headers["Content-Type"] == {"css": "text/css", "js": "text/javascript"}[name.split(".")[-1]] + "; charset=utf-8"
-    )
+    assert headers["Content-Type"] == TYPES[name.rpartition(".")[2]]
     assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert headers["X-Content-Type-Options"] == "nosniff"
 
@@ -113,8 +112,8 @@ def test_missing_wheel_raises_file_not_found():
 
 def test_files_of_wheels_come_with_their_licenses():
     packages = {path.split("/")[0] for path in static_files.STATIC_FILES.values() if "/" in path}
-    assert {path.split("/")[0] for path in static_files.LICENSES} == packages
-    assert all(static_files.locate(path).is_file() for path in static_files.LICENSES)
+    assert set(static_files.LICENSES) == packages
+    assert all(static_files.locate(path).is_file() for path in static_files.LICENSES.values())
 
 
 def test_local_server_compresses_as_api_gateway():
