@@ -1,4 +1,4 @@
-"""Run jobs from the queue: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
+"""Run the jobs of a runtime: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
 
 A program has no effects outside its sandbox, so running a redelivered job twice is harmless and needs no lock.
 """
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Agent:
-    """Run up to `workers` jobs at once, and receive them only while `isolation_passed` is set."""
+    """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Agent:
     ) -> None:
         self._queue = queue
         self._pool = pool
+        self._runtime = pool.runtime.name
         self._isolation_passed = isolation_passed
         self._visibility = visibility
         self._results_queue_url = results_queue_url
@@ -55,7 +56,8 @@ class Agent:
         self._clock = clock
         self._stopping = Event()
         self._workers = [
-            Thread(target=self._worker_loop, name=f"worker-{number}", daemon=True) for number in range(workers)
+            Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
+            for number in range(workers)
         ]
 
     def start(self) -> None:
@@ -105,6 +107,8 @@ class Agent:
     def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
             job = decode_job(message.body)
+            if job.runtime != self._runtime:
+                raise ContractError(f"a job for {job.runtime}")  # noqa: TRY301 - handled like any malformed one
         except ContractError:  # possibly a newer version that another host can read
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
@@ -126,8 +130,8 @@ class Agent:
             status, queue_wait_ms = str(reply.status), reply.usage.queued_ms
         else:
             status, queue_wait_ms = str(reply.reason), None
-        metrics.JOBS.labels(status).inc()
-        fields = cloudwatch.job_fields(status, queue_wait_ms, namespace=self._metrics_namespace)
+        metrics.JOBS.labels(self._runtime, status).inc()
+        fields = cloudwatch.job_fields(self._runtime, status, queue_wait_ms, namespace=self._metrics_namespace)
         logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
 
     def _run(self, job: Job, sandbox: Sandbox) -> Reply:
@@ -141,7 +145,7 @@ class Agent:
                 try:
                     return self._run_in(sandbox, job)
                 except SandboxError:
-                    metrics.SANDBOX_ERRORS.inc()
+                    metrics.SANDBOX_ERRORS.labels(self._runtime).inc()
                     logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
         return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
 
@@ -157,11 +161,17 @@ class Agent:
 
     def _run_in(self, sandbox: Sandbox, job: Job) -> Result:
         queued_s = max(0.0, self._clock() - job.submitted_at)
-        with metrics.RUNNING.track_inprogress(), metrics.JOB_DURATION_SECONDS.time():
+        running, duration = metrics.RUNNING.labels(self._runtime), metrics.JOB_DURATION_SECONDS.labels(self._runtime)
+        with running.track_inprogress(), duration.time():
             outcome = sandbox.run(job.code, job.input, args=job.args, timeout_s=job.timeout_s)
-        metrics.QUEUE_WAIT_SECONDS.observe(queued_s)
+        metrics.QUEUE_WAIT_SECONDS.labels(self._runtime).observe(queued_s)
         usage = structs.replace(outcome.usage, queued_ms=round(queued_s * 1000))
-        return Result(id=job.id, runtime=sandbox.runtime, **(structs.asdict(outcome) | {"usage": usage}))
+        return Result(
+            id=job.id,
+            runtime=self._runtime,
+            python_version=sandbox.python_version,
+            **(structs.asdict(outcome) | {"usage": usage}),
+        )
 
     def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
         """Reply to the caller, or to the results queue if it no longer waits. Raises QueueError; the job then stays."""

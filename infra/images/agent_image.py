@@ -20,6 +20,7 @@ from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
 
 REPOSITORY: Final = "python-exec-agent"
 REQUIREMENTS: Final = EXECUTOR_HOST / "requirements.txt"
+SHARED_MODULES: Final = ("chalicelib/__init__.py", "chalicelib/contract.py", "chalicelib/runtimes.py")
 BOTOCORE_MODELS: Final = ("autoscaling", "sqs")
 ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names it: as Lambda names it
 
@@ -85,9 +86,9 @@ def export_bundle(client: DockerClient, directory: Path) -> Path:
 
 def _sources() -> dict[Path, str]:
     """Return the agent's files with their names in the image."""
-    contract = {LAMBDA_APP / name: name for name in ("chalicelib/__init__.py", "chalicelib/contract.py")}
+    shared = {LAMBDA_APP / name: name for name in SHARED_MODULES}
     agent = sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
-    return contract | {path: str(path.relative_to(ROOT)) for path in agent}
+    return shared | {path: str(path.relative_to(ROOT)) for path in agent}
 
 
 if __name__ == "__main__":

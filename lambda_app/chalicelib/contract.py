@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 
 MAX_CODE_BYTES: Final = 256 * 1024  # in UTF-8; enough for a program, not for a data set
 MAX_INPUT_BYTES: Final = 1024 * 1024  # in UTF-8
@@ -38,6 +38,9 @@ MAX_DECODED_BYTES: Final = max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES) + 16
 COMPRESSION_LEVEL: Final = 1  # of zlib; level 6 saves a tenth of the size and takes up to seven times as long
 # A job is sent as base64, four characters for three bytes, and its other members need less than 4 KiB of that.
 MAX_COMPRESSED_PROGRAM_BYTES: Final = MAX_MESSAGE_BYTES // 4 * 3 - 4 * 1024
+
+
+RuntimeName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}\Z")]  # one of chalicelib/runtimes.py
 
 
 class ContractError(Exception):
@@ -83,6 +86,7 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    runtime: RuntimeName = "python"
     # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
     submitted_at: float
@@ -139,7 +143,8 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     output_bytes: OutputBytes
     error: UncaughtException | None
     usage: ResourceUsage
-    runtime: str  # "python 3.13"
+    runtime: RuntimeName
+    python_version: Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}\Z")]
 
 
 class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
@@ -150,14 +155,21 @@ class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"
     reason: FailureReason
 
 
+class RuntimeReport(Struct, frozen=True, kw_only=True):
+    """The state of one runtime on a host."""
+
+    name: RuntimeName
+    ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
+    running: Annotated[int, Meta(ge=0)]  # jobs
+
+
 class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_report"):
     """The state of a host, sent every few seconds."""
 
     version: int = WIRE_VERSION
     host: Annotated[str, Meta(pattern=r"^[ -~]{1,128}\Z")]  # the agent's name
     agent_version: Annotated[str, Meta(max_length=32)]
-    ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
-    running: Annotated[int, Meta(ge=0)]  # jobs
+    runtimes: Annotated[tuple[RuntimeReport, ...], Meta(max_length=16)]
     isolation: IsolationState
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 

@@ -52,7 +52,8 @@ RESULT = Result(
     output_bytes=OutputBytes(stdout=300_000, stderr=12),
     error=UncaughtException(type="ValueError", message="no", line=3),
     usage=ResourceUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
-    runtime="python 3.13",
+    runtime="python",
+    python_version="3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
 HOST_REPORT = make_host_report(host="ip-10-0-0-1", sent_at=1700000000.25)
@@ -167,7 +168,7 @@ BAD_JOBS = {
     "a_result": golden("result.json"),
     "a_failure": golden("failure.json"),
     "a_host_report": golden("host_report.json"),
-    "version": changed("job", version=3),
+    "version": changed("job", version=2),
     "version_text": changed("job", version="1"),
     "id_short": changed("job", id="0123"),
     "id_upper": changed("job", id=ID.upper()),
@@ -241,7 +242,7 @@ BAD_FROM_HOSTS = {
     "host_empty": changed("host_report", host=""),
     "host_too_long": changed("host_report", host="h" * 129),
     "host_newline": changed("host_report", host="h\n"),
-    "ready_negative": changed("host_report", ready=-1),
+    "ready_negative": changed("host_report", runtimes=[{"name": "python", "ready": -1, "running": 0}]),
     "sent_before_the_epoch": changed("host_report", sent_at=-1),
 }
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from chalicelib.contract import OutputBytes, ResourceUsage, Status
+from chalicelib.runtimes import RUNTIMES
 from executor_host.channel import SandboxError
 from executor_host.engine_versions import FLOORS, ComponentVersion
 from executor_host.sandbox import Outcome
@@ -16,7 +17,8 @@ class FakeSandbox:
 
     def __init__(self, number: int, engine: "FakeDockerEngine", outcome: Outcome | Exception | None = None) -> None:
         self.id = f"container-{number}"
-        self.runtime = "python 3.13"
+        self.runtime = engine.runtime
+        self.python_version = "3.13"
         self.alive = True
         self.ran: list[tuple[str, str, tuple[str, ...], float]] = []
         self._engine = engine
@@ -51,6 +53,7 @@ class FakeDockerEngine:
     """Keep containers in memory. `outcomes` go to the next sandboxes; every call fails while `failing` is true."""
 
     def __init__(self) -> None:
+        self.runtime = RUNTIMES["python"]
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self.created_at: dict[str, float] = {}  # creation time of each existing container
