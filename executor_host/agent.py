@@ -1,4 +1,4 @@
-"""Run the jobs of a runtime: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
+"""Run jobs from the queue: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
 
 A program has no effects outside its sandbox, so running a redelivered job twice is harmless and needs no lock.
 """
@@ -6,23 +6,27 @@ A program has no effects outside its sandbox, so running a redelivered job twice
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from threading import Event, Thread
 from typing import Final
 
-from msgspec import structs
-
-from chalicelib.contract import ContractError, Failure, FailureReason, Job, Reply, Result, decode_job, encode
+from chalicelib.contract import (
+    BatchResult,
+    ContractError,
+    Failure,
+    FailureReason,
+    Job,
+    Reply,
+    Result,
+    decode_job,
+    encode,
+)
 from executor_host import cloudwatch, metrics
-from executor_host.channel import SandboxError
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
+from executor_host.job_runner import ACQUIRE_POLL_S, BatchInterruptedError, JobRunner
 from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Sandbox
 from executor_host.visibility import VisibilityExtender
 
-MAX_SANDBOX_ATTEMPTS: Final = 3
-SANDBOX_ACQUIRE_TIMEOUT_S: Final = 10.0  # longer than a restart of Docker; afterwards another host may run the job
-ACQUIRE_POLL_S: Final = 1.0  # how soon a worker without a sandbox notices that the agent is stopping
 QUEUE_RETRY_DELAY_S: Final = 1.0
 REPLY_ATTEMPTS: Final = 4  # SQS may not know a new queue for the first second
 REPLY_RETRY_DELAY_S: Final = 0.5
@@ -32,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Agent:
-    """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set."""
+    """Run up to `workers` jobs at once, and receive them only while `isolation_passed` is set."""
 
     def __init__(
         self,
@@ -48,16 +52,15 @@ class Agent:
     ) -> None:
         self._queue = queue
         self._pool = pool
-        self._runtime = pool.runtime.name
         self._isolation_passed = isolation_passed
         self._visibility = visibility
         self._results_queue_url = results_queue_url
         self._metrics_namespace = metrics_namespace
         self._clock = clock
         self._stopping = Event()
+        self._runner = JobRunner(pool, stopping=self._stopping, clock=clock)
         self._workers = [
-            Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
-            for number in range(workers)
+            Thread(target=self._worker_loop, name=f"worker-{number}", daemon=True) for number in range(workers)
         ]
 
     def start(self) -> None:
@@ -107,16 +110,14 @@ class Agent:
     def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
             job = decode_job(message.body)
-            if job.runtime != self._runtime:
-                raise ContractError(f"a job for {job.runtime}")  # noqa: TRY301 - handled like any malformed one
         except ContractError:  # possibly a newer version that another host can read
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
             return
         try:
-            reply = self._run(job, sandbox)
-        except NoSandboxError:
-            if self._clock() < job.start_deadline:
+            reply = self._runner.run(job, sandbox)
+        except (NoSandboxError, BatchInterruptedError) as error:
+            if isinstance(error, BatchInterruptedError) or self._clock() < job.start_deadline:
                 self._queue.release(message)
                 logger.info("job_released", extra={"job_id": job.id})
                 return
@@ -128,50 +129,14 @@ class Agent:
     def _record_completion(self, reply: Reply) -> None:
         if isinstance(reply, Result):
             status, queue_wait_ms = str(reply.status), reply.usage.queued_ms
+        elif isinstance(reply, BatchResult):
+            status, queue_wait_ms = metrics.BATCH_STATUS, reply.queued_ms
+            metrics.count_runs(reply.runs)
         else:
             status, queue_wait_ms = str(reply.reason), None
-        metrics.JOBS.labels(self._runtime, status).inc()
-        fields = cloudwatch.job_fields(self._runtime, status, queue_wait_ms, namespace=self._metrics_namespace)
+        metrics.JOBS.labels(status).inc()
+        fields = cloudwatch.job_fields(status, queue_wait_ms, namespace=self._metrics_namespace)
         logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
-
-    def _run(self, job: Job, sandbox: Sandbox) -> Reply:
-        """Run a job and return its reply. Raises NoSandboxError if its sandbox failed and no other one is available."""
-        with ExitStack() as replacements:
-            for attempt in range(MAX_SANDBOX_ATTEMPTS):
-                if attempt > 0:
-                    sandbox = self._acquire_replacement(job, replacements)
-                if self._clock() >= job.start_deadline:
-                    return Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
-                try:
-                    return self._run_in(sandbox, job)
-                except SandboxError:
-                    metrics.SANDBOX_ERRORS.labels(self._runtime).inc()
-                    logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
-        return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
-
-    def _acquire_replacement(self, job: Job, replacements: ExitStack) -> Sandbox:
-        deadline = time.monotonic() + SANDBOX_ACQUIRE_TIMEOUT_S
-        while True:
-            try:
-                return replacements.enter_context(self._pool.acquire(ACQUIRE_POLL_S))
-            except NoSandboxError:
-                is_late = time.monotonic() >= deadline or self._clock() >= job.start_deadline
-                if is_late or self._stopping.is_set():
-                    raise
-
-    def _run_in(self, sandbox: Sandbox, job: Job) -> Result:
-        queued_s = max(0.0, self._clock() - job.submitted_at)
-        running, duration = metrics.RUNNING.labels(self._runtime), metrics.JOB_DURATION_SECONDS.labels(self._runtime)
-        with running.track_inprogress(), duration.time():
-            outcome = sandbox.run(job.code, job.input, args=job.args, timeout_s=job.timeout_s)
-        metrics.QUEUE_WAIT_SECONDS.labels(self._runtime).observe(queued_s)
-        usage = structs.replace(outcome.usage, queued_ms=round(queued_s * 1000))
-        return Result(
-            id=job.id,
-            runtime=self._runtime,
-            python_version=sandbox.python_version,
-            **(structs.asdict(outcome) | {"usage": usage}),
-        )
 
     def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
         """Reply to the caller, or to the results queue if it no longer waits. Raises QueueError; the job then stays."""

@@ -1,32 +1,35 @@
-"""Run one program in one sandbox: a hardened container, warm until its job and gone after it."""
+"""Run the program of one job in one sandbox: a hardened container, warm until its job and gone after it."""
 
 import codecs
 import signal
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from chalicelib.contract import (
     MAX_STREAM_BYTES,
-    STDERR_HEAD_BYTES,
-    STDERR_TAIL_BYTES,
+    SINGLE_RUN_LIMITS,
     OutputBytes,
+    OutputLimits,
     ResourceUsage,
+    Run,
     Status,
     Truncated,
     UncaughtException,
 )
-from chalicelib.runtimes import Runtime
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
+from executor_host.hardening import MEMORY_BYTES
 from executor_host.supervisor.protocol import (
     EXITED,
     JOB_HEADER,
     OUTPUT_LIMIT_EXCEEDED,
+    READY,
     REPORT,
     REPORT_RECORD,
+    RUN_HEADER,
     SIGNALLED,
     STDERR,
     STDERR_TAIL,
@@ -37,6 +40,7 @@ from executor_host.supervisor.protocol import (
 )
 from executor_host.traceback_parser import parse_uncaught_exception
 
+NEXT_PROCESS_TIMEOUT_S: Final = 5.0  # for removing a run, whose files alone may take a second, and preparing the next
 SUPERVISOR_GRACE_S: Final = 2.0  # time the supervisor has after the timeout before the agent ends the run itself
 
 _CONTINUATION_BYTES: Final = bytes(range(0x80, 0xC0))  # of UTF-8
@@ -69,50 +73,76 @@ class ContainerEngine(Protocol):
 
 
 class Sandbox:
-    """A started container whose supervisor is ready. One thread runs one program in it."""
+    """A started container whose supervisor is ready. One thread runs one program in it, in a batch several times."""
 
-    def __init__(
-        self, container_id: str, channel: Channel, *, runtime: Runtime, python_version: str, engine: ContainerEngine
-    ) -> None:
-        """Take over a container. `python_version` is, for example, "3.13"."""
+    def __init__(self, container_id: str, channel: Channel, *, runtime: str, engine: ContainerEngine) -> None:
+        """Take over a container. `runtime` is, for example, "python 3.13"."""
         self.id = container_id
         self.runtime = runtime
-        self.python_version = python_version
         self._channel = channel
         self._engine = engine
-        self._is_closed = False
+        self._is_used = False
+        self.is_closed = False
 
     def is_ready(self) -> bool:
         """Return whether the sandbox is alive and unused."""
-        return not self._is_closed and not self._channel.has_pending_data()
+        return not self._is_used and not self.is_closed and not self._channel.has_pending_data()
 
     def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
         """Run a program and destroy the sandbox. Raises SandboxError if the sandbox fails."""
+        return self.run_next(code, Run(input=stdin, args=tuple(args)), timeout_s=timeout_s)
+
+    def run_next(
+        self, code: str, run: Run, *, timeout_s: float, limits: OutputLimits = SINGLE_RUN_LIMITS, is_last: bool = True
+    ) -> Outcome:
+        """Run a program once more: every call has the same code. Destroy the sandbox after the last run or an error.
+
+        Raises SandboxError if the sandbox fails.
+        """
+        max_bytes = MAX_PAYLOAD_BYTES | {STDOUT: limits.stdout_bytes, STDERR: limits.stderr_head_bytes}
         output: Output = {kind: bytearray() for kind in (STDOUT, STDERR, STDERR_TAIL, USAGE)}
-        parts = code.encode(), stdin.encode(), "".join(f"{argument}\0" for argument in args).encode()
-        kept_bytes = (MAX_PAYLOAD_BYTES[kind] for kind in (STDOUT, STDERR, STDERR_TAIL))
-        header = JOB_HEADER.pack(timeout_s, *kept_bytes, MAX_STREAM_BYTES, *map(len, parts))
+        is_first, self._is_used = not self._is_used, True
+        report, has_failed = None, True
         started_at = monotonic()
-        deadline = started_at + timeout_s + SUPERVISOR_GRACE_S
-        report = None
         try:
-            self._channel.send(b"".join((header, *parts)), deadline)
-            report = self._read_until_report(output, deadline)
-            return outcome_from_report(report, output)
+            message = encode_run(run, max_bytes, timeout_s=timeout_s, is_last=is_last)
+            if is_first:
+                program = code.encode()
+                deadline = started_at + timeout_s + SUPERVISOR_GRACE_S
+                self._channel.send(JOB_HEADER.pack(len(program)) + program + message, deadline)
+            else:
+                self._hand_over(message)
+                deadline = monotonic() + timeout_s + SUPERVISOR_GRACE_S
+            report = self._read_until_report(output, max_bytes, deadline)
+            outcome = outcome_from_report(report, output, limits)
+            has_failed = False
         except TimeoutError:
-            return partial_outcome(Status.TIMEOUT, timeout_s, output)
+            return partial_outcome(Status.TIMEOUT, timeout_s, output, limits)
         except SandboxGoneError:
-            if not self._engine.ran_out_of_memory(self.id):
+            # What the kernel killed in an earlier run does not count: this one is repeated in a sandbox of its own.
+            if not is_first or not self._engine.ran_out_of_memory(self.id):
                 raise
-            outcome = partial_outcome(Status.OUT_OF_MEMORY, monotonic() - started_at, output)
-            usage = structs.replace(outcome.usage, memory_bytes=self.runtime.memory_bytes)
-            return structs.replace(outcome, usage=usage)
+            return partial_outcome(Status.OUT_OF_MEMORY, monotonic() - started_at, output, limits)
         except OSError as error:
             raise SandboxError("lost the connection to the sandbox") from error
         finally:
-            self._close(remove=report is None)  # after a report the supervisor exits and Docker removes the container
+            if has_failed or is_last:
+                # After the report of the last run the supervisor exits and Docker removes the container.
+                self._close(remove=report is None or not is_last)
+        return outcome
 
-    def _read_until_report(self, output: Output, deadline: float) -> bytes:
+    def _hand_over(self, message: bytes) -> None:
+        """Send a run after the first to the supervisor, which prepares a process for it after removing the last one."""
+        deadline = monotonic() + NEXT_PROCESS_TIMEOUT_S
+        try:
+            self._channel.send(message, deadline)
+            kind, _ = self._channel.next_frame(deadline)
+        except TimeoutError as error:
+            raise SandboxError("the sandbox was not ready for the next run in time") from error
+        if kind != READY:
+            raise SandboxError("the supervisor sent an unexpected frame")
+
+    def _read_until_report(self, output: Output, max_bytes: Mapping[bytes, int], deadline: float) -> bytes:
         """Collect frames in `output` and return the report, which is the last one."""
         while True:
             kind, payload = self._channel.next_frame(deadline)
@@ -120,7 +150,7 @@ class Sandbox:
                 return payload
             if kind == USAGE:  # replaces the previous one
                 output[USAGE].clear()
-            if kind not in output or len(output[kind]) + len(payload) > MAX_PAYLOAD_BYTES[kind]:
+            if kind not in output or len(output[kind]) + len(payload) > max_bytes[kind]:
                 raise SandboxError("the supervisor sent an unexpected frame")
             output[kind] += payload
 
@@ -129,15 +159,22 @@ class Sandbox:
         self._close(remove=True)
 
     def _close(self, *, remove: bool) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         self._channel.close()
         if remove:
             self._engine.remove(self.id)
 
 
-def outcome_from_report(report: bytes, output: Output) -> Outcome:
+def encode_run(run: Run, max_bytes: Mapping[bytes, int], *, timeout_s: float, is_last: bool) -> bytes:
+    """Return what the supervisor reads for a run; `max_bytes` says how much to keep of its streams."""
+    parts = run.input.encode(), "".join(f"{argument}\0" for argument in run.args).encode()
+    kept_bytes = (max_bytes[kind] for kind in (STDOUT, STDERR, STDERR_TAIL))
+    return b"".join((RUN_HEADER.pack(is_last, timeout_s, *kept_bytes, MAX_STREAM_BYTES, *map(len, parts)), *parts))
+
+
+def outcome_from_report(report: bytes, output: Output, limits: OutputLimits) -> Outcome:
     """Return the outcome that the supervisor reported. Raises SandboxError for an invalid report."""
     try:
         exit_kind, exit_value, oom, duration_ms, cpu_ms, memory_bytes, *written = REPORT_RECORD.unpack(report)
@@ -146,7 +183,8 @@ def outcome_from_report(report: bytes, output: Output) -> Outcome:
     status, exit_code, killed_by = _status(exit_kind, exit_value, oom=oom)
     stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
     truncated = Truncated(
-        stdout=written[0] > len(stdout), stderr=written[1] > min(len(stderr), STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
+        stdout=written[0] > len(stdout),
+        stderr=written[1] > min(len(stderr), limits.stderr_head_bytes + limits.stderr_tail_bytes),
     )
     # Python exits with 1 after an uncaught exception, or with 120 if it cannot flush its output either.
     may_end_in_traceback = exit_code in {1, 120} or status is Status.TIMEOUT
@@ -155,7 +193,7 @@ def outcome_from_report(report: bytes, output: Output) -> Outcome:
         exit_code=exit_code,
         signal=killed_by,
         stdout=_decode(stdout, is_cut=truncated.stdout),
-        stderr=_decode_stderr(stderr),
+        stderr=_decode_stderr(stderr, limits),
         truncated=truncated,
         output_bytes=OutputBytes(stdout=written[0], stderr=written[1]),
         error=parse_uncaught_exception(stderr.decode(errors="replace")) if may_end_in_traceback else None,
@@ -163,7 +201,7 @@ def outcome_from_report(report: bytes, output: Output) -> Outcome:
     )
 
 
-def partial_outcome(status: Status, duration_s: float, output: Output) -> Outcome:
+def partial_outcome(status: Status, duration_s: float, output: Output, limits: OutputLimits) -> Outcome:
     """Return the outcome of a program whose supervisor could not report, with what was received until then."""
     stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
     is_out_of_memory = status is Status.OUT_OF_MEMORY
@@ -173,12 +211,12 @@ def partial_outcome(status: Status, duration_s: float, output: Output) -> Outcom
         exit_code=128 + signal.SIGKILL if is_out_of_memory else None,
         signal=signal.SIGKILL.name if is_out_of_memory else None,
         stdout=_decode(stdout, is_cut=True),
-        stderr=_decode_stderr(stderr),
+        stderr=_decode_stderr(stderr, limits),
         output_bytes=OutputBytes(stdout=len(stdout), stderr=len(stderr)),
         usage=ResourceUsage(
             duration_ms=round(duration_s * 1000),
             cpu_ms=USAGE_RECORD.unpack(usage)[0] if len(usage) == USAGE_RECORD.size else 0,
-            memory_bytes=0,
+            memory_bytes=MEMORY_BYTES if is_out_of_memory else 0,
             queued_ms=0,
         ),
     )
@@ -206,12 +244,14 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"  # most real-time signals
 
 
-def _decode_stderr(data: bytearray) -> str:
+def _decode_stderr(data: bytearray, limits: OutputLimits) -> str:
     """Decode the start and the end of stderr, without what lies between them."""
-    if len(data) <= STDERR_HEAD_BYTES + STDERR_TAIL_BYTES:
+    if len(data) <= limits.stderr_head_bytes + limits.stderr_tail_bytes:
         return _decode(data, is_cut=False)
-    tail = data[-STDERR_TAIL_BYTES:].lstrip(_CONTINUATION_BYTES)  # the rest of a character that the cut has split
-    return _decode(data[:STDERR_HEAD_BYTES], is_cut=True) + _decode(tail, is_cut=False)
+    tail = data[-limits.stderr_tail_bytes :].lstrip(
+        _CONTINUATION_BYTES
+    )  # the rest of a character that the cut has split
+    return _decode(data[: limits.stderr_head_bytes], is_cut=True) + _decode(tail, is_cut=False)
 
 
 def _decode(data: bytearray, *, is_cut: bool) -> str:

@@ -20,12 +20,20 @@ class Cgroup:
         self._cpu_ns = _open_first(f"{directory}/cpuacct/cpuacct.usage")
         self._cpu_stat = _open_first(f"{directory}/cpu.stat")
         self._peak = _open_first(f"{directory}/memory/memory.max_usage_in_bytes", f"{directory}/memory.peak")
-        self.frame_at = math.inf
+        self._usage = _open_first(f"{directory}/memory/memory.usage_in_bytes", f"{directory}/memory.current")
+        self.frame_at, self._is_reused = math.inf, False
         self._events = _open_first(f"{directory}/memory/memory.oom_control", f"{directory}/memory.events")
 
     def start(self) -> None:
-        """Begin to measure what the program uses. PID 1 itself is not counted."""
+        """Begin to measure what a program uses. PID 1 itself is not counted."""
         self._cpu_s_before, self._oom_kills_before = self._cpu_s() - time.process_time(), self._oom_kills()
+        self._peak_before = self._read_memory(self._peak) if self._is_reused else 0
+        self._sampled_bytes = self._largest_process_bytes = 0
+        self._is_reused = True
+
+    def process_ended(self, usage: resource.struct_rusage) -> None:
+        """Consider a process of the program that has ended."""
+        self._largest_process_bytes = max(self._largest_process_bytes, usage.ru_maxrss * 1024)
 
     def report_from(self, now: float) -> None:
         """Begin to return frames."""
@@ -36,6 +44,7 @@ class Cgroup:
         if now < self.frame_at:
             return b""
         self.frame_at = now + USAGE_INTERVAL_S
+        self._sampled_bytes = max(self._sampled_bytes, self._read_memory(self._usage))
         return frame(USAGE, USAGE_RECORD.pack(self.program_cpu_ms()))
 
     def program_cpu_ms(self) -> int:
@@ -43,10 +52,17 @@ class Cgroup:
         return max(0, round((self._cpu_s() - time.process_time() - self._cpu_s_before) * 1000))
 
     def memory_peak_bytes(self) -> int:
-        """Return the largest amount of memory used at once."""
-        if self._peak is not None:
-            return int(_read_counter(self._peak))
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        """Return the largest amount of memory used at once, when all processes of the program have ended.
+
+        The kernel's counter covers all runs of the sandbox, and only root can reset it. A run that does not raise it
+        used at most as much; then the estimate is the largest process and the files that the program has left, or what
+        was seen while it ran.
+        """
+        peak_bytes = self._read_memory(self._peak)
+        if peak_bytes > self._peak_before:
+            return peak_bytes
+        estimate = max(self._sampled_bytes, self._read_memory(self._usage) + self._largest_process_bytes)
+        return min(estimate, peak_bytes) if peak_bytes else estimate
 
     def has_killed(self) -> bool:
         """Return whether the kernel has killed a process for lack of memory."""
@@ -58,6 +74,9 @@ class Cgroup:
         if self._cpu_stat is not None:
             return _field(self._cpu_stat, b"usage_usec") / 1e6
         return sum(os.times()[:4])  # of PID 1 and the children it has waited for
+
+    def _read_memory(self, fd: int | None) -> int:
+        return 0 if fd is None else int(_read_counter(fd))
 
     def _oom_kills(self) -> int:
         return _field(self._events, b"oom_kill")
@@ -76,6 +95,7 @@ class UncountedSockets:
     def watch_from(self, now: float) -> None:
         """Begin to check. A program that has just started has no sockets yet."""
         self.check_at = now + SOCKET_CHECK_INTERVAL_S if self._counters else math.inf
+        self.were_too_many = False
 
     def are_too_many(self, now: float) -> bool:
         """Return whether there are more than allowed, closed ones with unsent data included."""

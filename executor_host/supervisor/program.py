@@ -1,13 +1,15 @@
-"""Turn a forked child of PID 1 into the program."""
+"""Prepare PID 1 for its forks, and turn a forked child of it into the program."""
 
 import ctypes
 import gc
 import io
 import os
+import signal
 import sys
 import types
 from typing import Any, cast
 
+from .connection import receive_into
 from .streams import Streams
 
 MAIN = "main.py"
@@ -38,16 +40,29 @@ class StartPipes:
             os._exit(1)
         return int(pid)
 
-    def start_program(self, args: bytes) -> None:
-        """In PID 1: send the arguments, each of which ends with NUL, and let the program run."""
-        with open(self._start_write, "wb") as pipe:
-            pipe.write(args)
+    def start_program(self, args_bytes: int) -> None:
+        """In PID 1: pass on the arguments from the agent, each of which ends with NUL, and let the program run."""
+        try:
+            receive_into(self._start_write, args_bytes)
+        finally:
+            os.close(self._start_write)
 
 
-def prepare_program_process(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes) -> None:
-    """Bring a child of PID 1 to the state of `python3 main.py` at this point of its start, and wait for the job."""
+def prepare_interpreter(libc: ctypes.CDLL) -> None:
+    """In PID 1: bring the interpreter that programs are forks of to the state of `python3 main.py`, and preload."""
+    for module in PRELOAD:
+        __import__(module)
+    remove_traces(libc)
+    gc.collect()
+    gc.freeze()
+
+
+def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes, *, is_first: bool) -> None:
+    """In a child of PID 1: become the process of the program, and wait for its run."""
     leave_session()
-    prefault_private_pages(libc)
+    reset_signals()
+    if is_first:
+        prefault_private_pages(libc)
     descriptors = *streams.program_ends, start_pipes.ready_write, start_pipes.start_read
     for target, fd in enumerate(descriptors):
         os.dup2(fd, target)
@@ -55,11 +70,7 @@ def prepare_program_process(libc: ctypes.CDLL, streams: Streams, start_pipes: St
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out, the kernel kills the program and not the supervisor
-    for module in PRELOAD:
-        __import__(module)
-    remove_traces(libc)
     open_standard_streams()
-    gc.collect()
     gc.freeze()  # objects older than the program are not its garbage: each collection would take 1 ms, three at exit
     program = types.ModuleType("__main__")  # not frozen: objects in its reference cycles are finalized at exit
     vars(program).update(vars(sys.modules["__main__"]))
@@ -78,6 +89,13 @@ def leave_session() -> None:
     if os.fork() != 0:
         os._exit(0)
     os.setpgid(0, 0)
+
+
+def reset_signals() -> None:
+    """Undo what PID 1 has set, which handles other signals than a program does."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def remove_traces(libc: ctypes.CDLL) -> None:

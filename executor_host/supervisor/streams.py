@@ -5,85 +5,99 @@ import os
 import select
 import time
 
-from .protocol import STDERR, STDERR_TAIL, STDOUT, frame
+from .connection import read_memory, receive_into, send
+from .protocol import FRAME_HEADER, STDERR, STDERR_TAIL, STDOUT
+from .run_memory import RunBuffer
 
 PREEMPTIVE_FLUSH_S = 0.1  # older output reaches the agent even if the whole sandbox dies
 PREEMPTIVE_FLUSH_BYTES = 16 * 1024
-READ_BYTES = 64 * 1024  # what a pipe holds
 
 
 class OutputPipe:
     """Keep the first bytes of a stream and, for stderr, the last of those that follow. Count all of them."""
 
     def __init__(self, kind: bytes) -> None:
-        """Create the pipe, before the fork."""
+        """Prepare for all runs."""
         self.kind = kind
+        self.pending, self._tail = RunBuffer(), RunBuffer()  # pending: to be sent
+
+    def open(self) -> None:
+        """Create the pipe of a run, before the fork."""
         self.fd, self.program_fd = os.pipe()
+        os.set_blocking(self.fd, False)
         self.written_bytes = 0
-        self.pending = bytearray()  # to be sent
-        self.tail = bytearray()
 
     def start(self, *, head_bytes: int, tail_bytes: int) -> None:
         """Define how much to keep."""
         self._head_bytes, self._tail_bytes = head_bytes, tail_bytes
-        os.set_blocking(self.fd, False)
+        self.pending.reserve(head_bytes)
+        self._tail.reserve(2 * tail_bytes + len(read_memory) if tail_bytes else 0)
 
     def read(self) -> int:
         """Read once and return the number of bytes: 0 at the end. Raise BlockingIOError if there is nothing to read."""
-        data = os.read(self.fd, READ_BYTES)
+        size = os.readv(self.fd, [read_memory])
         room = max(0, self._head_bytes - self.written_bytes)
-        self.written_bytes += len(data)
-        self.pending += data[:room]
-        if self._tail_bytes:
-            self.tail += data[room:]
-            if len(self.tail) > 2 * self._tail_bytes:
-                self._trim()
-        return len(data)
+        self.written_bytes += size
+        self.pending.append(read_memory[: min(room, size)])
+        if self._tail_bytes and room < size:
+            self._tail.append(read_memory[room:size])
+            if len(self._tail) > 2 * self._tail_bytes:
+                self._tail.keep_last(self._tail_bytes)
+        return size
 
-    def _trim(self) -> None:
-        del self.tail[: -self._tail_bytes]
-
-    def take_pending(self) -> bytes:
+    def pending_frame(self) -> tuple[bytes | memoryview, ...]:
         """Return a frame of the bytes that have not been sent, if there are any."""
-        data = frame(self.kind, self.pending) if self.pending else b""
-        self.pending.clear()
-        return data
+        return _frame(self.kind, self.pending)
 
-    def take_tail(self) -> bytes:
+    def tail_frame(self) -> tuple[bytes | memoryview, ...]:
         """Return a frame of the last bytes, if there are any."""
-        self._trim()
-        return frame(STDERR_TAIL, self.tail) if self.tail else b""
+        self._tail.keep_last(self._tail_bytes)
+        return _frame(STDERR_TAIL, self._tail)
+
+
+def _frame(kind: bytes, payload: RunBuffer) -> tuple[bytes | memoryview, ...]:
+    return (FRAME_HEADER.pack(kind, len(payload)), payload.view) if payload else ()
 
 
 class Streams:
-    """The program's stdin, stdout and stderr."""
+    """The program's stdin, stdout and stderr, those of one run after the other."""
 
     def __init__(self) -> None:
-        """Create the file and the pipes, before the fork."""
+        """Prepare for all runs."""
+        self._stdout, self._stderr = OutputPipe(STDOUT), OutputPipe(STDERR)
+        self._flushed_at = 0.0
+
+    def open(self) -> None:
+        """Create the file and the pipes of a run, before the fork."""
         self._stdin = os.memfd_create("stdin")
         os.fchmod(self._stdin, 0o400)
         # A second opening, because a duplicate of the descriptor could write.
         self._program_stdin = os.open(f"/proc/self/fd/{self._stdin}", os.O_RDONLY)
-        self._stdout, self._stderr = OutputPipe(STDOUT), OutputPipe(STDERR)
+        self._stdout.open()
+        self._stderr.open()
         self._open = {pipe.fd: pipe for pipe in (self._stdout, self._stderr)}
-        self._max_bytes, self._flushed_at = 0, 0.0
 
     @property
     def program_ends(self) -> tuple[int, int, int]:
         """Return what become the program's descriptors 0 to 2."""
         return self._program_stdin, self._stdout.program_fd, self._stderr.program_fd
 
+    def close_program_ends(self) -> None:
+        """Close those descriptors, after the fork."""
+        for fd in self.program_ends:
+            os.close(fd)
+
     def start(
         self,
-        stdin: bytes,
+        stdin_bytes: int,
         stdout_bytes: int,
         stderr_head_bytes: int,
         stderr_tail_bytes: int,
         max_bytes: int,
     ) -> None:
-        """Write the file that the program will read, and begin to collect. The limits are those of JOB_HEADER."""
-        with open(self._stdin, "wb") as file:
-            file.write(stdin)
+        """Receive the file that the program will read, and begin to collect. The limits are those of RUN_HEADER."""
+        receive_into(self._stdin, stdin_bytes)
+        os.close(self._stdin)
         self._stdout.start(head_bytes=stdout_bytes, tail_bytes=0)
         self._stderr.start(head_bytes=stderr_head_bytes, tail_bytes=stderr_tail_bytes)
         self._max_bytes = max_bytes
@@ -112,6 +126,8 @@ class Streams:
         for fd in list(self._open):
             while self.read(fd):
                 pass
+        for fd in self._open:  # its other end is in a message that was never received
+            os.close(fd)
 
     @property
     def written_bytes(self) -> tuple[int, int]:
@@ -122,17 +138,20 @@ class Streams:
         """Return whether a stream is longer than a run may make it."""
         return max(self.written_bytes) > self._max_bytes
 
-    def take_due_frames(self, now: float) -> bytes:
-        """Return the pending output as frames and clear it, if it must be sent."""
-        return self._take_frames(now) if self.flush_at <= now else b""
+    def send_due(self, now: float) -> None:
+        """Send the pending output, if it must be sent."""
+        if self.flush_at <= now:
+            self._flush(now)
 
-    def _take_frames(self, now: float) -> bytes:
+    def send_last(self, report: bytes) -> None:
+        """Send what remains when the program has ended, then the frame of the report."""
+        self._flush(time.monotonic(), *self._stderr.tail_frame(), report)
+
+    def _flush(self, now: float, *more: bytes | memoryview) -> None:
+        send(*self._stdout.pending_frame(), *self._stderr.pending_frame(), *more)
+        self._stdout.pending.clear()
+        self._stderr.pending.clear()
         self._flushed_at = now
-        return self._stdout.take_pending() + self._stderr.take_pending()
-
-    def take_last_frames(self) -> bytes:
-        """Return what remains to be sent when the program has ended."""
-        return self._take_frames(time.monotonic()) + self._stderr.take_tail()
 
     @property
     def flush_at(self) -> float:

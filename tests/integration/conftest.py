@@ -152,7 +152,8 @@ def start_agent(aws, queue_client, image, docker_client, tmp_path):
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),
-                "RUNTIMES": "python=2",
+                "WARM_SANDBOXES": "2",
+                "WORKERS": "2",
                 **settings,
             }
             if docker_host is not None:

@@ -39,7 +39,8 @@ def start_container(aws, queue_client, agent_image, docker_client):
                 "RESULTS_QUEUE_URL": queue_client.results_queue_url,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(free_port()),
-                "RUNTIMES": "python=2",
+                "WARM_SANDBOXES": "2",
+                "WORKERS": "2",
                 **settings,
             }
             container = docker_client.containers.run(

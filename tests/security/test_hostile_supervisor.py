@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chalicelib.contract import Status
-from chalicelib.runtimes import RUNTIMES
+from chalicelib.contract import Run, Status
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import (
@@ -58,9 +57,7 @@ def supervisor():
     """Return the supervisor's end of the stream, and a sandbox at the other end."""
     connection, agent_end = socket.socketpair()
     stream = SimpleNamespace(_sock=agent_end, _response=SimpleNamespace(close=agent_end.close))
-    sandbox = Sandbox(
-        "id", Channel(stream), runtime=RUNTIMES["python"], python_version="3.13", engine=FakeContainerEngine()
-    )
+    sandbox = Sandbox("id", Channel(stream), runtime="python 3.13", engine=FakeContainerEngine())
     with connection, agent_end:
         yield connection, sandbox
 
@@ -186,3 +183,33 @@ def test_fragmented_frames_are_parsed(supervisor):
     outcome = sandbox.run("pass", "", timeout_s=2)
     chatter.join()
     assert (outcome.status, outcome.stdout, outcome.stderr) == (Status.OK, "\u20ac", "e")
+
+
+NOT_READY = {
+    "silent": b"",
+    "another_report": docker_frame(report()),
+    "output_before_ready": docker_frame(frame(STDOUT, b"x")),
+    "on_its_stderr": docker_frame(frame(READY, b"3.13"), stream=2),
+}
+
+
+@pytest.mark.parametrize("data", NOT_READY.values(), ids=NOT_READY)
+def test_sandbox_that_is_not_ready_for_the_next_run_breaks(supervisor, monkeypatch, data):
+    connection, sandbox = supervisor
+    monkeypatch.setattr("executor_host.sandbox.NEXT_PROCESS_TIMEOUT_S", 0.2)
+    connection.sendall(docker_frame(report()))
+    assert sandbox.run_next("pass", Run(), timeout_s=1, is_last=False).status is Status.OK
+    connection.sendall(data)
+    with pytest.raises(SandboxError):
+        sandbox.run_next("pass", Run(), timeout_s=1, is_last=False)
+    assert sandbox._engine.removed == ["id"]
+
+
+def test_memory_of_an_earlier_run_is_no_verdict_on_a_later_one(supervisor):
+    connection, sandbox = supervisor
+    sandbox._engine.ran_out_of_memory = bool  # of the id
+    connection.sendall(docker_frame(report() + frame(READY, b"3.13")))
+    sandbox.run_next("pass", Run(), timeout_s=1, is_last=False)
+    connection.shutdown(socket.SHUT_WR)
+    with pytest.raises(SandboxGoneError):
+        sandbox.run_next("pass", Run(), timeout_s=1)

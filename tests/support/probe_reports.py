@@ -65,6 +65,7 @@ def probe_report(*, cgroup_version: int = 2) -> dict[str, Any]:
         "interfaces": ["lo"],
         "resolved": False,
         "sysctls": {
+            "net.ipv4.tcp_max_tw_buckets": ["0"],
             "net.ipv4.tcp_orphan_retries": ["1"],
             "net.ipv4.tcp_rmem": ["4096", "131072", "262144"],
             "net.ipv4.tcp_wmem": ["4096", "16384", "262144"],

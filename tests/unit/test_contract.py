@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib import contract
 from chalicelib.contract import (
+    BatchResult,
     ContractError,
     Failure,
     FailureReason,
@@ -16,6 +17,9 @@ from chalicelib.contract import (
     OutputBytes,
     ResourceUsage,
     Result,
+    Run,
+    RunResult,
+    RunUsage,
     Status,
     Truncated,
     UncaughtException,
@@ -52,15 +56,32 @@ RESULT = Result(
     output_bytes=OutputBytes(stdout=300_000, stderr=12),
     error=UncaughtException(type="ValueError", message="no", line=3),
     usage=ResourceUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
-    runtime="python",
-    python_version="3.13",
+    runtime="python 3.13",
+)
+BATCH = replace(
+    JOB, input="", args=(), runs=(Run(input="ü"), Run(input="2\n", args=("-v",)), Run()), stop_on_failure=True
+)
+BATCH_RESULT = BatchResult(
+    id=ID,
+    runs=(
+        RunResult(
+            **{name: getattr(RESULT, name) for name in RunResult.__struct_fields__ if name != "usage"},
+            usage=RunUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392),
+        ),
+        None,
+        None,
+    ),
+    queued_ms=4,
+    runtime="python 3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
 HOST_REPORT = make_host_report(host="ip-10-0-0-1", sent_at=1700000000.25)
 MESSAGES = {
     "job": JOB,
     "job_async": replace(JOB, reply_to=None),
+    "batch": BATCH,
     "result": RESULT,
+    "batch_result": BATCH_RESULT,
     "failure": FAILURE,
     "host_report": HOST_REPORT,
     "failure_host_lost": Failure(id=ID, reason=FailureReason.HOST_LOST),
@@ -186,6 +207,10 @@ BAD_JOBS = {
     "args_number": changed("job", args=[1]),
     "args_too_many": changed("job", args=["x"] * (contract.MAX_ARGS + 1)),
     "arg_too_long": changed("job", args=["x" * (contract.MAX_ARGS_BYTES + 1)]),
+    "runs_too_many": changed("batch", runs=[{}] * (contract.MAX_BATCH_RUNS + 1)),
+    "runs_null": changed("batch", runs=None),
+    "run_null": changed("batch", runs=[None]),
+    "run_input_too_long": changed("batch", runs=[{"input": "x" * (contract.MAX_INPUT_BYTES + 1)}]),
     "timeout_low": changed("job", timeout_s=0.09),
     "timeout_high": changed("job", timeout_s=10.01),
     "timeout_bool": changed("job", timeout_s=True),
@@ -195,7 +220,7 @@ BAD_JOBS = {
     "reply_by_missing": without("job", "reply_by"),
     "zlib_cut": compressed(PACKED_JOB)[:-8],
     "zlib_tampered": compressed(PACKED_JOB)[:40] + "AAAA" + compressed(b"x" * 99),
-    "zlib_bomb": compressed(PACKED_JOB + b" " * 10_000_000),
+    "zlib_bomb": compressed(PACKED_JOB + b" " * contract.MAX_DECODED_BYTES),
     "zlib_trailing": compressed(PACKED_JOB + b" "),
     "zlib_not_utf8": compressed(PACKED_JOB.replace(b"print", b"\xffrint")),
     "zlib_nothing": compressed(b""),
@@ -225,6 +250,8 @@ BAD_REPLIES = {
     "stdout_null": changed("result", stdout=None),
     "output_bytes_negative": changed("result", output_bytes={"stdout": -1, "stderr": 0}),
     "output_bytes_missing": without("result", "output_bytes"),
+    "batch_runs_too_many": changed("batch_result", runs=[None] * (contract.MAX_BATCH_RUNS + 1)),
+    "batch_run_status": changed("batch_result", runs=[{"status": "ok"}]),
     "usage_negative": changed("result", usage={"duration_ms": -1, "cpu_ms": 0, "memory_bytes": 0, "queued_ms": 0}),
     "error_message_too_long": changed("result", error={"type": "E", "message": "x" * 1001, "line": None}),
 }
@@ -242,7 +269,7 @@ BAD_FROM_HOSTS = {
     "host_empty": changed("host_report", host=""),
     "host_too_long": changed("host_report", host="h" * 129),
     "host_newline": changed("host_report", host="h\n"),
-    "ready_negative": changed("host_report", runtimes=[{"name": "python", "ready": -1, "running": 0}]),
+    "ready_negative": changed("host_report", ready=-1),
     "sent_before_the_epoch": changed("host_report", sent_at=-1),
 }
 

@@ -7,7 +7,7 @@ import msgspec
 from chalice.app import CORSConfig, Request, Response
 
 from chalicelib import problems
-from chalicelib.contract import Failure, Result
+from chalicelib.contract import Failure, Reply, Result
 from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord
 from chalicelib.jobs.submit import PendingJob
@@ -42,13 +42,13 @@ def base_path(request: Request) -> str:
     return path.rsplit("/", request.path.rstrip("/").count("/"))[0]
 
 
-def outcome_response(outcome: Result | Failure | PendingJob, request: Request, *, headers: Headers) -> Response:
+def outcome_response(outcome: Reply | PendingJob, request: Request, *, headers: Headers) -> Response:
     """Return the response to a submission. Raise ProblemError if the job failed."""
     if isinstance(outcome, Failure):
         raise problems.job_failed(outcome.id, outcome.reason)
     if isinstance(outcome, PendingJob):
         return _pending_response(outcome.job_id, {"Location": f"{base_path(request)}/jobs/{outcome.job_id}", **headers})
-    request_context.bind(job_status=outcome.status)
+    request_context.bind(job_status=outcome.status if isinstance(outcome, Result) else job_view.BATCH)
     return json_response(job_view.result_body(outcome), headers=headers)
 
 

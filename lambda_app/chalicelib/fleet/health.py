@@ -1,7 +1,6 @@
 """Report the state of the job queue and the hosts to operators. For `GET /health`."""
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,10 +24,10 @@ IN_FLIGHT_MESSAGES: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 class Health(Struct, frozen=True):
-    """Reads the depths of the queues and the host reports on each call."""
+    """Reads the queue depth and the host reports on each call."""
 
     sqs: "SQSClient"
-    job_queue_urls: Mapping[str, str]  # by name of the runtime
+    job_queue_url: str
     hosts: HostRegistry
 
     def report(self) -> dict[str, Any]:
@@ -37,32 +36,29 @@ class Health(Struct, frozen=True):
         Raise ProblemError if the queue or the table fails.
         """
         try:
-            jobs = {runtime: self._count_jobs(url) for runtime, url in self.job_queue_urls.items()}
+            response = self.sqs.get_queue_attributes(
+                QueueUrl=self.job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
+            )
             reports = self.hosts.recent_reports()
         except (BotoCoreError, ClientError, TableError) as error:
             logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
         takes_jobs = any(report.isolation is IsolationState.PASSED for report in reports)
+        queue_attributes = response["Attributes"]
         return {
             "status": OK_RESPONSE["status"] if takes_jobs else "no_hosts",
-            "jobs": jobs,
+            "jobs": {
+                "waiting": int(queue_attributes[VISIBLE_MESSAGES]),
+                "running": int(queue_attributes[IN_FLIGHT_MESSAGES]),
+            },
             "hosts": [
                 {
                     "name": report.host,
                     "version": report.agent_version,
-                    "runtimes": {
-                        runtime.name: {"ready": runtime.ready, "running": runtime.running}
-                        for runtime in report.runtimes
-                    },
+                    "ready": report.ready,
+                    "running": report.running,
                     "isolation": report.isolation,
                 }
                 for report in reports
             ],
         }
-
-    def _count_jobs(self, queue_url: str) -> dict[str, int]:
-        response = self.sqs.get_queue_attributes(
-            QueueUrl=queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
-        )
-        attributes = response["Attributes"]
-        return {"waiting": int(attributes[VISIBLE_MESSAGES]), "running": int(attributes[IN_FLIGHT_MESSAGES])}

@@ -5,10 +5,11 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib import problems
-from chalicelib.contract import ContractError, Failure, Reply, Result, decode_reply
+from chalicelib.contract import BatchResult, ContractError, Failure, Reply, Result, decode_reply
 from chalicelib.jobs.job_table import JobRecord
 
 PENDING: Final = "pending"  # `status` of a job that is queued or running
+BATCH: Final = "batch"  # in logs, instead of the status of a result: each run has one
 FAILED: Final = "failed"  # `status` of a job that has no result and will have none
 
 
@@ -16,7 +17,7 @@ class CorruptReplyError(Exception):
     """Raised when a stored reply cannot be decoded."""
 
 
-def result_body(result: Result) -> dict[str, Any]:
+def result_body(result: Result | BatchResult) -> dict[str, Any]:
     """Return the members of a result but its wire version."""
     members = msgspec.structs.asdict(result)
     del members["version"]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access.admission import Admission, Caller
 from chalicelib.access.plans import Plan
-from chalicelib.contract import Failure, Reply, Result
+from chalicelib.contract import Reply
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.dispatcher import JobDispatcher
 from chalicelib.jobs.job_results import JobResults
@@ -58,7 +58,7 @@ class JobService(Struct, frozen=True):
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], object] = time.sleep
 
-    def submit(self, submission: Submission) -> Result | Failure | PendingJob:
+    def submit(self, submission: Submission) -> Reply | PendingJob:
         """Run a program. Return its reply, or the pending job if the reply is not ready. Raise ProblemError."""
         with self._charging(submission) as charge:
             try:

@@ -3,46 +3,69 @@
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from chalicelib.contract import OutputBytes, ResourceUsage, Status
-from chalicelib.runtimes import RUNTIMES
+from chalicelib.contract import SINGLE_RUN_LIMITS, OutputBytes, OutputLimits, ResourceUsage, Run, Status
 from executor_host.channel import SandboxError
 from executor_host.engine_versions import FLOORS, ComponentVersion
 from executor_host.sandbox import Outcome
 
 
-class FakeSandbox:
-    """Echo each program: code as stdout, stdin as stderr. `outcome` replaces the echo, or is raised if an exception."""
+def make_outcome(*, status: Status = Status.OK, stdout: str = "", stderr: str = "") -> Outcome:
+    """Return the outcome of a program that used little."""
+    return Outcome(
+        status=status,
+        exit_code=0 if status is Status.OK else 1,
+        stdout=stdout,
+        stderr=stderr,
+        output_bytes=OutputBytes(stdout=0, stderr=0),
+        usage=ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0),
+    )
 
-    def __init__(self, number: int, engine: "FakeDockerEngine", outcome: Outcome | Exception | None = None) -> None:
+
+Script = Outcome | Exception | None  # None: the echo
+
+
+class FakeSandbox:
+    """Echo each program: code as stdout, stdin as stderr. `script` has what its runs return, or raise, instead."""
+
+    def __init__(self, number: int, engine: "FakeDockerEngine", script: Sequence[Script] = ()) -> None:
         self.id = f"container-{number}"
-        self.runtime = engine.runtime
-        self.python_version = "3.13"
+        self.runtime = "python 3.13"
         self.alive = True
         self.ran: list[tuple[str, str, tuple[str, ...], float]] = []
         self._engine = engine
-        self._outcome = outcome
+        self._script = list(script)
 
     def is_ready(self) -> bool:
-        return self.alive
+        return self.alive and not self.ran
+
+    @property
+    def is_closed(self) -> bool:
+        return not self.alive
 
     def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
+        return self.run_next(code, Run(input=stdin, args=tuple(args)), timeout_s=timeout_s)
+
+    def run_next(
+        self,
+        code: str,
+        run: Run,
+        *,
+        timeout_s: float,
+        limits: OutputLimits = SINGLE_RUN_LIMITS,  # noqa: ARG002 - the fake's output is short
+        is_last: bool = True,
+    ) -> Outcome:
         if not self.alive:
             raise SandboxError("the sandbox is dead or was used before")
-        self.ran.append((code, stdin, tuple(args), timeout_s))
-        self.destroy()
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        usage = ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0)
-        return self._outcome or Outcome(
-            status=Status.OK,
-            exit_code=0,
-            stdout=code,
-            stderr=stdin,
-            output_bytes=OutputBytes(stdout=0, stderr=0),
-            usage=usage,
-        )
+        self.ran.append((code, run.input, run.args, timeout_s))
+        self._engine.on_run()
+        outcome = self._script.pop(0) if self._script else None
+        if is_last or isinstance(outcome, Exception):
+            self.destroy()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome or make_outcome(stdout=code, stderr=run.input)
 
     def destroy(self) -> None:
         self.alive = False
@@ -50,15 +73,18 @@ class FakeSandbox:
 
 
 class FakeDockerEngine:
-    """Keep containers in memory. `outcomes` go to the next sandboxes; every call fails while `failing` is true."""
+    """Keep containers in memory. `outcomes` go to the next sandboxes; every call fails while `failing` is true.
+
+    An outcome is that of the first run of a sandbox, or a list of the outcomes of its runs.
+    """
 
     def __init__(self) -> None:
-        self.runtime = RUNTIMES["python"]
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self.created_at: dict[str, float] = {}  # creation time of each existing container
         self.started: list[FakeSandbox] = []
-        self.outcomes: list[Outcome | Exception | None] = []
+        self.outcomes: list[Script | list[Script]] = []
+        self.on_run: Callable[[], object] = lambda: None
         self.failing = False
         self.component_versions = {
             name: ComponentVersion(".".join(map(str, floor)), "") for name, floor in FLOORS.items()
@@ -75,7 +101,8 @@ class FakeDockerEngine:
         with self._lock:
             self.starting -= 1
             self._check()
-            sandbox = FakeSandbox(next(self._numbers), self, self.outcomes.pop(0) if self.outcomes else None)
+            script = self.outcomes.pop(0) if self.outcomes else []
+            sandbox = FakeSandbox(next(self._numbers), self, script if isinstance(script, list) else [script])
             self.created_at[sandbox.id] = time.time()
             self.started.append(sandbox)
             return sandbox

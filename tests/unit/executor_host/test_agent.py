@@ -7,14 +7,15 @@ from threading import Event
 
 import pytest
 
-from chalicelib.contract import Failure, FailureReason, Job, Result, Status, decode_reply, encode
+from chalicelib.contract import BatchResult, Failure, FailureReason, Job, Result, Run, Status, decode_reply, encode
 from executor_host import metrics
-from executor_host.agent import MAX_SANDBOX_ATTEMPTS, REPLY_ATTEMPTS, Agent
+from executor_host.agent import REPLY_ATTEMPTS, Agent
 from executor_host.channel import SandboxError
 from executor_host.job_queue import NoSuchQueueError, QueueError
+from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
-from tests.support.fakes.docker_engine import FakeDockerEngine
+from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.polling import eventually
 
@@ -92,6 +93,10 @@ def send_and_wait(queue, sent):
     return decode_reply(queue.wait_for_sent(sent.reply_to or RESULTS))
 
 
+def reply_count(reply, status):
+    return [run and run.status for run in reply.runs].count(status)
+
+
 def test_job_is_run_answered_and_deleted(agent, engine, queue):
     sent = job()
     reply = send_and_wait(queue, sent)
@@ -101,7 +106,7 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
         "the code",
         "the input",
     )
-    assert (reply.runtime, reply.python_version) == ("python", "3.13")
+    assert reply.runtime == "python 3.13"
     eventually(lambda: len(queue.deleted) == 1)
     assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", ("an", "arg"), 1.5)]
 
@@ -132,12 +137,6 @@ def test_malformed_message_is_not_deleted(agent, queue):
     assert isinstance(send_and_wait(queue, job()), Result)
     eventually(lambda: len(queue.deleted) == 1)
     assert "no job" not in {message.body for message in queue.deleted}
-
-
-def test_job_of_another_runtime_is_malformed(agent, queue):
-    queue.enqueue(encode(job(runtime="data")))
-    assert isinstance(send_and_wait(queue, job()), Result)
-    eventually(lambda: len(queue.deleted) == 1)
 
 
 def test_sandbox_failure_retries_job_in_new_sandbox(agent, engine, queue):
@@ -299,14 +298,14 @@ def test_job_received_after_failed_isolation_check_is_released(engine, queue, st
 
 def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, caplog):
     caplog.set_level("INFO", logger="executor_host")
-    eventually(lambda: metrics.DOCKER_UP.labels("python")._value.get() == 1)
+    eventually(lambda: metrics.DOCKER_UP._value.get() == 1)
     engine.failing = True
     for sandbox in engine.started:
         sandbox.alive = False
-    eventually(lambda: metrics.DOCKER_UP.labels("python")._value.get() == 0)
+    eventually(lambda: metrics.DOCKER_UP._value.get() == 0)
     engine.failing = False
     assert send_and_wait(queue, job()).status is Status.OK
-    assert metrics.DOCKER_UP.labels("python")._value.get() == 1
+    assert metrics.DOCKER_UP._value.get() == 1
     assert [record.message for record in caplog.records].count("docker_unavailable") == 1
     assert "docker_available" in [record.message for record in caplog.records]
 
@@ -318,6 +317,27 @@ def test_job_received_during_shutdown_is_run(agent, engine, queue):
     assert agent.stop(10)
     assert len(queue.deleted) == sum(len(sandbox.ran) for sandbox in engine.started) <= 1
     assert queue.released == []
+
+
+def test_stopping_agent_finishes_the_run_of_a_batch_and_releases_it(engine, queue, start):
+    agent = start(engine, size=1, workers=1)
+    eventually(lambda: len(engine.started) == 2)
+    engine.on_run = agent._stopping.set
+    sent = encode(job(input="", args=(), runs=(Run(), Run())))
+    queue.enqueue(sent)
+    eventually(lambda: queue.released)
+    assert agent.stop(10)
+    assert [message.body for message in queue.released] == [sent]
+    assert (sum(len(sandbox.ran) for sandbox in engine.started), queue.deleted) == (1, [])
+
+
+def test_completed_batch_is_counted_with_its_runs(agent, engine, queue):
+    runs = [metrics.BATCH_RUNS.labels(status)._value.get() for status in ("ok", "not_run")]
+    engine.outcomes += [[make_outcome(), make_outcome(status=Status.ERROR)]] * 4
+    reply = send_and_wait(queue, job(input="", args=(), runs=(Run(), Run(), Run()), stop_on_failure=True))
+    assert isinstance(reply, BatchResult)
+    eventually(lambda: metrics.BATCH_RUNS.labels("ok")._value.get() == runs[0] + reply_count(reply, "ok"))
+    assert metrics.BATCH_RUNS.labels("not_run")._value.get() == runs[1] + reply_count(reply, None)
 
 
 def test_shutdown_releases_job_without_sandbox(engine, queue, start):
@@ -335,8 +355,8 @@ def test_shutdown_releases_job_without_sandbox(engine, queue, start):
 @pytest.fixture
 def start_without_docker(engine, queue, start, monkeypatch):
     """Return a function that starts an agent whose engine fails once it has two sandboxes, which both fail too."""
-    monkeypatch.setattr("executor_host.agent.ACQUIRE_POLL_S", 0.01)
-    monkeypatch.setattr("executor_host.agent.SANDBOX_ACQUIRE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("executor_host.job_runner.ACQUIRE_POLL_S", 0.01)
+    monkeypatch.setattr("executor_host.job_runner.SANDBOX_ACQUIRE_TIMEOUT_S", 0.05)
 
     def start_without_docker():
         engine.outcomes += [SandboxError("died")] * 2

@@ -1,0 +1,54 @@
+"""Defines the limits of jobs and results."""
+
+from typing import Final
+
+from msgspec import Struct
+
+MAX_CODE_BYTES: Final = 256 * 1024  # in UTF-8; enough for a program, not for a data set
+MAX_INPUT_BYTES: Final = 1024 * 1024  # in UTF-8
+MAX_ARGS: Final = 64
+MAX_ARGS_BYTES: Final = 8 * 1024  # in UTF-8, of all arguments together
+# What is returned of each stream, as the program wrote it: the start of stdout, the start and the end of stderr.
+MAX_STDOUT_BYTES: Final = 256 * 1024
+STDERR_HEAD_BYTES: Final = 48 * 1024
+STDERR_TAIL_BYTES: Final = 16 * 1024  # where the traceback is
+MAX_STREAM_BYTES: Final = 16 * 1024 * 1024  # of stdout and of stderr, each; a program that writes more is ended
+MAX_ERROR_MESSAGE_CHARS: Final = 1000  # of an exception's message; all of it is in stderr
+MIN_TIMEOUT_S: Final = 0.1
+MAX_TIMEOUT_S: Final = 10.0  # below the queue's visibility timeout with room to start and to reply
+DEFAULT_TIMEOUT_S: Final = 3.0
+
+MAX_BATCH_RUNS: Final = 100
+MAX_BATCH_S: Final = 60.0  # wall time; a run starts only if its timeout_s fits into the rest
+MAX_RUNS_WITH_LONG_OUTPUT: Final = 10
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
+# The largest job, and the largest result: in a stream, U+FFFD makes three bytes of each invalid one.
+_MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES
+_MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
+_MAX_RUN_BYTES: Final = 3 * 2 * 16 * 1024 + 4 * MAX_ERROR_MESSAGE_CHARS * 4  # of one of MAX_BATCH_RUNS
+MAX_DECODED_BYTES: Final = max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES, MAX_BATCH_RUNS * _MAX_RUN_BYTES) + 16 * 1024
+# A job is sent as base64, four characters for three bytes, and its other members need less than 4 KiB of that.
+MAX_COMPRESSED_PROGRAM_BYTES: Final = MAX_MESSAGE_BYTES // 4 * 3 - 4 * 1024
+
+
+class OutputLimits(Struct, frozen=True, kw_only=True):
+    """What is returned of the streams of a run, in bytes as the program wrote them."""
+
+    stdout_bytes: int = MAX_STDOUT_BYTES
+    stderr_head_bytes: int = STDERR_HEAD_BYTES
+    stderr_tail_bytes: int = STDERR_TAIL_BYTES
+
+
+SINGLE_RUN_LIMITS: Final = OutputLimits()
+_LONG_BATCH_OUTPUT: Final = OutputLimits(stdout_bytes=64 * 1024)
+_SHORT_BATCH_OUTPUT: Final = OutputLimits(
+    stdout_bytes=16 * 1024, stderr_head_bytes=12 * 1024, stderr_tail_bytes=4 * 1024
+)
+
+
+def batch_output_limits(runs: int) -> OutputLimits:
+    """Return the limits of each run of a batch."""
+    return _LONG_BATCH_OUTPUT if runs <= MAX_RUNS_WITH_LONG_OUTPUT else _SHORT_BATCH_OUTPUT
