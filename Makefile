@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
+BROWSER := $(BIN)/python -m tests.support.browser # installs Chromium if there is none
 PYTEST := $(BIN)/pytest
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
@@ -28,6 +29,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
+	@$(BROWSER)
 	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadgroup --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
@@ -55,6 +57,7 @@ security: $(DEV) ## Run hostile programs in real sandboxes
 	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadgroup tests/security
 
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
+	@$(BROWSER)
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
 
 attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY
@@ -119,6 +122,6 @@ $(RUN): requirements.txt $(STATIC)
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUN)
-	@echo "Installing linters and test tools (50 MB)."
+	@echo "Installing linters and test tools (130 MB)."
 	@$(UV_INSTALL) --require-hashes --requirement requirements-dev.txt || $(PIP_INSTALL) requirements-dev.txt
 	@touch $@

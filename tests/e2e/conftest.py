@@ -1,12 +1,18 @@
 """Start the stack of `make run` on free ports, once for all tests in this directory."""
 
+import time
 import uuid
 
 import pytest
 
+from chalicelib.access.api_keys import new_key
+from infra.env_file import client as aws_client
 from infra.local.processes import free_port
 from infra.local.stack import local_stack
+from infra.operator.key_admin import KeyAdmin
+from tests.support.browser import TIMEOUT_MS, Watch, chromium
 from tests.support.http_client import Client
+from tests.support.playground import Playground
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +34,48 @@ def client(stack):
     client = Client(stack.url, stack.api_key)
     yield client
     client.close()
+
+
+@pytest.fixture
+def create_key(stack):
+    """Return a function that creates a key of a plan and returns it as text."""
+    store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
+
+    def create_key(plan):
+        key = new_key()
+        store.create(key, plan=plan, owner="e2e", now_s=int(time.time()))
+        return str(key)
+
+    return create_key
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def new_context(browser, stack):
+    """Return a function that opens a browser with an empty profile. At the end, fail if a page did what none may do."""
+    contexts = []
+
+    def open_context(**options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context.set_default_timeout(TIMEOUT_MS)
+        contexts.append((context, Watch(context, stack.url)))
+        return context
+
+    yield open_context
+    incidents = [incident for _, watch in contexts for incident in watch.incidents]
+    cookies = [cookie for context, _ in contexts for cookie in context.cookies()]
+    for context, _ in contexts:
+        context.close()
+    assert (incidents, cookies) == ([], [])
+
+
+@pytest.fixture
+def playground(new_context, stack):
+    """The playground in a browser of 1280 by 800 pixels, not loaded yet."""
+    context = new_context(permissions=["clipboard-read", "clipboard-write"])
+    return Playground(context.new_page(), stack.url, stack.api_key)

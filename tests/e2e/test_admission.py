@@ -12,26 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib.access.api_keys import new_key
-from infra.env_file import client as aws_client
-from infra.operator.key_admin import KeyAdmin
 from tests.support.http_client import Client
 
 BODY = json.dumps({"code": "print(1)"}).encode()
 SLUG = "urn:python-exec:problem:"
-
-
-@pytest.fixture
-def create(stack):
-    """Return a function that creates a key of a plan and returns it as text."""
-    store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
-
-    def create(plan):
-        key = new_key()
-        store.create(key, plan=plan, owner="e2e", now_s=int(time.time()))
-        return str(key)
-
-    return create
 
 
 @pytest.fixture
@@ -86,8 +70,8 @@ def test_bearer_token_is_accepted(stack):
     assert exchange(stack, b"Authorization: bearer %b\r\n" % stack.api_key.encode()) == 200
 
 
-def test_revoked_key_is_refused_at_the_next_request(stack, create, connect):
-    api_key = create("free")
+def test_revoked_key_is_refused_at_the_next_request(stack, create_key, connect):
+    api_key = create_key("free")
     client = connect(api_key)
     assert client.post(code="print(1)").status == 200
     command = [sys.executable, "-m", "infra.operator", "keys", "revoke", api_key.split("_")[1]]
@@ -98,8 +82,8 @@ def test_revoked_key_is_refused_at_the_next_request(stack, create, connect):
     assert (answer.status, answer.body["type"]) == (403, SLUG + "key-revoked")
 
 
-def test_burst_limit_is_exact_and_retry_after_is_accurate(create, connect):
-    api_key = create("free")
+def test_burst_limit_is_exact_and_retry_after_is_accurate(create_key, connect):
+    api_key = create_key("free")
     clients = [connect(api_key) for _ in range(16)]
     with ThreadPoolExecutor(16) as threads:
         started_at = time.time()
@@ -113,8 +97,8 @@ def test_burst_limit_is_exact_and_retry_after_is_accurate(create, connect):
     assert clients[0].post(code="print(1)").status == 200
 
 
-def test_rate_limit_headers_match_usage(create, connect):
-    client = connect(create("free"))
+def test_rate_limit_headers_match_usage(create_key, connect):
+    client = connect(create_key("free"))
     for body, status in ((BODY, 200), (b"{", 400), (json.dumps({"code": "1", "timeout_s": 5}).encode(), 403)):
         answer = client.send(body)
         assert (answer.status, '"month";r=' in answer.headers["RateLimit"]) == (status, True)

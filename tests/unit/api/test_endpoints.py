@@ -70,6 +70,10 @@ def test_playground_loads_images_from_no_url_but_its_own():
     assert policy.replace(" blob:", " data: blob:") == static_files.CONTENT_SECURITY_POLICY
 
 
+def test_playground_cannot_be_framed():
+    assert "frame-ancestors 'none'" in get_root(CHROMIUM)[1]["Content-Security-Policy"]
+
+
 def test_playground_needs_no_components(monkeypatch):
     monkeypatch.setattr(api, "components", None)
     assert get_root(CHROMIUM)[0] == 200

@@ -47,9 +47,10 @@ function addRun({ input = "", args = [], expected_output: expected = "" }) {
 }
 
 function area(label, name, value) {
-  const node = element("textarea", { class: "mono", name, rows: 2, spellcheck: "false", autocapitalize: "off", oninput: onChange });
+  const attributes = { class: "mono", name, rows: 1, "aria-label": label, spellcheck: "false", autocapitalize: "off" };
+  const node = element("textarea", { ...attributes, oninput: () => onChange() });
   node.value = value;
-  return element("label", { class: "field stacked" }, label, node);
+  return element("label", { class: "field stacked" }, element("span", { class: "label" }, label), node);
 }
 
 function remove(item) {

@@ -24,9 +24,9 @@ export function milliseconds(value) {
   return value < 1000 ? `${value} ms` : `${(value / 1000).toFixed(2)} s`;
 }
 
-/** Return how long to wait: "5 s", "3 min", or a date if it is more than an hour. */
-export function waitingTime(seconds, now = Date.now()) {
-  if (seconds < 120) return `${Math.ceil(seconds)} s`;
-  if (seconds < 3600) return `${Math.ceil(seconds / 60)} min`;
-  return `until ${new Date(now + seconds * 1000).toLocaleString()}`;
+/** Return when to try again: "in 5 s", "in 3 min", or after a date if it is more than an hour. */
+export function retryTime(seconds, now = Date.now()) {
+  if (seconds < 120) return `in ${Math.ceil(seconds)} s`;
+  if (seconds < 3600) return `in ${Math.ceil(seconds / 60)} min`;
+  return `after ${new Date(now + seconds * 1000).toLocaleString("en-US", { dateStyle: "long", timeStyle: "short" })}`;
 }

@@ -145,6 +145,10 @@ for (const id of ["input", "args", "artifacts", "timeout", "runtime", "async"]) 
 byId("run").addEventListener("click", run);
 byId("cancel").addEventListener("click", () => runner.cancel());
 byId("share").addEventListener("click", share);
+byId("skip-link").addEventListener("click", (event) => {
+  event.preventDefault();
+  editor.focus();
+});
 addEventListener("hashchange", loadLink);
 load(EXAMPLES.Hello);
 loadLink();

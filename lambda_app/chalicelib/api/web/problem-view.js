@@ -1,7 +1,7 @@
 // Shows why a request has no result, and what to do about it.
 import { ApiError, UnreachableError } from "./api-client.js";
 import { element } from "./dom.js";
-import { waitingTime } from "./format.js";
+import { retryTime } from "./format.js";
 
 const HINTS = {
   413: "Send less input, or fewer or smaller files.",
@@ -34,7 +34,12 @@ export function problemElements({ title, detail, hint, status, field, retryAfter
       detail ? element("p", {}, detail) : null,
       field ? element("p", { class: "hint" }, "Field: ", element("code", {}, field)) : null,
       hint ? element("p", { class: "hint" }, hint) : null,
-      retryAfterS ? element("p", {}, "You can try again ", retryAfterS >= 3600 ? "" : "in ", element("strong", { id: "countdown", "aria-live": "off" }, waitingTime(retryAfterS)), ".") : null,
+      retryAfterS ? element("p", {}, "You can try again ", countdown(retryAfterS), ".") : null,
     ),
   ];
+}
+
+/** Return the element in which runner.js counts down. It changes often, so a screen reader does not follow it. */
+function countdown(retryAfterS) {
+  return element("strong", { id: "countdown", "aria-live": "off" }, retryTime(retryAfterS));
 }

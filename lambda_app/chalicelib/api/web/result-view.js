@@ -60,7 +60,7 @@ function facts({ exit_code: exitCode, signal, usage, runtime, python_version: ve
 function stream(name, result) {
   const text = result[name];
   const written = result.output_bytes[name];
-  const size = result.truncated[name] ? `${count(written)} bytes written, not all shown` : bytes(written);
+  const size = result.truncated[name] ? `${count(written)} bytes written, not all of them shown here` : bytes(written);
   return [
     element("div", { class: "stream-bar" }, element("h3", {}, name), element("span", { class: "hint" }, size), text ? copyButton(name, () => text) : null),
     text

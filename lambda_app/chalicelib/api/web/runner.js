@@ -2,7 +2,7 @@
 import { ApiError } from "./api-client.js";
 import { batchElements, batchSummary } from "./batch-view.js";
 import { announce, byId, element } from "./dom.js";
-import { waitingTime } from "./format.js";
+import { retryTime } from "./format.js";
 import { askForKey, getKey } from "./key-dialog.js";
 import { describe, problemElements } from "./problem-view.js";
 import { resultElements, resultSummary } from "./result-view.js";
@@ -95,7 +95,7 @@ export class Runner {
     const timer = setInterval(() => {
       const leftS = (this.blockedUntil - Date.now()) / 1000;
       const node = byId("countdown");
-      if (node) node.textContent = leftS > 0 ? waitingTime(leftS) : "a moment";
+      if (node) node.textContent = leftS > 0 ? retryTime(leftS) : "now";
       if (leftS > 0) return;
       clearInterval(timer);
       this.updateButtons();

@@ -1,0 +1,75 @@
+"""The playground as a page: accessibility, narrow screens, weight, and screenshots in .local/screenshots."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from infra.paths import LOCAL
+from tests.support.playground import Playground
+
+SCREENSHOTS = LOCAL / "screenshots"
+SCHEMES = ("light", "dark")
+SIZES = {"wide": {"width": 1280, "height": 800}, "narrow": {"width": 360, "height": 740}}
+FAILING = (
+    "def average(numbers):\n    return sum(numbers) / len(numbers)\n\nprint(average([3, 4, 5]))\nprint(average([]))\n"
+)
+MAX_FIRST_LOAD_BYTES = 500_000
+MAX_INTERACTIVE_MS = 10_000  # it takes a tenth of that; tests share their machine with others
+
+
+@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in SCHEMES], ids="-".join)
+def view(request, new_context, stack):
+    """An open playground of each size in each color scheme, and its name."""
+    size, scheme = request.param
+    context = new_context(viewport=SIZES[size], color_scheme=scheme, reduced_motion="reduce")
+    return Playground(context.new_page(), stack.url, stack.api_key).open(), f"{size}-{scheme}"
+
+
+def serious_violations(page):
+    """Return the rules of axe that elements of the page break, with those elements."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+        for violation in violations
+        if violation["impact"] in {"serious", "critical"}
+    ]
+
+
+def overflow(page):
+    """Return by how many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+def check(playground, name):
+    """Save a screenshot, and check accessibility and width."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    playground.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    assert (serious_violations(playground.page), overflow(playground.page)) == ([], 0)
+
+
+def test_every_state_is_accessible_and_fits(view):
+    playground, name = view
+    check(playground, f"{name}-start")
+    playground.run(FAILING, status="error")
+    expect(playground.page.locator(".ace_gutter-cell.error-line")).to_be_visible()
+    check(playground, f"{name}-exception")
+    playground.drop_file("sales.csv", "product,units\npencil,120\n")
+    check(playground, f"{name}-files")
+    playground.page.get_by_label("Example").select_option("Batch: leap years")
+    playground.tab("curl")
+    check(playground, f"{name}-batch")
+    playground.page.get_by_role("button", name="API key").click()
+    check(playground, f"{name}-key")
+
+
+def test_first_load_is_small_and_fast(new_context, stack):
+    page = new_context().new_page()
+    requests = []
+    page.on("requestfinished", lambda request: requests.append(request))  # noqa: PLW0108 - it needs attributes
+    page.goto(stack.url)
+    page.wait_for_function("performance.getEntriesByName('interactive').length === 1")
+    page.wait_for_load_state("networkidle")
+    sizes = [request.sizes()["responseBodySize"] for request in requests]
+    assert len(sizes) > 20
+    assert sum(sizes) < MAX_FIRST_LOAD_BYTES
+    assert page.evaluate("performance.getEntriesByName('interactive')[0].startTime") < MAX_INTERACTIVE_MS
