@@ -5,10 +5,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from prometheus_client import start_http_server
 
+from chalicelib.runtimes import RUNTIMES
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
@@ -18,6 +21,7 @@ from executor_host.isolation_check import IsolationCheck
 from executor_host.job_queue import JobQueue
 from executor_host.logs import log_json_lines
 from executor_host.pool import Pool
+from executor_host.settings import Settings
 from executor_host.visibility import VisibilityExtender
 
 SHUTDOWN_TIMEOUT_S: Final = 17.0  # covers an open poll, the longest job in its response, and the supervisor's grace
@@ -36,40 +40,66 @@ def main() -> int:
         return 2
     # Blocked in all threads and read with sigwait: a handler could be interrupted by a second signal and deadlock.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    engine = DockerEngine(settings.sandbox_image, agent=settings.agent_name, oci_runtime=settings.oci_runtime or None)
-    pool = Pool(engine, size=settings.warm_sandboxes, start_threads=os.cpu_count() or 1)
-    isolation = IsolationCheck(engine, pool=pool, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
-    queue = JobQueue(settings.job_queue_url, workers=settings.workers)
-    agent = Agent(
+    engines = [
+        DockerEngine(
+            settings.sandbox_images[runtime],
+            runtime=RUNTIMES[runtime],
+            agent=settings.agent_name,
+            oci_runtime=settings.oci_runtime or None,
+        )
+        for runtime in settings.workers
+    ]
+    pools = [_build_pool(engine, size=settings.workers[engine.runtime.name]) for engine in engines]
+    isolation = IsolationCheck(engines[0], pools=pools, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
+    agents = [_build_agent(settings, pool, isolation) for pool in pools]
+    reporter = HostReporter(
+        JobQueue(settings.results_queue_url, workers=1),
+        results_queue_url=settings.results_queue_url,
+        host=settings.agent_name,
+        runtimes=list(settings.workers),
+        metrics_namespace=settings.metrics_namespace,
+        isolation=lambda: isolation.state,
+    )
+    start_http_server(settings.metrics_port, addr="127.0.0.1")
+    for pool in pools:
+        pool.start()
+    isolation.start()
+    for agent in agents:
+        agent.start()
+    reporter.start()
+    logger.info("agent_started", extra={"agent": settings.agent_name, "runtimes": settings.runtimes})
+    signal.sigwait(STOP_SIGNALS)
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+    isolation.stop()
+    drained = _stop_all([agent.stop for agent in agents], deadline - POOL_STOP_TIMEOUT_S)
+    reporter.stop()
+    _stop_all([pool.stop for pool in pools], deadline)
+    logger.info("agent_stopped", extra={"drained": drained})
+    return 0 if drained else 1
+
+
+def _build_pool(engine: DockerEngine, *, size: int) -> Pool:
+    return Pool(engine, size=size, start_threads=min(size, os.cpu_count() or 1))
+
+
+def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck) -> Agent:
+    workers = settings.workers[pool.runtime.name]
+    queue = JobQueue(settings.job_queue_urls[pool.runtime.name], workers=workers)
+    return Agent(
         queue,
         pool=pool,
         isolation_passed=isolation.passed,
         visibility=VisibilityExtender(queue),
         results_queue_url=settings.results_queue_url,
-        workers=settings.workers,
+        workers=workers,
         metrics_namespace=settings.metrics_namespace,
     )
-    reporter = HostReporter(
-        queue,
-        results_queue_url=settings.results_queue_url,
-        host=settings.agent_name,
-        metrics_namespace=settings.metrics_namespace,
-        isolation=lambda: isolation.state,
-    )
-    start_http_server(settings.metrics_port, addr="127.0.0.1")
-    pool.start()
-    isolation.start()
-    agent.start()
-    reporter.start()
-    logger.info("agent_started", extra={"agent": settings.agent_name, "workers": settings.workers})
-    signal.sigwait(STOP_SIGNALS)
-    deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
-    isolation.stop()
-    drained = agent.stop(SHUTDOWN_TIMEOUT_S - POOL_STOP_TIMEOUT_S)
-    reporter.stop()
-    pool.stop(deadline - time.monotonic())
-    logger.info("agent_stopped", extra={"drained": drained})
-    return 0 if drained else 1
+
+
+def _stop_all(stops: Sequence[Callable[[float], bool | None]], deadline: float) -> bool:
+    """Call each of the functions with the time that is left, all at once. Return whether all ended in time."""
+    with ThreadPoolExecutor(len(stops)) as threads:
+        return all(list(threads.map(lambda stop: stop(deadline - time.monotonic()), stops)))
 
 
 if __name__ == "__main__":

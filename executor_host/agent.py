@@ -1,4 +1,4 @@
-"""Run jobs from the queue: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
+"""Run the jobs of a runtime: acquire a warm sandbox, receive a job, run it, reply, and only then delete the job.
 
 A program has no effects outside its sandbox, so running a redelivered job twice is harmless and needs no lock.
 """
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Agent:
-    """Run up to `workers` jobs at once, and receive them only while `isolation_passed` is set."""
+    """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set."""
 
     def __init__(
         self,
@@ -52,15 +52,17 @@ class Agent:
     ) -> None:
         self._queue = queue
         self._pool = pool
+        self._runtime = pool.runtime.name
         self._isolation_passed = isolation_passed
         self._visibility = visibility
         self._results_queue_url = results_queue_url
         self._metrics_namespace = metrics_namespace
         self._clock = clock
         self._stopping = Event()
-        self._runner = JobRunner(pool, stopping=self._stopping, clock=clock)
+        self._runner = JobRunner(pool, runtime=self._runtime, stopping=self._stopping, clock=clock)
         self._workers = [
-            Thread(target=self._worker_loop, name=f"worker-{number}", daemon=True) for number in range(workers)
+            Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
+            for number in range(workers)
         ]
 
     def start(self) -> None:
@@ -110,6 +112,8 @@ class Agent:
     def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
             job = decode_job(message.body)
+            if job.runtime != self._runtime:
+                raise ContractError(f"a job for {job.runtime}")  # noqa: TRY301 - handled like any malformed one
         except ContractError:  # possibly a newer version that another host can read
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
@@ -131,11 +135,11 @@ class Agent:
             status, queue_wait_ms = str(reply.status), reply.usage.queued_ms
         elif isinstance(reply, BatchResult):
             status, queue_wait_ms = metrics.BATCH_STATUS, reply.queued_ms
-            metrics.count_runs(reply.runs)
+            metrics.count_runs(self._runtime, reply.runs)
         else:
             status, queue_wait_ms = str(reply.reason), None
-        metrics.JOBS.labels(status).inc()
-        fields = cloudwatch.job_fields(status, queue_wait_ms, namespace=self._metrics_namespace)
+        metrics.JOBS.labels(self._runtime, status).inc()
+        fields = cloudwatch.job_fields(self._runtime, status, queue_wait_ms, namespace=self._metrics_namespace)
         logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
 
     def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:

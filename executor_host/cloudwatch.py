@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge
 
 from executor_host import metrics
 
-GAUGES: Final[Mapping[str, Gauge]] = {"WarmSandboxes": metrics.WARM_SANDBOXES, "JobsRunning": metrics.RUNNING}
+RUNTIME_GAUGES: Final[Mapping[str, Gauge]] = {"WarmSandboxes": metrics.WARM_SANDBOXES, "JobsRunning": metrics.RUNNING}
 COUNTERS: Final[Mapping[str, Counter]] = {
     "SandboxErrors": metrics.SANDBOX_ERRORS,
     "MalformedMessages": metrics.MALFORMED_MESSAGES,
@@ -22,40 +22,51 @@ Fields = dict[str, Any]
 
 
 class MetricDeltas:
-    """Report gauges, and how much each counter grew since the last report."""
+    """Report the state of the host, and how much each counter grew since the last report."""
 
     def __init__(self, *, namespace: str) -> None:
         self._namespace = namespace
-        self._last_totals = {name: metric_value(counter) for name, counter in COUNTERS.items()}
+        self._last_totals = {name: sum(metric_values(counter)) for name, counter in COUNTERS.items()}
 
     def log_fields(self, *, is_up: bool = True) -> Fields:
         """Return the `extra` of one log line. The sum of HostUp over one minute is the number of hosts."""
         fields: Fields = {
             "HostUp": int(is_up),
-            "DockerDown": 1 - metric_value(metrics.DOCKER_UP),
-            "IsolationUnverified": 1 - metric_value(metrics.ISOLATION_CHECK_PASSED),
+            "DockerDown": int(min(metric_values(metrics.DOCKER_UP), default=0) == 0),
+            "IsolationUnverified": 1 - sum(metric_values(metrics.ISOLATION_CHECK_PASSED)),
         }
-        fields |= {name: metric_value(gauge) for name, gauge in GAUGES.items()}
         for name, counter in COUNTERS.items():
-            total = metric_value(counter)
+            total = sum(metric_values(counter))
             fields[name] = total - self._last_totals[name]
             self._last_totals[name] = total
         return _declare(fields, [_directive(self._namespace, *fields)])
 
 
-def job_fields(status: str, queue_wait_ms: int | None, *, namespace: str) -> Fields:
+def runtime_fields(runtime: str, *, namespace: str) -> Fields:
+    """Return the `extra` of the log line of a runtime: the gauges of its sandboxes."""
+    fields: Fields = {name: gauge_value(gauge, runtime) for name, gauge in RUNTIME_GAUGES.items()}
+    return _declare({"Runtime": runtime, **fields}, [_directive(namespace, *fields, dimensions=["Runtime"])])
+
+
+def job_fields(runtime: str, status: str, queue_wait_ms: int | None, *, namespace: str) -> Fields:
     """Return the `extra` of the log line of a completed job. `queue_wait_ms` is None for a job that did not run."""
-    fields: Fields = {"Status": status, "Jobs": 1}
-    directives = [_directive(namespace, "Jobs", dimensions=["Status"])]
+    fields: Fields = {"Runtime": runtime, "Status": status, "Jobs": 1}
+    directives = [_directive(namespace, "Jobs", dimensions=["Runtime", "Status"])]
     if queue_wait_ms is not None:
         fields["QueueWaitMs"] = queue_wait_ms
-        directives.append(_directive(namespace, "QueueWaitMs"))
+        directives.append(_directive(namespace, "QueueWaitMs", dimensions=["Runtime"]))
     return _declare(fields, directives)
 
 
-def metric_value(metric: Counter | Gauge) -> float:
-    """Return the current value of a metric without labels."""
-    return next(iter(metric.collect())).samples[0].value
+def metric_values(metric: Counter | Gauge) -> list[float]:
+    """Return the current values of a metric, one for each runtime or a single one."""
+    samples = next(iter(metric.collect())).samples
+    return [sample.value for sample in samples if not sample.name.endswith("_created")]
+
+
+def gauge_value(gauge: Gauge, runtime: str) -> float:
+    """Return the current value of a gauge of a runtime."""
+    return next(iter(gauge.labels(runtime).collect())).samples[0].value
 
 
 def _directive(namespace: str, *names: str, dimensions: Sequence[str] = ()) -> Fields:

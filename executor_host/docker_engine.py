@@ -10,9 +10,10 @@ from typing import Any, Final
 import docker
 from docker.errors import DockerException
 
+from chalicelib.runtimes import Runtime
 from executor_host.channel import Channel, SandboxError
 from executor_host.engine_versions import ComponentVersion
-from executor_host.hardening import AGENT_LABEL, container_config
+from executor_host.hardening import AGENT_LABEL, RUNTIME_LABEL, container_config
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import READY
 
@@ -25,18 +26,20 @@ _ATTACH: Final = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
 
 
 class DockerEngine:
-    """Start sandboxes from one image, labelled with the name of their agent. Any thread may call any method."""
+    """Start sandboxes of one runtime, labelled with the name of their agent. Any thread may call any method."""
 
     def __init__(
         self,
         image: str,
         *,
+        runtime: Runtime,
         agent: str,
         oci_runtime: str | None = None,
         config: Callable[..., dict[str, Any]] = container_config,
     ) -> None:
         """Prepare without connecting. `oci_runtime` is, for example, "runsc"; None is Docker's default."""
         self._image = image
+        self.runtime = runtime
         self._agent = agent
         self._oci_runtime = oci_runtime
         self._config = config
@@ -55,7 +58,7 @@ class DockerEngine:
         container_id = channel = None
         try:
             client = self._client()
-            config = self._config(self._image, agent=self._agent, oci_runtime=self._oci_runtime)
+            config = self._config(self._image, runtime=self.runtime, agent=self._agent, oci_runtime=self._oci_runtime)
             container_id = client.create_container_from_config(config)["Id"]
             channel = Channel(client.attach_socket(container_id, _ATTACH))
             client.start(container_id)  # after attaching, or the first bytes may be lost
@@ -68,7 +71,7 @@ class DockerEngine:
             if container_id is not None:
                 self.remove(container_id)
             raise SandboxError("cannot start a sandbox") from error
-        return Sandbox(container_id, channel, runtime=f"python {version.decode()}", engine=self)
+        return Sandbox(container_id, channel, runtime=self.runtime, python_version=version.decode(), engine=self)
 
     def remove(self, container_id: str) -> None:
         """Kill and remove a container; if Docker cannot, the pool's next sweep tries again."""
@@ -76,9 +79,10 @@ class DockerEngine:
             self._client().remove_container(container_id, force=True)
 
     def containers(self) -> Iterator[tuple[str, float]]:
-        """Return id and creation time (epoch, whole seconds) of every container of this agent, in any state."""
+        """Return id and creation time (epoch, whole seconds) of every container of this agent and runtime."""
+        labels = [f"{AGENT_LABEL}={self._agent}", f"{RUNTIME_LABEL}={self.runtime.name}"]
         try:
-            summaries = self._client().containers(all=True, filters={"label": f"{AGENT_LABEL}={self._agent}"})
+            summaries = self._client().containers(all=True, filters={"label": labels})
         except (DockerException, OSError) as error:
             raise SandboxError("cannot list containers") from error
         return ((summary["Id"], summary["Created"]) for summary in summaries)

@@ -5,9 +5,9 @@ import math
 import secrets
 from typing import Any, Final
 
+from chalicelib.runtimes import Runtime
 from executor_host import seccomp
 
-MEMORY_BYTES: Final = 256 * 1024 * 1024
 SCRATCH_BYTES: Final = 64 * 1024 * 1024  # part of the memory, in /tmp
 SHARED_MEMORY_BYTES: Final = 16 * 1024 * 1024  # part of the memory, in /dev/shm; multiprocessing keeps its locks there
 SCRATCH_INODES: Final = 16 * 1024
@@ -18,6 +18,7 @@ PIDS_UNDER_GVISOR: Final = 2048
 CPUS: Final = 1.0
 OPEN_FILES: Final = 1024
 AGENT_LABEL: Final = "python-exec.agent"
+RUNTIME_LABEL: Final = "python-exec.runtime"
 GVISOR_RUNTIME: Final = "runsc"
 
 ENVIRONMENT: Final = {
@@ -60,7 +61,7 @@ GID: Final = 65534
 _SECCOMP: Final = json.dumps(seccomp.profile(), separators=(",", ":"))
 
 
-def container_config(image: str, *, agent: str, oci_runtime: str | None = None) -> dict[str, Any]:
+def container_config(image: str, *, runtime: Runtime, agent: str, oci_runtime: str | None = None) -> dict[str, Any]:
     """Return the body of Docker's `POST /containers/create` for one sandbox.
 
     `agent` is the name of the agent that owns the sandbox. `oci_runtime` None selects Docker's default.
@@ -75,18 +76,18 @@ def container_config(image: str, *, agent: str, oci_runtime: str | None = None) 
         "WorkingDir": "/tmp",  # noqa: S108 - in the container, where only its program writes
         "User": f"{uid}:{GID}",  # root in a container is root for the kernel
         "Hostname": "sandbox",
-        "Labels": {AGENT_LABEL: agent},
+        "Labels": {AGENT_LABEL: agent, RUNTIME_LABEL: runtime.name},
         "NetworkDisabled": True,  # with NetworkMode none: an empty network namespace, and a faster start without hooks
         "OpenStdin": True,
         "StdinOnce": True,  # the supervisor notices when the agent exits or crashes
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": _host_config(oci_runtime),
+        "HostConfig": _host_config(runtime, oci_runtime),
     }
 
 
-def _host_config(oci_runtime: str | None) -> dict[str, Any]:
+def _host_config(runtime: Runtime, oci_runtime: str | None) -> dict[str, Any]:
     is_gvisor = oci_runtime == GVISOR_RUNTIME
     return {
         "AutoRemove": True,  # an agent that crashes leaves no containers
@@ -100,8 +101,8 @@ def _host_config(oci_runtime: str | None) -> dict[str, Any]:
             f"seccomp={_SECCOMP}",  # kernel bugs in rare system calls
         ],
         "MaskedPaths": list(MASKED_PATHS),  # the host's activity, keys and power use
-        "Memory": MEMORY_BYTES,  # starving the host of memory
-        "MemorySwap": MEMORY_BYTES,  # equal to Memory: no swap, which would be slow and write to disk
+        "Memory": runtime.memory_bytes,  # starving the host of memory
+        "MemorySwap": runtime.memory_bytes,  # equal to Memory: no swap, which would be slow and write to disk
         "Sysctls": SYSCTLS,
         "PidsLimit": PIDS_UNDER_GVISOR if is_gvisor else PIDS,  # fork bombs
         "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU

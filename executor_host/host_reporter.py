@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from typing import Final
 
-from chalicelib.contract import HostReport, IsolationState, encode
+from chalicelib.contract import HostReport, IsolationState, RuntimeReport, encode
 from executor_host import __version__, cloudwatch, metrics
 from executor_host.job_queue import JobQueue, QueueError
 
@@ -26,6 +26,7 @@ class HostReporter:
         *,
         results_queue_url: str,
         host: str,  # the name of this one
+        runtimes: Sequence[str],
         metrics_namespace: str,
         isolation: Callable[[], IsolationState],
         interval_s: float = INTERVAL_S,
@@ -33,6 +34,8 @@ class HostReporter:
         self._queue = queue
         self._results_queue_url = results_queue_url
         self._host = host
+        self._runtimes = runtimes
+        self._metrics_namespace = metrics_namespace
         self._isolation = isolation
         self._reported_isolation: IsolationState | None = None
         self._interval_s = interval_s
@@ -48,7 +51,7 @@ class HostReporter:
         """Send no more reports, and log the metrics since the last line."""
         self._stopping.set()
         self._thread.join(1.0)
-        logger.info("metrics", extra=self._deltas.log_fields(is_up=False))
+        self._log_metrics(is_up=False)
 
     def _run(self) -> None:
         reports = 0
@@ -58,7 +61,12 @@ class HostReporter:
                 return
             reports += 1
             if reports % REPORTS_PER_LOG_LINE == 0:
-                logger.info("metrics", extra=self._deltas.log_fields())
+                self._log_metrics()
+
+    def _log_metrics(self, *, is_up: bool = True) -> None:
+        logger.info("metrics", extra=self._deltas.log_fields(is_up=is_up))
+        for runtime in self._runtimes:
+            logger.info("runtime_metrics", extra=cloudwatch.runtime_fields(runtime, namespace=self._metrics_namespace))
 
     def _wait_until_due(self) -> bool:
         """Wait for the next report, and send one whenever the isolation changes. Return whether the reporter stops."""
@@ -75,8 +83,14 @@ class HostReporter:
         report = HostReport(
             host=self._host,
             agent_version=__version__,
-            ready=int(cloudwatch.metric_value(metrics.WARM_SANDBOXES)),
-            running=int(cloudwatch.metric_value(metrics.RUNNING)),
+            runtimes=tuple(
+                RuntimeReport(
+                    name=runtime,
+                    ready=int(cloudwatch.gauge_value(metrics.WARM_SANDBOXES, runtime)),
+                    running=int(cloudwatch.gauge_value(metrics.RUNNING, runtime)),
+                )
+                for runtime in self._runtimes
+            ),
             isolation=self._reported_isolation,
             sent_at=time.time(),
         )

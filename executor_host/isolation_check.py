@@ -5,6 +5,7 @@ Docker ignores some options in silence, for example if the kernel or a rootless 
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
@@ -18,12 +19,11 @@ from executor_host.docker_engine import DockerEngine
 from executor_host.engine_versions import version_differences
 from executor_host.isolation_report import (
     MAX_VALUE_CHARS,
-    TASKS,
-    TASKS_UNDER_GVISOR,
     Difference,
     decode_report,
     difference,
     find_differences,
+    probe_tasks,
 )
 from executor_host.pool import NoSandboxError, Pool
 
@@ -44,15 +44,20 @@ class ProbeError(Exception):
 
 
 class IsolationCheck:
-    """Check from a thread of its own, with a sandbox of the pool that jobs use. Jobs may run while `passed` is set."""
+    """Check from a thread of its own, with a sandbox of each pool that jobs use. Jobs may run while `passed` is set."""
 
     def __init__(
-        self, engine: DockerEngine, *, pool: Pool, is_gvisor: bool = False, interval_s: float = CHECK_INTERVAL_S
+        self,
+        engine: DockerEngine,
+        *,
+        pools: Sequence[Pool],
+        is_gvisor: bool = False,
+        interval_s: float = CHECK_INTERVAL_S,
     ) -> None:
         self.passed = Event()
         self.state = IsolationState.PENDING
         self._engine = engine
-        self._pool = pool
+        self._pools = pools
         self._is_gvisor = is_gvisor
         self._interval_s = interval_s
         self._failed_probes = 0
@@ -79,7 +84,12 @@ class IsolationCheck:
     def check(self) -> float:
         """Check once. Return the seconds until the next check."""
         try:
-            differences = version_differences(self._engine.versions()) + self._run_probe()
+            differences = version_differences(self._engine.versions())
+            for pool in self._pools:
+                differences += [
+                    difference(f"{pool.runtime.name}: {property_.name}", property_.expected, property_.actual)
+                    for property_ in self._run_probe(pool)
+                ]
         except (NoSandboxError, SandboxError, ProbeError) as error:
             self._failed_probes += isinstance(error, ProbeError)
             if self._failed_probes < MAX_PROBE_ATTEMPTS:
@@ -90,20 +100,21 @@ class IsolationCheck:
         self._record(differences)
         return RECHECK_DELAY_S if differences else self._interval_s
 
-    def _run_probe(self) -> list[Difference]:
+    def _run_probe(self, pool: Pool) -> list[Difference]:
         """Run the probe in a sandbox and return what differs. Raises NoSandboxError and ProbeError."""
-        tasks = TASKS_UNDER_GVISOR if self._is_gvisor else TASKS
-        with self._pool.acquire(ACQUIRE_TIMEOUT_S) as sandbox:
+        runtime = pool.runtime
+        with pool.acquire(ACQUIRE_TIMEOUT_S) as sandbox:
             try:
+                tasks = probe_tasks(runtime, is_gvisor=self._is_gvisor)
                 outcome = sandbox.run(PROBE.read_text(), json.dumps(tasks), timeout_s=PROBE_TIMEOUT_S)
                 report = decode_report(outcome.stdout)
             except (SandboxError, msgspec.DecodeError) as error:
                 raise ProbeError(str(error)) from error
         if self._is_gvisor and outcome.status is Status.OK:
-            return [difference("allocation", "killed", "allocated"), *find_differences(report, is_gvisor=True)]
+            return [difference("allocation", "killed", "allocated"), *find_differences(report, runtime, is_gvisor=True)]
         if outcome.status is not (Status.OUT_OF_MEMORY if self._is_gvisor else Status.OK):
             raise ProbeError(f"the probe ended as {outcome.status}")
-        return find_differences(report, is_gvisor=self._is_gvisor)
+        return find_differences(report, runtime, is_gvisor=self._is_gvisor)
 
     def _record(self, differences: list[Difference]) -> None:
         metrics.ISOLATION_CHECK_PASSED.set(not differences)

@@ -1,28 +1,29 @@
 """Compare what a probe saw in its sandbox with what hardening.py asks for. The probe's report is hostile text."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
+from chalicelib.runtimes import Runtime
 from executor_host import hardening
 
 MAX_VALUE_CHARS: Final = 200  # of a difference in the log
 SPINNERS: Final = 2 * math.ceil(hardening.CPUS)  # processes that each would use one CPU
 MEASURED_CPUS_TOLERANCE: Final = 1.5  # a limit applies to periods of 0.1 s, and the measurement is short
 EXCESS_MEMORY_BYTES: Final = 32 * 1024 * 1024
-TASKS: Final = {
+_TASKS: Final = {
     "masked_paths": hardening.MASKED_PATHS,
     "sysctls": list(hardening.SYSCTLS),
     "spinners": SPINNERS,
     "processes": hardening.PROCESSES + 64,
-    "memory_bytes": hardening.MEMORY_BYTES + EXCESS_MEMORY_BYTES,
     "allocate_last": False,
 }
 # gVisor kills the whole sandbox for its memory, and dozens of Python processes are enough for that.
-TASKS_UNDER_GVISOR: Final = TASKS | {"processes": 0, "allocate_last": True}
+_TASKS_UNDER_GVISOR: Final = _TASKS | {"processes": 0, "allocate_last": True}
 
 _NO_EXECUTION: Final = frozenset(("nosuid", "nodev", "noexec"))
 # The writable mounts: their type and the options that each must have.
@@ -49,6 +50,9 @@ _UNITS: Final = {"k": 1024, "m": 1024**2, "g": 1024**3}
 _Text = Annotated[str, Meta(max_length=4096)]
 _Texts = Annotated[list[_Text], Meta(max_length=1000)]
 _Ids = Annotated[list[int], Meta(max_length=100)]
+
+
+_Check = Iterator[tuple[str, Any, Any]]  # name, expected value, actual value
 
 
 class Mount(Struct, frozen=True):
@@ -91,21 +95,27 @@ class Difference(Struct, frozen=True):
     actual: str
 
 
+def probe_tasks(runtime: Runtime, *, is_gvisor: bool = False) -> dict[str, Any]:
+    """Return what isolation_probe.py tries in a sandbox of the runtime."""
+    tasks = _TASKS_UNDER_GVISOR if is_gvisor else _TASKS
+    return tasks | {"memory_bytes": runtime.memory_bytes + EXCESS_MEMORY_BYTES}
+
+
 def decode_report(text: str) -> ProbeReport:
     """Return the report in a probe's output. Raises msgspec.DecodeError."""
     return msgspec.json.decode(text, type=ProbeReport)
 
 
-def find_differences(report: ProbeReport, *, is_gvisor: bool = False) -> list[Difference]:
+def find_differences(report: ProbeReport, runtime: Runtime, *, is_gvisor: bool = False) -> list[Difference]:
     """Return every difference between the sandbox of a probe and what hardening.py asks for.
 
     gVisor's own kernel shows no cgroup, lacks the system settings and names few mount options, so less can be compared.
     """
-    checks = [_identity, _capabilities, _calls, _network]
+    checks: list[Callable[[ProbeReport], _Check]] = [_identity, _capabilities, _calls, _network]
     if is_gvisor:
         checks += [_gvisor_mounts]
     else:
-        checks += [_no_new_privileges, _kernel, _mounts, _cgroup_limits, _usage]
+        checks += [_no_new_privileges, _kernel, _mounts, partial(_cgroup_limits, runtime=runtime), _usage]
     return [
         difference(name, expected, actual)
         for check in checks
@@ -118,9 +128,6 @@ def difference(name: str, expected: object, actual: object) -> Difference:
     """Return a difference whose texts are ASCII and short enough for the log."""
     texts = (f"{value}".encode("ascii", "backslashreplace").decode() for value in (name, expected, actual))
     return Difference(*(text[:MAX_VALUE_CHARS] for text in texts))
-
-
-_Check = Iterator[tuple[str, Any, Any]]  # name, expected value, actual value
 
 
 def _identity(report: ProbeReport) -> _Check:
@@ -205,9 +212,9 @@ def _limit(mount: Mount, name: str) -> int | None:
     return None
 
 
-def _cgroup_limits(report: ProbeReport) -> _Check:
+def _cgroup_limits(report: ProbeReport, *, runtime: Runtime) -> _Check:
     cgroup = report.cgroup
-    memory, swap_limit = f"{hardening.MEMORY_BYTES}", "0"
+    memory, swap_limit = f"{runtime.memory_bytes}", "0"
     is_v1 = "memory/memory.limit_in_bytes" in cgroup
     memory_file, swap_file, pids_file = (
         ("memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes", "pids/pids.max")

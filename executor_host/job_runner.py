@@ -44,9 +44,10 @@ class BatchInterruptedError(Exception):
 class JobRunner:
     """Run jobs. Any thread may call `run`."""
 
-    def __init__(self, pool: Pool, *, stopping: Event, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, *, runtime: str, stopping: Event, clock: Callable[[], float]) -> None:
         """Take replacements from `pool`; once `stopping` is set, start no further run of a batch."""
         self._pool = pool
+        self.runtime = runtime
         self._stopping = stopping
         self._clock = clock
 
@@ -55,12 +56,13 @@ class JobRunner:
 
         Raises NoSandboxError if its sandbox failed and no other one is available, or BatchInterruptedError.
         """
-        with ExitStack() as replacements, metrics.RUNNING.track_inprogress():
+        running, duration = metrics.RUNNING.labels(self.runtime), metrics.JOB_DURATION_SECONDS.labels(self.runtime)
+        with ExitStack() as replacements, running.track_inprogress():
             execution = _Execution(job, sandbox, replacements, self)
-            with metrics.JOB_DURATION_SECONDS.time():
+            with duration.time():
                 reply = self._run_batch(job, execution) if job.runs else _run_single(job, execution)
         if not isinstance(reply, Failure):
-            metrics.QUEUE_WAIT_SECONDS.observe(execution.queued_s)
+            metrics.QUEUE_WAIT_SECONDS.labels(self.runtime).observe(execution.queued_s)
         return reply
 
     def _run_batch(self, job: Job, execution: "_Execution") -> Reply:
@@ -83,7 +85,11 @@ class JobRunner:
             return Failure(id=job.id, reason=FailureReason.SANDBOX_ERROR)
         results += [None] * (len(job.runs) - len(results))
         return BatchResult(
-            id=job.id, runs=tuple(results), queued_ms=execution.queued_ms, runtime=execution.sandbox.runtime
+            id=job.id,
+            runs=tuple(results),
+            queued_ms=execution.queued_ms,
+            runtime=job.runtime,
+            python_version=execution.sandbox.python_version,
         )
 
     def acquire_replacement(self, job: Job, replacements: ExitStack) -> Sandbox:
@@ -130,7 +136,7 @@ class _Execution:
             try:
                 outcome = self.sandbox.run_next(job.code, run, timeout_s=job.timeout_s, limits=limits, is_last=is_last)
             except SandboxError:
-                metrics.SANDBOX_ERRORS.inc()
+                metrics.SANDBOX_ERRORS.labels(self._runner.runtime).inc()
                 logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
             else:
                 self._has_started = True
@@ -144,7 +150,12 @@ def _run_single(job: Job, execution: _Execution) -> Reply:
     if isinstance(outcome, FailureReason):
         return Failure(id=job.id, reason=outcome)
     usage = structs.replace(outcome.usage, queued_ms=execution.queued_ms)
-    return Result(id=job.id, runtime=execution.sandbox.runtime, **(structs.asdict(outcome) | {"usage": usage}))
+    return Result(
+        id=job.id,
+        runtime=job.runtime,
+        python_version=execution.sandbox.python_version,
+        **(structs.asdict(outcome) | {"usage": usage}),
+    )
 
 
 def _run_result(outcome: Outcome) -> RunResult:

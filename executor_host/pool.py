@@ -27,10 +27,11 @@ class NoSandboxError(Exception):
 
 
 class Pool:
-    """Keep `size` sandboxes warm and replace those that are acquired or die."""
+    """Keep `size` sandboxes of one runtime warm and replace those that are acquired or die."""
 
     def __init__(self, engine: DockerEngine, *, size: int, start_threads: int) -> None:
         """Prepare the threads; at most `start_threads` sandboxes start at once."""
+        self.runtime = engine.runtime
         self._engine = engine
         self._size = size
         self._idle: deque[Sandbox] = deque()
@@ -39,11 +40,13 @@ class Pool:
         self._docker_is_up: bool | None = None  # unknown
         self._state_changed = Condition()
         self._stopping = False
+        self._acquire_seconds = metrics.SANDBOX_ACQUIRE_SECONDS.labels(self.runtime.name)
         self._builders = [
             Thread(target=self._builder_loop, name=f"builder-{number}", daemon=True) for number in range(start_threads)
         ]
         self._maintenance_thread = Thread(target=self._maintenance_loop, name="maintenance", daemon=True)
-        metrics.WARM_SANDBOXES.set_function(lambda: len(self._idle))
+        metrics.export(self.runtime.name)
+        metrics.WARM_SANDBOXES.labels(self.runtime.name).set_function(lambda: len(self._idle))
 
     def start(self) -> None:
         """Remove the containers of an earlier agent of the same name, then start sandboxes."""
@@ -69,7 +72,7 @@ class Pool:
                     self._state_changed.notify_all()
                     if sandbox.is_ready():
                         self._in_use.add(sandbox.id)
-                        metrics.SANDBOX_ACQUIRE_SECONDS.observe(time.monotonic() - started_at)
+                        self._acquire_seconds.observe(time.monotonic() - started_at)
                         return sandbox
                 remaining_s = started_at + timeout_s - time.monotonic()
                 if remaining_s <= 0 or self._stopping:
@@ -129,7 +132,7 @@ class Pool:
 
     def _start_sandbox(self) -> Sandbox | None:
         try:
-            with metrics.START_SECONDS.time():
+            with metrics.START_SECONDS.labels(self.runtime.name).time():
                 sandbox = self._engine.start_sandbox()
         except SandboxError as error:
             self._set_docker_status(is_up=False, cause=repr(error.__cause__ or error)[:500])
@@ -141,11 +144,11 @@ class Pool:
         """Update the metric, and log the status if it changed."""
         with self._state_changed:
             has_changed, self._docker_is_up = is_up is not self._docker_is_up, is_up
-        metrics.DOCKER_UP.set(is_up)
+        metrics.DOCKER_UP.labels(self.runtime.name).set(is_up)
         if has_changed and is_up:
-            logger.info("docker_available")
+            logger.info("docker_available", extra={"runtime": self.runtime.name})
         elif has_changed:
-            logger.error("docker_unavailable", extra=fields)
+            logger.error("docker_unavailable", extra={"runtime": self.runtime.name, **fields})
 
     def _maintenance_loop(self) -> None:
         while not self._remove_all_containers():

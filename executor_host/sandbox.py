@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chalicelib.contract import (
     MAX_STREAM_BYTES,
@@ -20,8 +20,8 @@ from chalicelib.contract import (
     Truncated,
     UncaughtException,
 )
+from chalicelib.runtimes import Runtime
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
-from executor_host.hardening import MEMORY_BYTES
 from executor_host.supervisor.protocol import (
     EXITED,
     JOB_HEADER,
@@ -75,10 +75,13 @@ class ContainerEngine(Protocol):
 class Sandbox:
     """A started container whose supervisor is ready. One thread runs one program in it, in a batch several times."""
 
-    def __init__(self, container_id: str, channel: Channel, *, runtime: str, engine: ContainerEngine) -> None:
-        """Take over a container. `runtime` is, for example, "python 3.13"."""
+    def __init__(
+        self, container_id: str, channel: Channel, *, runtime: Runtime, python_version: str, engine: ContainerEngine
+    ) -> None:
+        """Take over a container. `python_version` is, for example, "3.13"."""
         self.id = container_id
         self.runtime = runtime
+        self.python_version = python_version
         self._channel = channel
         self._engine = engine
         self._is_used = False
@@ -122,7 +125,9 @@ class Sandbox:
             # What the kernel killed in an earlier run does not count: this one is repeated in a sandbox of its own.
             if not is_first or not self._engine.ran_out_of_memory(self.id):
                 raise
-            return partial_outcome(Status.OUT_OF_MEMORY, monotonic() - started_at, output, limits)
+            outcome = partial_outcome(Status.OUT_OF_MEMORY, monotonic() - started_at, output, limits)
+            usage = structs.replace(outcome.usage, memory_bytes=self.runtime.memory_bytes)
+            return structs.replace(outcome, usage=usage)
         except OSError as error:
             raise SandboxError("lost the connection to the sandbox") from error
         finally:
@@ -216,7 +221,7 @@ def partial_outcome(status: Status, duration_s: float, output: Output, limits: O
         usage=ResourceUsage(
             duration_ms=round(duration_s * 1000),
             cpu_ms=USAGE_RECORD.unpack(usage)[0] if len(usage) == USAGE_RECORD.size else 0,
-            memory_bytes=MEMORY_BYTES if is_out_of_memory else 0,
+            memory_bytes=0,
             queued_ms=0,
         ),
     )

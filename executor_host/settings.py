@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from chalicelib.runtimes import RUNTIMES
+
 _CORES: Final = os.cpu_count() or 1
 
 
@@ -23,10 +25,26 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     sandbox_image: Annotated[str, Meta(min_length=1)]
     oci_runtime: str = ""  # for example "runsc"; Docker's default if empty
     agent_name: Annotated[str, Meta(min_length=1, max_length=128)] = socket.gethostname()
-    workers: Annotated[int, Meta(ge=1, le=256)] = 2 * _CORES
-    warm_sandboxes: Annotated[int, Meta(ge=1, le=512)] = 2 * _CORES
+    runtimes: Annotated[str, Meta(pattern=r"^[a-z]+=[1-9][0-9]{0,2}(,[a-z]+=[1-9][0-9]{0,2})*\Z")] = (
+        f"python={2 * _CORES}"
+    )
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9464
     metrics_namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")] = "PythonExec"  # in CloudWatch
+
+    @property
+    def workers(self) -> dict[str, int]:
+        """Return the number of workers of each runtime that this host serves, by name."""
+        return {name: int(count) for name, count in _pairs(self.runtimes)}
+
+    @property
+    def job_queue_urls(self) -> dict[str, str]:
+        """Return the URL of the job queue of each runtime."""
+        return {"python": self.job_queue_url}
+
+    @property
+    def sandbox_images(self) -> dict[str, str]:
+        """Return the image of each runtime."""
+        return {"python": self.sandbox_image}
 
 
 def load(environment: Mapping[str, str]) -> Settings:
@@ -42,6 +60,19 @@ def load(environment: Mapping[str, str]) -> Settings:
             values[field.name] = msgspec.convert(raw, field.type, strict=False)
         except msgspec.ValidationError as error:
             errors.append(f"{field.encode_name}: {error}")
+    errors += _errors_of_runtimes(values.get("runtimes", ""))
     if errors:
         raise SettingsError("; ".join(errors))
     return Settings(**values)
+
+
+def _pairs(text: str) -> list[list[str]]:
+    return [pair.split("=") for pair in text.split(",") if pair]
+
+
+def _errors_of_runtimes(text: str) -> list[str]:
+    names = [name for name, _ in _pairs(text)]
+    unknown = [name for name in names if name not in RUNTIMES]
+    if unknown:
+        return [f"RUNTIMES: unknown runtime {', '.join(unknown)}"]
+    return ["RUNTIMES: a runtime is named twice"] if len(set(names)) < len(names) else []

@@ -75,7 +75,8 @@ systemctl enable --now python-exec-drain
 has_sandboxes() { # under load all sandboxes are in use
   curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
     awk '/^python_exec_isolation_check_passed / { passed = $2 > 0 }
-      /^python_exec_(warm_sandboxes|jobs_running) / && $2 > 0 { ready = 1 } END { exit !(passed && ready) }'
+      /^python_exec_(warm_sandboxes|jobs_running)\{/ { split($1, name, "{"); sandboxes[name[2]] += $2 }
+      END { for (runtime in sandboxes) { total++; ready += sandboxes[runtime] > 0 } exit !(passed && total && ready == total) }'
 }
 tries=150
 until has_sandboxes; do

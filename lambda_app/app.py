@@ -8,11 +8,21 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 from chalice.app import Chalice, CloudWatchEvent, Request, Response, SQSEvent
+from msgspec.structs import replace
 
 from chalicelib import problems, settings
 from chalicelib.access.admission import Caller
 from chalicelib.access.usage import key_usage
-from chalicelib.api import endpoints, headers, middleware, prefer_header, queue_events, responses, static_files
+from chalicelib.api import (
+    endpoints,
+    headers,
+    middleware,
+    prefer_header,
+    queue_events,
+    responses,
+    runtime_list,
+    static_files,
+)
 from chalicelib.api.responses import CORS, json_response
 from chalicelib.api.run_request import parse_submission
 from chalicelib.components import Components, build_components
@@ -34,7 +44,6 @@ def run_code() -> Response:
     """Run a program: 200 with its result, whatever the program did, or 202 if the result comes later."""
     request = current_request()
     caller = authenticate(request)
-    under_pressure = components().load_shedder.check_capacity()
     has_idempotency_key = bool(headers.header_values(request, "idempotency-key"))
     components().admission.reject_if_limited(caller, runs=0 if has_idempotency_key else 1)
     preference = prefer_header.parse(headers.header_values(request, "prefer"))
@@ -44,13 +53,13 @@ def run_code() -> Response:
             caller,
             preference=preference,
             default_wait_s=components().default_wait_s,
-            under_pressure=under_pressure,
             local_webhook_ports=components().local_webhook_ports,
         )
     except ProblemError:
         components().admission.charge(caller)  # an invalid request counts too (docs/decisions/007)
         raise
-    outcome = components().jobs.submit(submission)
+    under_pressure = components().load_shedders[submission.request.runtime].check_capacity()
+    outcome = components().jobs.submit(replace(submission, under_pressure=under_pressure))
     applied = preference.applied_header(waits=not submission.is_async)
     return responses.outcome_response(outcome, request, headers=applied)
 
@@ -100,6 +109,12 @@ def get_health() -> Response:
 def get_asset(name: str) -> Response:
     """Return a static file that a page loads."""
     return static_files.file_response(name, current_request())
+
+
+@app.route("/runtimes", methods=["GET"], content_types=[], cors=CORS)
+def get_runtimes() -> Response:
+    """Return the runtimes with their packages and limits. Needs no key and calls nothing."""
+    return json_response(runtime_list.RUNTIME_LIST)
 
 
 @app.on_sqs_message(queue="python-exec-results", batch_size=10)

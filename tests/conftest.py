@@ -10,6 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from tests.support.remote_sandboxes import RemoteSandboxes
@@ -39,7 +40,7 @@ def image():
 
 @pytest.fixture(scope="session")
 def engine(image):
-    engine = DockerEngine(image, agent=f"tests-{uuid.uuid4().hex}")
+    engine = DockerEngine(image, runtime=RUNTIMES["python"], agent=f"tests-{uuid.uuid4().hex}")
     yield engine
     for container_id, _ in engine.containers():
         engine.remove(container_id)

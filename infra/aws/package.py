@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 
 from chalicelib.api.static_files import LICENSES, STATIC_FILES
+from chalicelib.runtimes import PYTHON_VERSION
 from infra import template
 from infra.errors import CommandError
 from infra.images import wheels
-from infra.images.wheels import PYTHON_VERSION
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
 OUTPUT: Final = LOCAL / "package"

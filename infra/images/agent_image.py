@@ -20,6 +20,7 @@ from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
 
 REPOSITORY: Final = "python-exec-agent"
 REQUIREMENTS: Final = EXECUTOR_HOST / "requirements.txt"
+SHARED_MODULES: Final = ("__init__.py", "runtimes.py")  # and the package contract
 BOTOCORE_MODELS: Final = ("autoscaling", "sqs")
 ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names it: as Lambda names it
 
@@ -86,10 +87,10 @@ def export_bundle(client: DockerClient, directory: Path) -> Path:
 def _sources() -> dict[Path, str]:
     """Return the agent's files with their names in the image."""
     package = LAMBDA_APP / "chalicelib"
-    modules = (package / "__init__.py", *sorted((package / "contract").glob("*.py")))
-    contract = {path: str(path.relative_to(LAMBDA_APP)) for path in modules}
+    modules = (*sorted((package / "contract").glob("*.py")), *(package / name for name in SHARED_MODULES))
+    shared = {path: str(path.relative_to(LAMBDA_APP)) for path in modules}
     agent = sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
-    return contract | {path: str(path.relative_to(ROOT)) for path in agent}
+    return shared | {path: str(path.relative_to(ROOT)) for path in agent}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
+from chalicelib.runtimes import PYTHON_VERSION
 from infra.errors import CommandError
 
-PYTHON_VERSION: Final = "3.13"  # of the Lambda functions and of both images
 MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # architecture as Lambda names it: as wheels name it
 MANYLINUX_TAGS: Final = ("manylinux2014", "manylinux_2_28")
 

@@ -107,7 +107,7 @@ def local_stack(
         api = start("api", "infra.local.chalice_server", f"--host={host}", f"--port={port}", *reload_flag)
         event_sources = start("event-sources", "infra.local.event_sources", *reload_flag)
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
-        agent.wait_until(lambda: _has_sandbox(metrics_url), timeout_s=START_TIMEOUT_S)
+        agent.wait_until(lambda: _has_sandboxes(metrics_url), timeout_s=START_TIMEOUT_S)
         api.wait_until(lambda: is_listening(host, port), timeout_s=START_TIMEOUT_S)
         yield Stack(
             url=f"http://{host}:{port}",
@@ -138,13 +138,14 @@ def _create_demo_key(settings: Mapping[str, str], saved: Mapping[str, str]) -> t
     return api_key, signing_secret
 
 
-def _has_sandbox(metrics_url: str) -> bool:
+def _has_sandboxes(metrics_url: str) -> bool:
     try:
         with urllib.request.urlopen(metrics_url, timeout=1) as response:  # noqa: S310 - ours, and http
             lines = response.read().decode().splitlines()
     except OSError:
         return False
-    return any(line.startswith("python_exec_warm_sandboxes ") and float(line.split()[1]) > 0 for line in lines)
+    warm = [float(line.split()[1]) for line in lines if line.startswith("python_exec_warm_sandboxes{")]
+    return bool(warm) and all(warm)
 
 
 def _env_settings(stack: Stack) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Builds everything that the routes and event handlers work with from the settings."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -41,7 +42,7 @@ class Components(Struct, frozen=True, kw_only=True):
     """One of each per process."""
 
     admission: Admission
-    load_shedder: LoadShedder
+    load_shedders: Mapping[str, LoadShedder]  # by name of the runtime
     jobs: JobService
     results: JobResults
     reply_queues: ReplyQueues
@@ -78,12 +79,15 @@ def build_components(settings: Settings) -> Components:
     hosts = HostRegistry(dynamodb, table=settings.jobs_table)
     return Components(
         admission=admission,
-        load_shedder=LoadShedder(sqs, job_queue_url=settings.job_queue_url, max_depth=settings.max_queue_depth),
+        load_shedders={
+            runtime: LoadShedder(sqs, job_queue_url=url, max_depth=settings.max_queue_depths[runtime])
+            for runtime, url in settings.job_queue_urls.items()
+        },
         jobs=JobService(
             job_table,
             admission=admission,
             pending_jobs=pending_jobs,
-            dispatcher=JobDispatcher(sqs, job_queue_url=settings.job_queue_url),
+            dispatcher=JobDispatcher(sqs, job_queue_urls=settings.job_queue_urls),
             reply_queues=reply_queues,
             results=results,
             result_retention_s=settings.result_retention_s,
@@ -95,7 +99,7 @@ def build_components(settings: Settings) -> Components:
         ),
         webhooks=webhooks,
         hosts=hosts,
-        health=Health(sqs, job_queue_url=settings.job_queue_url, hosts=hosts),
+        health=Health(sqs, job_queue_urls=settings.job_queue_urls, hosts=hosts),
         default_wait_s=settings.default_wait_s,
         local_webhook_ports=settings.webhook_ports,
     )

@@ -42,6 +42,16 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     local_webhook_ports: _Ports = ""
 
     @property
+    def job_queue_urls(self) -> dict[str, str]:
+        """Return the URL of the job queue of each runtime."""
+        return {"python": self.job_queue_url}
+
+    @property
+    def max_queue_depths(self) -> dict[str, int]:
+        """Return the depth above which the job queue of each runtime is full."""
+        return {"python": self.max_queue_depth}
+
+    @property
     def webhook_ports(self) -> frozenset[int]:
         """Return the ports of `local_webhook_ports`."""
         return frozenset(int(port) for port in self.local_webhook_ports.split(",") if port)

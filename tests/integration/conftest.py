@@ -152,8 +152,7 @@ def start_agent(aws, queue_client, image, docker_client, tmp_path):
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),
-                "WARM_SANDBOXES": "2",
-                "WORKERS": "2",
+                "RUNTIMES": "python=2",
                 **settings,
             }
             if docker_host is not None:

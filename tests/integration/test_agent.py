@@ -22,8 +22,8 @@ def test_metrics_count_jobs_by_status(start_agent, queue_client):
     agent = start_agent()
     queue_client.run("print()")
     queue_client.run("1/0")
-    eventually(lambda: agent.metric('python_exec_jobs_total{status="error"}') == 1)
-    assert agent.metric('python_exec_jobs_total{status="ok"}') == 1
+    eventually(lambda: agent.metric('python_exec_jobs_total{runtime="python",status="error"}') == 1)
+    assert agent.metric('python_exec_jobs_total{runtime="python",status="ok"}') == 1
     assert agent.metric("python_exec_job_duration_seconds_count") == 2
     assert agent.metric("python_exec_sandbox_acquire_seconds_count") >= 2
     assert agent.metric("python_exec_queue_wait_seconds_count") == 2
@@ -89,7 +89,7 @@ def test_idle_sandbox_killed_externally_is_replaced(start_agent, queue_client, d
 
 
 def test_busy_sandbox_removed_externally_is_retried(start_agent, queue_client, docker_client):
-    agent = start_agent(WARM_SANDBOXES="1", WORKERS="1")
+    agent = start_agent(RUNTIMES="python=1")
     agent.wait_until_ready()
     before = {container["Id"] for container in agent.containers()}
     job_id = queue_client.send("import time; time.sleep(1); print('done')")
@@ -104,7 +104,7 @@ def test_long_job_is_not_redelivered(start_agent, queue_client):
     agent.wait_until_ready()
     job_id = queue_client.send("import time; time.sleep(8); print('done')", timeout_s=10.0)
     assert queue_client.replies(1)[job_id].stdout == "done\n"
-    eventually(lambda: agent.metric('python_exec_jobs_total{status="ok"}') == 1)
+    eventually(lambda: agent.metric('python_exec_jobs_total{runtime="python",status="ok"}') == 1)
     assert agent.metric("python_exec_jobs_running") == 0
     assert agent.metric("python_exec_visibility_extension_failures_total") == 0
 
@@ -124,11 +124,11 @@ def test_async_result_goes_to_results_queue(start_agent, queue_client, sqs, chan
 
 
 def test_all_missing_settings_are_reported(start_agent):
-    agent = start_agent(JOB_QUEUE_URL="", WARM_SANDBOXES="none")
+    agent = start_agent(JOB_QUEUE_URL="", RUNTIMES="python=none")
     assert agent.popen.wait(20) == 2
     log = agent.log.read_text()
     assert "JOB_QUEUE_URL" in log
-    assert "WARM_SANDBOXES" in log
+    assert "RUNTIMES" in log
 
 
 @pytest.fixture

@@ -39,8 +39,7 @@ def start_container(aws, queue_client, agent_image, docker_client):
                 "RESULTS_QUEUE_URL": queue_client.results_queue_url,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(free_port()),
-                "WARM_SANDBOXES": "2",
-                "WORKERS": "2",
+                "RUNTIMES": "python=2",
                 **settings,
             }
             container = docker_client.containers.run(

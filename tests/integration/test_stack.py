@@ -306,7 +306,7 @@ def test_alarms_are_scoped_to_stage(expanded):
     filled = dashboard["DashboardBody"]["Fn::Sub"].replace("${AWS::StackName}", "python-exec-test")
     assert '"PythonExec"' not in filled
     (search,) = re.findall(r"SEARCH\([^)]*\)", json.dumps(json.loads(filled)))
-    assert json.loads(f'"{search}"') == """SEARCH('{"python-exec-test",Status} MetricName="Jobs"', 'Sum', 60)"""
+    assert json.loads(f'"{search}"') == """SEARCH('{"python-exec-test",Runtime,Status} MetricName="Jobs"', 'Sum', 60)"""
 
 
 def test_results_queue_uses_maximum_receive_count(merged):

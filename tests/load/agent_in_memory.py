@@ -22,7 +22,7 @@ def agent_in_memory(engine):
     """Start an agent and yield its job queue."""
     queue = FakeJobQueue(wait_s=1)
     pool = Pool(engine, size=2 * CORES, start_threads=CORES)
-    isolation = IsolationCheck(engine, pool=pool)
+    isolation = IsolationCheck(engine, pools=[pool])
     visibility = VisibilityExtender(queue)
     agent = Agent(
         queue,

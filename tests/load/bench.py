@@ -24,6 +24,7 @@ from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
 from chalicelib.problems import ProblemError
+from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local import emulated_aws
@@ -196,7 +197,9 @@ def main(arguments):
         bench_whole_path()
         return
     cold = cold_start.main()
-    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"bench-{uuid.uuid4().hex[:8]}")
+    engine = DockerEngine(
+        ensure_image(docker.from_env()), runtime=RUNTIMES["python"], agent=f"bench-{uuid.uuid4().hex[:8]}"
+    )
     rows = bench_layers(engine)
     print()
     whole_path = bench_whole_path()

@@ -9,9 +9,10 @@ import uuid
 import docker
 
 from chalicelib.contract import IsolationState
+from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from executor_host.isolation_check import PROBE, IsolationCheck
-from executor_host.isolation_report import TASKS
+from executor_host.isolation_report import probe_tasks
 from executor_host.pool import Pool
 from infra.images.sandbox_image import ensure_image
 from tests.support.polling import eventually
@@ -21,9 +22,11 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "10"))
 
 def main():
     """Check several times, each time with a sandbox that is warm before, and print the figures."""
-    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"bench-{uuid.uuid4().hex[:8]}")
+    engine = DockerEngine(
+        ensure_image(docker.from_env()), runtime=RUNTIMES["python"], agent=f"bench-{uuid.uuid4().hex[:8]}"
+    )
     pool = Pool(engine, size=1, start_threads=1)
-    check = IsolationCheck(engine, pool=pool)
+    check = IsolationCheck(engine, pools=[pool])
     started_at = time.monotonic()
     pool.start()
     check.check()
@@ -37,7 +40,7 @@ def main():
             check.check()
             assert check.state is IsolationState.PASSED
             wall_ms.append(1000 * (time.monotonic() - started_at))
-            probe = engine.start_sandbox().run(PROBE.read_text(), json.dumps(TASKS), timeout_s=10)
+            probe = engine.start_sandbox().run(PROBE.read_text(), json.dumps(probe_tasks(engine.runtime)), timeout_s=10)
             cpu_ms.append(probe.usage.cpu_ms)
     finally:
         pool.stop(10)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import docker
 
 from chalicelib.contract import MAX_STDOUT_BYTES, Failure, Status
+from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
 from infra.local.stack import local_stack
@@ -179,7 +180,9 @@ def memory_growth_during_flood(stack, stream, megabytes):
 def main(arguments):
     """Run all three parts and print their figures. Return 1 if a result was wrong or memory grew too much."""
     argparse.ArgumentParser(prog="python -m tests.load.soak", description=__doc__).parse_args(arguments)
-    engine = DockerEngine(ensure_image(docker.from_env()), agent=f"soak-{uuid.uuid4().hex[:8]}")
+    engine = DockerEngine(
+        ensure_image(docker.from_env()), runtime=RUNTIMES["python"], agent=f"soak-{uuid.uuid4().hex[:8]}"
+    )
     started_at = time.monotonic()
     wrong = run_short_programs(engine, PROGRAMS)
     took_s = time.monotonic() - started_at

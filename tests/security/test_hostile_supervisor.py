@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from chalicelib.contract import Run, Status
+from chalicelib.runtimes import RUNTIMES
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import (
@@ -57,7 +58,9 @@ def supervisor():
     """Return the supervisor's end of the stream, and a sandbox at the other end."""
     connection, agent_end = socket.socketpair()
     stream = SimpleNamespace(_sock=agent_end, _response=SimpleNamespace(close=agent_end.close))
-    sandbox = Sandbox("id", Channel(stream), runtime="python 3.13", engine=FakeContainerEngine())
+    sandbox = Sandbox(
+        "id", Channel(stream), runtime=RUNTIMES["python"], python_version="3.13", engine=FakeContainerEngine()
+    )
     with connection, agent_end:
         yield connection, sandbox
 

@@ -47,7 +47,7 @@ def start(image):
         def start(engine_class=DockerEngine, config=hardening.container_config, interval_s=CHECK_INTERVAL_S):
             engine = engine_class(image, agent=f"test-{uuid.uuid4().hex}", config=config)
             pool = Pool(engine, size=1, start_threads=1)
-            check = IsolationCheck(engine, pool=pool, interval_s=interval_s)
+            check = IsolationCheck(engine, pools=[pool], interval_s=interval_s)
             queue = CountingQueue()
             agent = Agent(
                 queue,

@@ -7,7 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from executor_host.hardening import MEMORY_BYTES, PROCESSES, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
+from chalicelib.runtimes import RUNTIMES
+from executor_host.hardening import PROCESSES, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
 from executor_host.sandbox import SUPERVISOR_GRACE_S
 
 RESOURCE_ATTACKS = {  # accepted statuses, program
@@ -181,7 +182,8 @@ def test_out_of_memory_is_reported_whichever_process_dies(run, program):
     outcome = run(LOWER_OOM_SCORE + program, timeout_s=8)
     assert (outcome.status, outcome.exit_code, outcome.signal) == ("out_of_memory", 137, "SIGKILL")
     assert outcome.stdout == "first\n" or program != MEMORY_OF_NO_PROCESS["one_process"]
-    assert MEMORY_BYTES * 0.9 <= outcome.usage.memory_bytes <= MEMORY_BYTES
+    limit = RUNTIMES["python"].memory_bytes
+    assert limit * 0.9 <= outcome.usage.memory_bytes <= limit
     assert outcome.usage.cpu_ms > 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import docker
 from docker.utils.socket import frames_iter
 
+from chalicelib.runtimes import RUNTIMES, Runtime
 from executor_host.hardening import container_config
 
 
@@ -32,10 +33,12 @@ class Driver:
 
 
 @contextmanager
-def driver_container(image: str, *arguments: str, agent: str) -> Iterator[Driver]:
+def driver_container(
+    image: str, *arguments: str, agent: str, runtime: Runtime = RUNTIMES["python"]
+) -> Iterator[Driver]:
     """Run `python3 -c` with the limits and the environment of a sandbox, and remove the container at the end."""
     client = docker.APIClient()
-    config = container_config(image, agent=agent)
+    config = container_config(image, runtime=runtime, agent=agent)
     config["Cmd"] = ["python3", "-c", *arguments]
     config["Env"] = [variable for variable in config["Env"] if not variable.startswith("PYTHONPATH=")]
     container_id = client.create_container_from_config(config)["Id"]

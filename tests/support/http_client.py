@@ -75,7 +75,12 @@ class Client:
 
 
 def read_metric(url: str, name: str) -> float:
-    """Return a metric from the Prometheus endpoint of an agent. Raise StopIteration if it has no such metric."""
+    """Return a metric from the Prometheus endpoint of an agent, or the sum of its values if it has labels.
+
+    Raise AssertionError if the agent has no such metric.
+    """
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         lines = answer.read().decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+    values = [float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    assert values, name
+    return sum(values)

@@ -12,6 +12,7 @@ from chalicelib.contract import (
     OutputBytes,
     ResourceUsage,
     Result,
+    RuntimeReport,
     Status,
     Truncated,
     UncaughtException,
@@ -47,7 +48,8 @@ def make_result(job_id: str, **changes: Any) -> Result:
         "output_bytes": OutputBytes(stdout=9, stderr=3),
         "error": UncaughtException(type="ValueError", message="no", line=3),
         "usage": ResourceUsage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
-        "runtime": "python 3.13",
+        "runtime": "python",
+        "python_version": "3.13",
     }
     return Result(**members | changes)
 
@@ -55,7 +57,11 @@ def make_result(job_id: str, **changes: Any) -> Result:
 def make_host_report(*, host: str = "h1", sent_at: float = 1.0) -> HostReport:
     """Return the report of a host whose sandboxes are isolated."""
     return HostReport(
-        host=host, agent_version="0.1.0", ready=4, running=2, isolation=IsolationState.PASSED, sent_at=sent_at
+        host=host,
+        agent_version="0.1.0",
+        runtimes=(RuntimeReport(name="python", ready=4, running=2),),
+        isolation=IsolationState.PASSED,
+        sent_at=sent_at,
     )
 
 

@@ -80,7 +80,7 @@ def components(table, sqs, job_queue_url, job_table, hosts):
     results = JobResults(job_table, pending_jobs=FakePendingJobs(), enqueue_webhook=lambda _: None)
     return api.Components(
         admission=admission,
-        load_shedder=LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2),
+        load_shedders={"python": LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2)},
         jobs=FakeJobService(admission),
         results=results,
         reply_queues=ReplyQueues(
@@ -89,7 +89,7 @@ def components(table, sqs, job_queue_url, job_table, hosts):
         reply_queue_cleanup=None,
         webhooks=None,
         hosts=hosts,
-        health=Health(sqs, job_queue_url=job_queue_url, hosts=hosts),
+        health=Health(sqs, job_queue_urls={"python": job_queue_url}, hosts=hosts),
         default_wait_s=20.0,
         local_webhook_ports=frozenset(),
     )
@@ -110,7 +110,7 @@ def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
         job_table,
         admission=components.admission,
         pending_jobs=pending_jobs,
-        dispatcher=JobDispatcher(sqs, job_queue_url=job_queue_url),
+        dispatcher=JobDispatcher(sqs, job_queue_urls={"python": job_queue_url}),
         reply_queues=components.reply_queues,
         results=components.results,
         result_retention_s=86_400,

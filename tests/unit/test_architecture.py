@@ -16,7 +16,7 @@ MAX_FUNCTION_LINES = 50
 # From the bottom up: a module imports only from lower rows and from its own package.
 LAYERS = {
     "chalicelib": (
-        {"contract"},
+        {"contract", "runtimes"},
         {"dynamodb", "problems", "settings", "sqs"},
         {"telemetry"},
         {"access"},
@@ -35,6 +35,7 @@ LAYERS = {
 }
 
 CONTRACT = sorted((API / "chalicelib/contract").glob("*.py"))
+SHARED = ("chalicelib.contract.", "chalicelib.runtimes.")
 SUPERVISOR = sorted((AGENT / "supervisor").rglob("*.py"))  # has another name in the container
 STANDARD_LIBRARY_ONLY = (*SUPERVISOR, AGENT / "isolation_probe.py", INFRA / "images/sandbox/assemble.py")
 
@@ -125,16 +126,16 @@ def test_only_app_and_packaging_import_the_api_package():
     assert outside == {"app", "infra.aws.package"}  # which packages the static files of wheels
 
 
-@each(CONTRACT)
-def test_contract_has_no_first_party_imports(path):
+@each([*CONTRACT, API / "chalicelib/runtimes.py"])
+def test_shared_module_has_no_first_party_imports(path):
     outside = {name for name in imports(path) if not name.startswith("chalicelib.contract.")}
     assert within(outside, OURS) == set()
 
 
 @each(sorted(AGENT.rglob("*.py")))
-def test_agent_imports_only_contract_from_other_packages(path):
+def test_agent_imports_only_shared_modules_from_other_packages(path):
     foreign = within(imports(path), set(OURS) - {"executor_host"})
-    assert {name for name in foreign if not name.startswith("chalicelib.contract.")} == set()
+    assert {name for name in foreign if not name.startswith(SHARED)} == set()
 
 
 @each(sorted(API.rglob("*.py")))

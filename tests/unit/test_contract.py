@@ -56,7 +56,8 @@ RESULT = Result(
     output_bytes=OutputBytes(stdout=300_000, stderr=12),
     error=UncaughtException(type="ValueError", message="no", line=3),
     usage=ResourceUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
-    runtime="python 3.13",
+    runtime="python",
+    python_version="3.13",
 )
 BATCH = replace(
     JOB, input="", args=(), runs=(Run(input="ü"), Run(input="2\n", args=("-v",)), Run()), stop_on_failure=True
@@ -72,7 +73,8 @@ BATCH_RESULT = BatchResult(
         None,
     ),
     queued_ms=4,
-    runtime="python 3.13",
+    runtime="python",
+    python_version="3.13",
 )
 FAILURE = Failure(id=ID, reason=FailureReason.START_TIMEOUT)
 HOST_REPORT = make_host_report(host="ip-10-0-0-1", sent_at=1700000000.25)
@@ -269,7 +271,7 @@ BAD_FROM_HOSTS = {
     "host_empty": changed("host_report", host=""),
     "host_too_long": changed("host_report", host="h" * 129),
     "host_newline": changed("host_report", host="h\n"),
-    "ready_negative": changed("host_report", ready=-1),
+    "ready_negative": changed("host_report", runtimes=[{"name": "python", "ready": -1, "running": 0}]),
     "sent_before_the_epoch": changed("host_report", sent_at=-1),
 }
 

@@ -19,6 +19,7 @@ from chalicelib.contract import (
     OutputBytes,
     ResourceUsage,
     Result,
+    RuntimeReport,
     Status,
     Truncated,
     UncaughtException,
@@ -71,15 +72,17 @@ RESULTS = st.builds(
         line=st.none() | COUNTS,
     ),
     usage=st.builds(ResourceUsage, duration_ms=COUNTS, cpu_ms=COUNTS, memory_bytes=COUNTS, queued_ms=COUNTS),
-    runtime=st.text(max_size=20),
+    runtime=st.sampled_from(["python", "data"]),
+    python_version=st.sampled_from(["3.9", "3.13"]),
 )
 FAILURES = st.builds(Failure, id=JOB_IDS, reason=st.sampled_from(FailureReason))
 REPORTS = st.builds(
     HostReport,
     host=st.text("abc-. ~!", min_size=1, max_size=128),
     agent_version=st.text(max_size=32),
-    ready=COUNTS,
-    running=COUNTS,
+    runtimes=st.lists(
+        st.builds(RuntimeReport, name=st.sampled_from(["python", "data"]), ready=COUNTS, running=COUNTS), max_size=2
+    ).map(tuple),
     sent_at=TIMES,
 )
 MESSAGES = JOBS | RESULTS | FAILURES | REPORTS

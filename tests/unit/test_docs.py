@@ -14,6 +14,7 @@ from chalicelib.access.plans import PLANS
 from chalicelib.api import run_request
 from chalicelib.jobs import job_view, submission
 from chalicelib.jobs.job_table import JobState, WebhookState
+from chalicelib.runtimes import RUNTIMES
 from chalicelib.telemetry import metrics as api_metrics
 from chalicelib.webhooks import client as webhook_client
 from chalicelib.webhooks import delivery
@@ -99,7 +100,7 @@ def test_documented_limits_match_code():
         "bytes written to a stream": size(contract.MAX_STREAM_BYTES),
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
         "error type and message": f"{contract.MAX_ERROR_MESSAGE_CHARS} characters each",
-        "memory": f"{hardening.MEMORY_BYTES // MIB} MiB, including files",
+        "memory": f"{RUNTIMES['python'].memory_bytes // MIB} MiB, including files",
         "/tmp": f"{hardening.SCRATCH_BYTES // MIB} MiB, {hardening.SCRATCH_INODES} files",
         "/dev/shm": f"{hardening.SHARED_MEMORY_BYTES // MIB} MiB",
         "processes and threads": f"{hardening.PROCESSES}, besides the program itself",
@@ -191,8 +192,7 @@ def default_of(field):
         return "required"
     described = {
         "agent_name": "host name",
-        "workers": "2 per core",
-        "warm_sandboxes": "2 per core",
+        "runtimes": "python=2 per core",
         "oci_runtime": "Docker's own",
         "local_webhook_ports": "none",
         "default_wait_s": f"{settings.DEFAULT_WAIT_S:g}",
@@ -209,7 +209,7 @@ def test_documented_agent_settings_match_code():
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
     loaded = agent_settings.load({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
     cores = agent_settings.os.cpu_count()
-    assert (loaded.workers, loaded.warm_sandboxes) == (2 * cores, 2 * cores)
+    assert loaded.workers == {"python": 2 * cores}
     assert (loaded.agent_name, loaded.oci_runtime) == (agent_settings.socket.gethostname(), "")
 
 
@@ -226,7 +226,7 @@ def test_documented_prometheus_metrics_match_code():
 def test_documented_cloudwatch_metrics_match_code():
     documented = {(row[0], row[1]) for row in table(METRICS, "CloudWatch metric", "From", "Dimension", "Meaning")}
     of_host = {
-        *cloudwatch.GAUGES,
+        *cloudwatch.RUNTIME_GAUGES,
         *cloudwatch.COUNTERS,
         "Jobs",
         "QueueWaitMs",

@@ -1,4 +1,4 @@
-"""Reject requests while the job queue is deeper than the hosts can clear in time. Runs before a request is charged."""
+"""Reject requests while their job queue is deeper than the hosts can clear in time, before they are charged."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ PRESSURE_THRESHOLD: Final = 0.25  # of max_depth; below it customers do not dela
 
 
 class LoadShedder:
-    """Reads the depth of the job queue at most once per REFRESH_INTERVAL_S. Thread-safe."""
+    """Reads the depth of one job queue at most once per REFRESH_INTERVAL_S. Thread-safe."""
 
     def __init__(
         self, sqs: "SQSClient", *, job_queue_url: str, max_depth: int, clock: Callable[[], float] = time.monotonic

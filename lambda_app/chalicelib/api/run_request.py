@@ -26,9 +26,10 @@ from chalicelib.contract import (
 )
 from chalicelib.jobs.submission import RunRequest, Submission
 from chalicelib.problems import ProblemError
+from chalicelib.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from chalicelib.webhooks import url as webhook_url
 
-FIELDS: Final = ("code", "input", "args", "timeout_s", "callback_url")
+FIELDS: Final = ("code", "input", "args", "timeout_s", "runtime", "callback_url")
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # Lambda takes an event of 6 MB, in which quotes and backslashes are escaped
 # A field has at most as many bytes as its JSON, and zlib adds far less than these 16 KiB to the largest program.
 ALWAYS_FITTING_BODY_BYTES: Final = MAX_COMPRESSED_PROGRAM_BYTES - 16 * 1024
@@ -55,6 +56,7 @@ class RequestErrorCode(StrEnum):
     LONE_SURROGATE = "lone_surrogate"
     CONTAINS_NUL = "contains_nul"
     OUT_OF_RANGE = "out_of_range"
+    UNKNOWN_RUNTIME = "unknown_runtime"
     INVALID_URL = "invalid_url"
     REQUIRES_RESPOND_ASYNC = "requires_respond_async"
 
@@ -80,7 +82,6 @@ def parse_submission(
     *,
     preference: Preference,
     default_wait_s: float,
-    under_pressure: bool,
     local_webhook_ports: frozenset[int],
 ) -> Submission:
     """Parse and validate a request to run code. Raise ProblemError if it is invalid or exceeds the caller's plan."""
@@ -97,7 +98,6 @@ def parse_submission(
         caller=caller,
         wait_s=preference.wait_s or default_wait_s,
         is_async=is_async,
-        under_pressure=under_pressure,
         idempotency_key=key,
         body=body,
     )
@@ -133,6 +133,7 @@ def _parse_fields(fields: dict[str, object], *, local_webhook_ports: frozenset[i
         input=_parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True) or "",
         args=_parse_args(fields),
         timeout_s=_parse_timeout_s(fields),
+        runtime=_parse_runtime(fields),
         callback_url=_parse_callback_url(fields, local_ports=local_webhook_ports),
     )
 
@@ -266,6 +267,18 @@ def _parse_timeout_s(fields: dict[str, object]) -> float:
             field="timeout_s",
         )
     return float(value)
+
+
+def _parse_runtime(fields: dict[str, object]) -> str:
+    value = fields.get("runtime")
+    if value is None:
+        return DEFAULT_RUNTIME
+    if not isinstance(value, str):
+        raise _invalid(RequestErrorCode.WRONG_TYPE, "runtime must be a string.", field="runtime")
+    if value not in RUNTIMES:
+        detail = f"runtime must be one of: {', '.join(RUNTIMES)}."
+        raise _invalid(RequestErrorCode.UNKNOWN_RUNTIME, detail, field="runtime")
+    return value
 
 
 def _parse_callback_url(fields: dict[str, object], *, local_ports: frozenset[int]) -> str | None:

@@ -20,6 +20,10 @@ from chalicelib.contract.limits import (
 WIRE_VERSION: Final = 3
 
 
+RuntimeName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}\Z")]  # one of chalicelib/runtimes.py
+PythonVersion = Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}\Z")]
+
+
 class Status(StrEnum):
     """How a program ended."""
 
@@ -69,6 +73,7 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     stop_on_failure: bool = False  # no more runs after one whose status is not ok
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
+    runtime: RuntimeName = "python"
     # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
     reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
     submitted_at: float
@@ -125,7 +130,8 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     output_bytes: OutputBytes
     error: UncaughtException | None
     usage: ResourceUsage
-    runtime: str  # "python 3.13"
+    runtime: RuntimeName
+    python_version: PythonVersion
 
 
 class RunUsage(Struct, frozen=True, kw_only=True):
@@ -157,7 +163,8 @@ class BatchResult(Struct, frozen=True, kw_only=True, tag_field="kind", tag="batc
     id: str
     runs: Annotated[tuple[RunResult | None, ...], Meta(max_length=MAX_BATCH_RUNS)]
     queued_ms: Annotated[int, Meta(ge=0)]
-    runtime: str
+    runtime: RuntimeName
+    python_version: PythonVersion
 
 
 class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"):
@@ -168,14 +175,21 @@ class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"
     reason: FailureReason
 
 
+class RuntimeReport(Struct, frozen=True, kw_only=True):
+    """The state of one runtime on a host."""
+
+    name: RuntimeName
+    ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
+    running: Annotated[int, Meta(ge=0)]  # jobs
+
+
 class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_report"):
     """The state of a host, sent every few seconds."""
 
     version: int = WIRE_VERSION
     host: Annotated[str, Meta(pattern=r"^[ -~]{1,128}\Z")]  # the agent's name
     agent_version: Annotated[str, Meta(max_length=32)]
-    ready: Annotated[int, Meta(ge=0)]  # idle warm sandboxes
-    running: Annotated[int, Meta(ge=0)]  # jobs
+    runtimes: Annotated[tuple[RuntimeReport, ...], Meta(max_length=16)]
     isolation: IsolationState
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 

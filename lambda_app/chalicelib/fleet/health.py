@@ -1,6 +1,7 @@
 """Report the state of the job queue and the hosts to operators. For `GET /health`."""
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,10 +25,10 @@ IN_FLIGHT_MESSAGES: Final = "ApproximateNumberOfMessagesNotVisible"
 
 
 class Health(Struct, frozen=True):
-    """Reads the queue depth and the host reports on each call."""
+    """Reads the depths of the queues and the host reports on each call."""
 
     sqs: "SQSClient"
-    job_queue_url: str
+    job_queue_urls: Mapping[str, str]  # by name of the runtime
     hosts: HostRegistry
 
     def report(self) -> dict[str, Any]:
@@ -36,29 +37,32 @@ class Health(Struct, frozen=True):
         Raise ProblemError if the queue or the table fails.
         """
         try:
-            response = self.sqs.get_queue_attributes(
-                QueueUrl=self.job_queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
-            )
+            jobs = {runtime: self._count_jobs(url) for runtime, url in self.job_queue_urls.items()}
             reports = self.hosts.recent_reports()
         except (BotoCoreError, ClientError, TableError) as error:
             logger.exception("health_check_failed")
             raise ProblemError(problems.HEALTH_CHECK_FAILED) from error
         takes_jobs = any(report.isolation is IsolationState.PASSED for report in reports)
-        queue_attributes = response["Attributes"]
         return {
             "status": OK_RESPONSE["status"] if takes_jobs else "no_hosts",
-            "jobs": {
-                "waiting": int(queue_attributes[VISIBLE_MESSAGES]),
-                "running": int(queue_attributes[IN_FLIGHT_MESSAGES]),
-            },
+            "jobs": jobs,
             "hosts": [
                 {
                     "name": report.host,
                     "version": report.agent_version,
-                    "ready": report.ready,
-                    "running": report.running,
+                    "runtimes": {
+                        runtime.name: {"ready": runtime.ready, "running": runtime.running}
+                        for runtime in report.runtimes
+                    },
                     "isolation": report.isolation,
                 }
                 for report in reports
             ],
         }
+
+    def _count_jobs(self, queue_url: str) -> dict[str, int]:
+        response = self.sqs.get_queue_attributes(
+            QueueUrl=queue_url, AttributeNames=[VISIBLE_MESSAGES, IN_FLIGHT_MESSAGES]
+        )
+        attributes = response["Attributes"]
+        return {"waiting": int(attributes[VISIBLE_MESSAGES]), "running": int(attributes[IN_FLIGHT_MESSAGES])}

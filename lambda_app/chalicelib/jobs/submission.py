@@ -11,6 +11,7 @@ from chalicelib.access.admission import Caller
 from chalicelib.access.plans import Plan
 from chalicelib.contract import DEFAULT_TIMEOUT_S, Job
 from chalicelib.jobs.job_table import JobRecord, JobState
+from chalicelib.runtimes import DEFAULT_RUNTIME
 
 SYNC_JOB_TTL_S: Final = 120  # in which a host may start the job; longer than any wait, since a late result is kept
 ASYNC_JOB_TTL_S: Final = 3600
@@ -24,6 +25,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     code: str
     input: str = ""
     args: tuple[str, ...] = ()
+    runtime: str = DEFAULT_RUNTIME
     timeout_s: float = DEFAULT_TIMEOUT_S
     callback_url: str | None = None
 
@@ -85,6 +87,7 @@ def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to
         code=submission.request.code,
         input=submission.request.input,
         args=submission.request.args,
+        runtime=submission.request.runtime,
         timeout_s=submission.request.timeout_s,
         reply_to=reply_to,
         submitted_at=now,

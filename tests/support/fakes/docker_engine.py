@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from chalicelib.contract import SINGLE_RUN_LIMITS, OutputBytes, OutputLimits, ResourceUsage, Run, Status
+from chalicelib.runtimes import RUNTIMES
 from executor_host.channel import SandboxError
 from executor_host.engine_versions import FLOORS, ComponentVersion
 from executor_host.sandbox import Outcome
@@ -31,7 +32,8 @@ class FakeSandbox:
 
     def __init__(self, number: int, engine: "FakeDockerEngine", script: Sequence[Script] = ()) -> None:
         self.id = f"container-{number}"
-        self.runtime = "python 3.13"
+        self.runtime = engine.runtime
+        self.python_version = "3.13"
         self.alive = True
         self.ran: list[tuple[str, str, tuple[str, ...], float]] = []
         self._engine = engine
@@ -79,6 +81,7 @@ class FakeDockerEngine:
     """
 
     def __init__(self) -> None:
+        self.runtime = RUNTIMES["python"]
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self.created_at: dict[str, float] = {}  # creation time of each existing container

@@ -77,7 +77,8 @@ def test_completed_run_returns_200_with_public_fields(connection):
         "output_bytes": {"stdout": 9, "stderr": 3},
         "error": {"type": "ValueError", "message": "no", "line": 3},
         "usage": {"duration_ms": 1, "cpu_ms": 2, "memory_bytes": 3, "queued_ms": 4},
-        "runtime": "python 3.13",
+        "runtime": "python",
+        "python_version": "3.13",
     }
 
 

@@ -35,6 +35,7 @@ SIGNING_SECRET = new_signing_secret()
 GOOD = {
     "callback_url": ({"code": "1", "callback_url": HOOK}, RunRequest(code="1", callback_url=HOOK)),
     "code_only": ({"code": "1"}, RunRequest(code="1", input="", timeout_s=3.0)),
+    "runtime": ({"code": "1", "runtime": "python"}, RunRequest(code="1", runtime="python")),
     "all": ({"code": "1", "input": "a", "timeout_s": 2.5}, RunRequest(code="1", input="a", timeout_s=2.5)),
     "nulls": ({"code": "1", "input": None, "args": None, "timeout_s": None}, RunRequest(code="1")),
     "args": ({"code": "1", "args": ["-n", "", "\u00fc \n"]}, RunRequest(code="1", args=("-n", "", "\u00fc \n"))),
@@ -123,6 +124,8 @@ BAD = {  # body: field, code
     "arg_surrogate": (b'{"code":"1","args":["a","\\ud800"]}', "args[1]", "lone_surrogate"),
     "arg_nul": ({"code": "1", "args": ["a\0"]}, "args[0]", "contains_nul"),
     "callback_url_nul": ({"code": "1", "callback_url": "https://a.example/\0"}, "callback_url", "contains_nul"),
+    "runtime_unknown": ({"code": "1", "runtime": "Python"}, "runtime", "unknown_runtime"),
+    "runtime_number": ({"code": "1", "runtime": 3}, "runtime", "wrong_type"),
     "timeout_text": ({"code": "1", "timeout_s": "3"}, "timeout_s", "wrong_type"),
     "timeout_bool": ({"code": "1", "timeout_s": True}, "timeout_s", "wrong_type"),
     "timeout_array": ({"code": "1", "timeout_s": [3]}, "timeout_s", "wrong_type"),
@@ -200,13 +203,13 @@ def input_of(compressed_bytes):
     """Return an input that makes a program of exactly this compressed size."""
     characters = random.Random(1).choices([chr(number) for number in range(32, 127)], k=INPUT)  # noqa: S311
     length = compressed_bytes
-    for number in range(200):
+    for attempt in range(200):
         text = "".join(characters[:length])
         excess = contract.compressed_program_bytes("1", stdin=text, args=()) - compressed_bytes
         if excess == 0:
             return text
         length -= excess
-        characters[number] = "x"  # sizes may skip one
+        characters[length - 2 - attempt] = "x"  # sizes may skip one
     raise AssertionError("no input has this size")
 
 

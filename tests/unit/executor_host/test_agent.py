@@ -106,7 +106,7 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
         "the code",
         "the input",
     )
-    assert reply.runtime == "python 3.13"
+    assert (reply.runtime, reply.python_version) == ("python", "3.13")
     eventually(lambda: len(queue.deleted) == 1)
     assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", ("an", "arg"), 1.5)]
 
@@ -137,6 +137,12 @@ def test_malformed_message_is_not_deleted(agent, queue):
     assert isinstance(send_and_wait(queue, job()), Result)
     eventually(lambda: len(queue.deleted) == 1)
     assert "no job" not in {message.body for message in queue.deleted}
+
+
+def test_job_of_another_runtime_is_malformed(agent, queue):
+    queue.enqueue(encode(job(runtime="data")))
+    assert isinstance(send_and_wait(queue, job()), Result)
+    eventually(lambda: len(queue.deleted) == 1)
 
 
 def test_sandbox_failure_retries_job_in_new_sandbox(agent, engine, queue):
@@ -298,14 +304,14 @@ def test_job_received_after_failed_isolation_check_is_released(engine, queue, st
 
 def test_docker_outage_is_logged_once_and_agent_recovers(engine, queue, agent, caplog):
     caplog.set_level("INFO", logger="executor_host")
-    eventually(lambda: metrics.DOCKER_UP._value.get() == 1)
+    eventually(lambda: metrics.DOCKER_UP.labels("python")._value.get() == 1)
     engine.failing = True
     for sandbox in engine.started:
         sandbox.alive = False
-    eventually(lambda: metrics.DOCKER_UP._value.get() == 0)
+    eventually(lambda: metrics.DOCKER_UP.labels("python")._value.get() == 0)
     engine.failing = False
     assert send_and_wait(queue, job()).status is Status.OK
-    assert metrics.DOCKER_UP._value.get() == 1
+    assert metrics.DOCKER_UP.labels("python")._value.get() == 1
     assert [record.message for record in caplog.records].count("docker_unavailable") == 1
     assert "docker_available" in [record.message for record in caplog.records]
 
@@ -332,12 +338,12 @@ def test_stopping_agent_finishes_the_run_of_a_batch_and_releases_it(engine, queu
 
 
 def test_completed_batch_is_counted_with_its_runs(agent, engine, queue):
-    runs = [metrics.BATCH_RUNS.labels(status)._value.get() for status in ("ok", "not_run")]
+    runs = [metrics.BATCH_RUNS.labels("python", status)._value.get() for status in ("ok", "not_run")]
     engine.outcomes += [[make_outcome(), make_outcome(status=Status.ERROR)]] * 4
     reply = send_and_wait(queue, job(input="", args=(), runs=(Run(), Run(), Run()), stop_on_failure=True))
     assert isinstance(reply, BatchResult)
-    eventually(lambda: metrics.BATCH_RUNS.labels("ok")._value.get() == runs[0] + reply_count(reply, "ok"))
-    assert metrics.BATCH_RUNS.labels("not_run")._value.get() == runs[1] + reply_count(reply, None)
+    eventually(lambda: metrics.BATCH_RUNS.labels("python", "ok")._value.get() == runs[0] + reply_count(reply, "ok"))
+    assert metrics.BATCH_RUNS.labels("python", "not_run")._value.get() == runs[1] + reply_count(reply, None)
 
 
 def test_shutdown_releases_job_without_sandbox(engine, queue, start):

@@ -78,8 +78,37 @@ def test_due_frame_contains_cpu_time(cgroup, record):
     assert cgroup.take_due_frame(10.05) == b""
 
 
+def ended(memory_kib):
+    """Return the usage of a process that has ended."""
+    return resource.struct_rusage((0.0, 0.0, memory_kib, *(0,) * 13))
+
+
 def test_missing_cgroup_falls_back_to_ended_processes(tmp_path):
     cgroup = Cgroup(str(tmp_path))
     cgroup.start()
-    assert cgroup.memory_peak_bytes() == resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    for memory_kib in (10, 30, 20):
+        cgroup.process_ended(ended(memory_kib))
+    assert cgroup.memory_peak_bytes() == 30 * 1024
     assert not cgroup.has_killed()
+
+
+MIB_KIB, PEAK_KIB = 1024, 256 * 1024
+LATER_RUNS = {  # KiB of the largest process, of what is in use when it has ended, and of what is reported
+    "small": (10 * MIB_KIB, 20 * MIB_KIB, 30 * MIB_KIB),
+    "not_above_the_counter": (200 * MIB_KIB, 100 * MIB_KIB, PEAK_KIB),
+}
+
+
+@pytest.mark.parametrize("sizes_kib", LATER_RUNS.values(), ids=LATER_RUNS)
+def test_memory_of_a_later_run_is_estimated(record, tmp_path, sizes_kib):
+    process_kib, usage_kib, expected_kib = sizes_kib
+    for name in ("memory/memory.usage_in_bytes", "memory.current"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{usage_kib * 1024}\n")
+    reused = Cgroup(str(tmp_path))
+    reused.start()
+    assert reused.memory_peak_bytes() == PEAK_KIB * 1024
+    reused.start()
+    reused.process_ended(ended(process_kib))
+    assert reused.memory_peak_bytes() == expected_kib * 1024

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from chalicelib.runtimes import RUNTIMES
 from executor_host.hardening import container_config
 
-CONFIG = container_config("the-image", agent="the-agent")
+CONFIG = container_config("the-image", runtime=RUNTIMES["python"], agent="the-agent")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_no_host_mounts_or_shared_namespaces():
 
 
 def test_each_sandbox_gets_unique_uid():
-    users = {container_config("the-image", agent="the-agent")["User"] for _ in range(100)}
+    users = {container_config("the-image", runtime=RUNTIMES["python"], agent="the-agent")["User"] for _ in range(100)}
     assert len(users) == 100
     assert all(1 << 30 <= int(user.split(":")[0]) < 1 << 31 for user in users)
 
@@ -100,6 +101,8 @@ def test_priority_of_a_whole_user_is_refused():
 
 
 def test_gvisor_raises_pids_limit():
-    config = container_config("the-image", agent="the-agent", oci_runtime="runsc")["HostConfig"]
+    config = container_config("the-image", runtime=RUNTIMES["python"], agent="the-agent", oci_runtime="runsc")[
+        "HostConfig"
+    ]
     assert (config["Runtime"], config["PidsLimit"]) == ("runsc", 2048)
     assert {"Name": "nproc", "Soft": 258, "Hard": 258} in config["Ulimits"]

@@ -32,38 +32,44 @@ def deltas():
 
 
 def test_idle_minute_reports_host_up(deltas):
-    metrics.DOCKER_UP.set(1)
+    metrics.DOCKER_UP.labels("python").set(1)
     rows = emf_rows(deltas.log_fields())
     assert {name for name, *_ in rows} == {
-        *cloudwatch.GAUGES, *cloudwatch.COUNTERS, "HostUp", "DockerDown", "IsolationUnverified",
+        *cloudwatch.COUNTERS, "HostUp", "DockerDown", "IsolationUnverified",
     }  # fmt: skip
     assert (rows["HostUp",], rows["DockerDown",], rows["SandboxErrors",]) == (1, 0, 0)
 
 
 def test_counter_increments_are_reported_once(deltas):
-    metrics.SANDBOX_ERRORS.inc(2)
+    metrics.SANDBOX_ERRORS.labels("python").inc(2)
     assert emf_rows(deltas.log_fields())["SandboxErrors",] == 2
     assert emf_rows(deltas.log_fields())["SandboxErrors",] == 0
 
 
 def test_counts_before_start_are_not_reported():
-    metrics.SANDBOX_ERRORS.inc(5)
+    metrics.SANDBOX_ERRORS.labels("python").inc(5)
     deltas = cloudwatch.MetricDeltas(namespace="PythonExec")
     assert emf_rows(deltas.log_fields())["SandboxErrors",] == 0
 
 
 def test_completed_job_reports_status_and_queue_wait():
-    fields = cloudwatch.job_fields("ok", 175, namespace="PythonExec")
-    assert emf_rows(fields) == {("Jobs", "ok"): 1, ("QueueWaitMs",): 175}
+    fields = cloudwatch.job_fields("python", "ok", 175, namespace="PythonExec")
+    assert emf_rows(fields) == {("Jobs", "python", "ok"): 1, ("QueueWaitMs", "python"): 175}
+
+
+def test_sandboxes_are_reported_by_runtime():
+    metrics.RUNNING.labels("python").set(3)
+    fields = cloudwatch.runtime_fields("python", namespace="PythonExec")
+    assert emf_rows(fields)["JobsRunning", "python"] == 3
 
 
 def test_failed_job_reports_no_queue_wait():
-    fields = cloudwatch.job_fields("host-lost", None, namespace="PythonExec")
-    assert emf_rows(fields) == {("Jobs", "host-lost"): 1}
+    fields = cloudwatch.job_fields("python", "host-lost", None, namespace="PythonExec")
+    assert emf_rows(fields) == {("Jobs", "python", "host-lost"): 1}
 
 
 def test_docker_outage_and_shutdown_are_reported(deltas):
-    metrics.DOCKER_UP.set(0)
+    metrics.DOCKER_UP.labels("python").set(0)
     rows = emf_rows(deltas.log_fields(is_up=False))
     assert (rows["DockerDown",], rows["HostUp",]) == (1, 0)
 
@@ -101,6 +107,7 @@ def new_reporter(queue, *, interval_s, isolation=lambda: IsolationState.PASSED):
         queue,
         results_queue_url=RESULTS,
         host="h1",
+        runtimes=["python"],
         metrics_namespace="PythonExec",
         isolation=isolation,
         interval_s=interval_s,
@@ -140,7 +147,7 @@ def test_shutdown_reports_final_counts(queue, metric_records):
     reporter = new_reporter(queue, interval_s=60)
     reporter.start()
     queue.wait_for_sent(RESULTS)
-    metrics.SANDBOX_ERRORS.inc(7)
+    metrics.SANDBOX_ERRORS.labels("python").inc(7)
     reporter.stop()
     assert [(record.SandboxErrors, record.HostUp) for record in metric_records()] == [(7, 0)]
 

@@ -8,7 +8,6 @@ import pytest
 from chalicelib.contract import IsolationState, OutputBytes, ResourceUsage, Status
 from executor_host import metrics
 from executor_host.channel import SandboxError
-from executor_host.cloudwatch import metric_value
 from executor_host.engine_versions import ComponentVersion
 from executor_host.isolation_check import (
     CHECK_INTERVAL_S,
@@ -54,13 +53,13 @@ def check_after(engine, monkeypatch):
             pool.start()
             started.callback(pool.stop, 5)
             started.callback(vars(engine).update, failing=False)  # a pool stops only once no container is left
-            return IsolationCheck(engine, pool=pool, is_gvisor=is_gvisor)
+            return IsolationCheck(engine, pools=[pool], is_gvisor=is_gvisor)
 
         yield check_after
 
 
 def outcome_of(check):
-    return check.state, check.passed.is_set(), metric_value(metrics.ISOLATION_CHECK_PASSED)
+    return check.state, check.passed.is_set(), metrics.ISOLATION_CHECK_PASSED._value.get()
 
 
 PASSED, FAILED = (IsolationState.PASSED, True, 1), (IsolationState.FAILED, False, 0)
@@ -83,7 +82,7 @@ def test_difference_is_logged_and_checked_again(check_after, caplog):
     assert check.check() == RECHECK_DELAY_S
     assert outcome_of(check) == FAILED
     (record,) = [record for record in caplog.records if record.message == "isolation_check_failed"]
-    assert record.differences == [{"name": "processes", "expected": "256", "actual": "320"}]
+    assert record.differences == [{"name": "python: processes", "expected": "256", "actual": "320"}]
     check.check()
     assert outcome_of(check) == PASSED
 

@@ -5,13 +5,16 @@ import json
 import msgspec
 import pytest
 
+from chalicelib.runtimes import RUNTIMES
 from executor_host.engine_versions import FLOORS, ComponentVersion, version_differences
-from executor_host.isolation_report import MAX_VALUE_CHARS, TASKS, decode_report, find_differences
+from executor_host.isolation_report import MAX_VALUE_CHARS, decode_report, find_differences, probe_tasks
 from tests.support.probe_reports import gvisor_probe_report, probe_report
+
+RUNTIME = RUNTIMES["python"]
 
 
 def names_of_differences(report, *, is_gvisor=False):
-    differences = find_differences(decode_report(json.dumps(report)), is_gvisor=is_gvisor)
+    differences = find_differences(decode_report(json.dumps(report)), RUNTIME, is_gvisor=is_gvisor)
     return [difference.name for difference in differences]
 
 
@@ -30,7 +33,8 @@ def test_hardened_sandbox_has_no_differences(cgroup_version):
 
 
 def test_tasks_exceed_each_limit():
-    assert (TASKS["memory_bytes"], TASKS["processes"], TASKS["spinners"]) == (288 * 1024 * 1024, 320, 2)
+    tasks = probe_tasks(RUNTIME)
+    assert (tasks["memory_bytes"], tasks["processes"], tasks["spinners"]) == (288 * 1024 * 1024, 320, 2)
 
 
 CHANGES = {
@@ -145,7 +149,7 @@ def test_malformed_report_raises(text):
 
 def test_difference_is_short_ascii():
     report = probe_report() | {"interfaces": ["\N{SNOWMAN}" * 4000]}
-    (difference,) = find_differences(decode_report(json.dumps(report)))
+    (difference,) = find_differences(decode_report(json.dumps(report)), RUNTIME)
     assert difference.actual.isascii()
     assert len(difference.actual) == MAX_VALUE_CHARS
 

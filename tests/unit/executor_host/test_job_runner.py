@@ -43,7 +43,7 @@ class OnDemandPool:
 @pytest.fixture
 def run(engine, stopping):
     """Return a function that runs a batch and returns its reply."""
-    runner = JobRunner(OnDemandPool(engine), stopping=stopping, clock=time.time)
+    runner = JobRunner(OnDemandPool(engine), runtime="python", stopping=stopping, clock=time.time)
 
     def run(*inputs, **changes):
         now = time.time()

@@ -34,8 +34,15 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
         200,
         {
             "status": "ok",
-            "jobs": {"waiting": 2, "running": 1},
-            "hosts": [{"name": "h1", "version": "0.1.0", "ready": 4, "running": 2, "isolation": "passed"}],
+            "jobs": {"python": {"waiting": 2, "running": 1}},
+            "hosts": [
+                {
+                    "name": "h1",
+                    "version": "0.1.0",
+                    "runtimes": {"python": {"ready": 4, "running": 2}},
+                    "isolation": "passed",
+                }
+            ],
         },
     )
 

@@ -105,12 +105,20 @@ def end_of_user_data(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("pool", "running"), [(4.0, 0.0), (0.0, 3.0)], ids=["idle", "all-in-use"])
+def agent_metrics(*, passed, running=0, **warm):
+    """Return the agent's metrics with this number of warm sandboxes, and of running jobs, of each runtime."""
+    lines = ["# HELP python_exec_warm_sandboxes", f"python_exec_isolation_check_passed {passed:.1f}"]
+    for runtime, count in warm.items():
+        lines += [
+            f'python_exec_warm_sandboxes{{runtime="{runtime}"}} {count:.1f}',
+            f'python_exec_jobs_running{{runtime="{runtime}"}} {running:.1f}',
+        ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(("pool", "running"), [(4, 0), (0, 3)], ids=["idle", "all-in-use"])
 def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
-    metrics = (
-        "# HELP python_exec_warm_sandboxes\npython_exec_isolation_check_passed 1.0\n"
-        f"python_exec_warm_sandboxes {pool}\npython_exec_jobs_running {running}\n"
-    )
+    metrics = agent_metrics(passed=1, running=running, python=pool, data=pool)
     code, aws_calls = end_of_user_data(metrics)
     assert code == 0
     assert aws_calls.split() == [
@@ -125,8 +133,8 @@ def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
     [
         None,
         "",
-        "python_exec_isolation_check_passed 1.0\npython_exec_warm_sandboxes 0.0\npython_exec_jobs_running 0.0\n",
-        "python_exec_isolation_check_passed 0.0\npython_exec_warm_sandboxes 4.0\npython_exec_jobs_running 0.0\n",
+        agent_metrics(passed=1, python=0, data=4),
+        agent_metrics(passed=0, python=4, data=4),
     ],
     ids=["no-agent", "none-of-ours", "no-sandbox", "not-isolated"],
 )

@@ -12,7 +12,7 @@ JOB = Job(id="0" * 32, code="c", reply_to=None, submitted_at=1.0, reply_by=2.0, 
 
 @pytest.fixture
 def dispatcher(sqs, job_queue_url):
-    return JobDispatcher(sqs, job_queue_url=job_queue_url)
+    return JobDispatcher(sqs, job_queue_urls={"python": job_queue_url})
 
 
 def test_job_is_sent_in_the_message_group_of_its_key(sqs, job_queue_url, dispatcher):

@@ -1,0 +1,33 @@
+"""Lists the runtimes for customers: `GET /runtimes`."""
+
+from typing import Any, Final
+
+from chalicelib.contract import (
+    MAX_CODE_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_STDOUT_BYTES,
+    MAX_TIMEOUT_S,
+    STDERR_HEAD_BYTES,
+    STDERR_TAIL_BYTES,
+)
+from chalicelib.runtimes import PYTHON_VERSION, RUNTIMES, Runtime
+
+
+def _describe(runtime: Runtime) -> dict[str, Any]:
+    return {
+        "name": runtime.name,
+        "python_version": PYTHON_VERSION,
+        "packages": {},
+        "preloaded": list(runtime.preloaded),
+        "limits": {
+            "memory_bytes": runtime.memory_bytes,
+            "timeout_s": MAX_TIMEOUT_S,
+            "code_bytes": MAX_CODE_BYTES,
+            "input_bytes": MAX_INPUT_BYTES,
+            "stdout_bytes": MAX_STDOUT_BYTES,
+            "stderr_bytes": STDERR_HEAD_BYTES + STDERR_TAIL_BYTES,
+        },
+    }
+
+
+RUNTIME_LIST: Final = {"runtimes": [_describe(runtime) for runtime in RUNTIMES.values()]}
