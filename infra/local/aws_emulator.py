@@ -1,8 +1,9 @@
 """Emulate SQS and DynamoDB with moto's server, corrected for concurrency, for the local stack and the tests.
 
 Without this module, moto 5.2.5 lost 5 of 600 messages of 4 producers and 4 consumers, let 11 conditional updates
-pass a limit of 10, and delivered messages to disconnected clients. Here, a request keeps one lock until it ends;
-only a waiting long poll releases it. This depends on moto's internals, so its version is pinned.
+pass a limit of 10, delivered messages to disconnected clients, and let a message group delay all others. Here, a
+request keeps one lock until it ends; only a waiting long poll releases it. This depends on moto's internals, so its
+version is pinned.
 """
 
 import functools
@@ -14,7 +15,9 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import flask
@@ -89,6 +92,20 @@ def _receive_message(  # noqa: PLR0917 - the signature is moto's
     return []
 
 
+def _messages_in_turn(queue: Queue) -> list[Message]:
+    """Return the visible messages as a fair queue delivers them: groups with the fewest messages in flight first.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    """
+    taken = Counter(message.group_id for message in queue._messages if not message.visible)
+    turns = []
+    for message in queue._messages:
+        if message.visible and not message.delayed:
+            turns.append((taken[message.group_id], message))
+            taken[message.group_id] += 1
+    return [message for _, message in sorted(turns, key=itemgetter(0))]
+
+
 def _is_client_disconnected() -> bool:
     """Return whether the waiting client has closed its connection and would lose a message."""
     connection: socket.socket = flask.request.environ["werkzeug.socket"]
@@ -105,6 +122,7 @@ def _seconds_until_next_visible(queue: Queue) -> float:
 _services: Final = tuple(backends.list_of_moto_modules())
 for _owner, _name, _replacement in (
     (Queue, "__init__", _init_queue_with_lock),
+    (Queue, "messages", property(_messages_in_turn)),
     (SQSBackend, "receive_message", _receive_message),
     # Caching these pure functions halves the time of a request.
     (backends, "list_of_moto_modules", lambda: _services),

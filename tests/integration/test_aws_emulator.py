@@ -118,6 +118,16 @@ def test_redelivery_wakes_long_poll(sqs, queue_url):
     assert time.monotonic() - started_at < 1.0 + WAKE_UP_S
 
 
+def test_message_groups_take_turns(sqs, queue_url):
+    for group, count in {"busy": 4, "quiet": 2}.items():
+        for number in range(count):
+            sqs.send_message(QueueUrl=queue_url, MessageBody=f"{group} {number}", MessageGroupId=group)
+    received = [sqs.receive_message(QueueUrl=queue_url)["Messages"][0]["Body"] for _ in range(2)]
+    assert received == ["busy 0", "quiet 0"]
+    waiting = receive(sqs, queue_url, wait_s=0)
+    assert [message["Body"] for message in waiting] == ["busy 1", "quiet 1", "busy 2", "busy 3"]
+
+
 def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
     jobs = create_queues_and_tables(environment)["JOB_QUEUE_URL"]
     policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
