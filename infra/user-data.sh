@@ -5,6 +5,37 @@ set -euo pipefail
 export AWS_DEFAULT_REGION="${AWS::Region}"
 runtime="${OciRuntime}"
 
+complete_launch() { # CONTINUE puts this host into service, ABANDON replaces it
+  local metadata=http://169.254.169.254/latest token instance
+  token="$(curl -fsS --retry 5 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$metadata/api/token")"
+  instance="$(curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$metadata/meta-data/instance-id")"
+  timeout 60 aws autoscaling complete-lifecycle-action --lifecycle-hook-name wait-for-ready --lifecycle-action-result "$1" \
+    --auto-scaling-group-name "${AWS::StackName}-hosts" --instance-id "$instance"
+}
+
+ship_boot_log() { # to the stream HOST/boot
+  local events
+  events="$(tail -n 100 /var/log/cloud-init-output.log | python3 -c 'import json, sys, time
+now = int(time.time() * 1000)
+lines = [line.rstrip() for line in sys.stdin] + sys.argv[1:]
+print(json.dumps([{"timestamp": now, "message": line[:1000]} for line in lines if line]))' "$1")"
+  timeout 60 aws logs create-log-stream --log-group-name "${HostLogs}" --log-stream-name "$HOSTNAME/boot"
+  timeout 60 aws logs put-log-events --log-group-name "${HostLogs}" --log-stream-name "$HOSTNAME/boot" --log-events "$events"
+}
+
+step="start"
+replace_failed_host() { # at once, instead of when the launch hook ends; without a route to AWS, by shutting down
+  local code=$?
+  ((code)) || return 0
+  set +e
+  echo "host_setup_failed: $step (exit code $code)" | tee /dev/console
+  ship_boot_log "host_setup_failed: $step (exit code $code)"
+  complete_launch ABANDON
+  shutdown -h now
+}
+trap replace_failed_host EXIT
+
+step="install packages"
 dnf install -y -q docker awscli-2
 
 mkdir -p /etc/docker /etc/systemd/system/docker.service.d
@@ -22,6 +53,7 @@ ExecStartPost=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || 
 unit
 
 if [ "$runtime" = runsc ]; then
+  step="install gVisor"
   release="https://storage.googleapis.com/gvisor/releases/release/${GvisorRelease}/$(uname -m)"
   cd "$(mktemp -d)"
   curl -fsS --retry 5 -O "$release/runsc" -O "$release/runsc.sha512"
@@ -30,11 +62,18 @@ if [ "$runtime" = runsc ]; then
   /usr/local/bin/runsc install -- --network=none --oci-seccomp # without it, runsc ignores the seccomp profile
 fi
 
+step="start Docker"
 systemctl daemon-reload
 systemctl enable docker
 systemctl restart docker
 
-aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostImageBundle}" - | docker load
+step="load images"
+bundle=/var/tmp/python-exec.tar.gz
+aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${HostImageBundle}" "$bundle"
+sha256="$(basename "${HostImageBundle}" .tar.gz)"
+sha256sum --check --strict --quiet <<<"$sha256  $bundle"
+docker load --input "$bundle"
+rm "$bundle"
 
 # The agent runs as an unprivileged user with the socket's group. Access to the socket is root access to this host.
 socket=/var/run/docker.sock
@@ -43,6 +82,7 @@ container_options=(--network host --volume "$socket:$socket" --user "900:$(stat 
   --log-driver awslogs --log-opt "awslogs-group=${HostLogs}" --log-opt "awslogs-region=${AWS::Region}"
   --log-opt mode=non-blocking)
 
+step="start the agent"
 docker run --detach --name python-exec-agent --restart unless-stopped --stop-timeout 20 "${!container_options[@]}" \
   --log-opt "awslogs-stream=$HOSTNAME/agent" \
   --env "JOB_QUEUE_URL=${JobQueue}" \
@@ -54,7 +94,7 @@ docker run --detach --name python-exec-agent --restart unless-stopped --stop-tim
 cat >/etc/systemd/system/python-exec-drain.service <<unit
 [Unit]
 Description=Drain this python-exec host when EC2 is about to terminate it
-Requires=docker.service
+Wants=docker.service
 After=docker.service
 
 [Service]
@@ -71,20 +111,18 @@ unit
 systemctl daemon-reload
 systemctl enable --now python-exec-drain
 
-# Put the host into service once its sandboxes have passed the isolation check. Auto Scaling replaces a host on which this script fails.
+# Put the host into service once its sandboxes have passed the isolation check.
 has_sandboxes() { # under load all sandboxes are in use
   curl -fs --max-time 5 http://127.0.0.1:9464/metrics |
     awk '/^python_exec_isolation_check_passed / { passed = $2 > 0 }
       /^python_exec_(warm_sandboxes|jobs_running)\{/ { split($1, name, "{"); sandboxes[name[2]] += $2 }
       END { for (runtime in sandboxes) { total++; ready += sandboxes[runtime] > 0 } exit !(passed && total && ready == total) }'
 }
+step="wait for the isolation check"
 tries=150
 until has_sandboxes; do
   ((--tries)) || exit 1
   sleep 2
 done
-metadata=http://169.254.169.254/latest
-token="$(curl -fsS --retry 5 -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$metadata/api/token")"
-instance="$(curl -fsS --retry 5 -H "X-aws-ec2-metadata-token: $token" "$metadata/meta-data/instance-id")"
-aws autoscaling complete-lifecycle-action --lifecycle-hook-name wait-for-ready --lifecycle-action-result CONTINUE \
-  --auto-scaling-group-name "${AWS::StackName}-hosts" --instance-id "$instance"
+step="put the host into service"
+complete_launch CONTINUE

@@ -1,12 +1,10 @@
 """What a deployment needs in the AWS account besides its stack. Used by deploy.py."""
 
-import hashlib
-import io
 import json
 import re
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -17,46 +15,8 @@ ClientFactory = Callable[[str], Client]  # boto3.Session.client
 
 GATEWAY_ROLE: Final = "python-exec-gateway-logs"
 GATEWAY_POLICY: Final = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
-ROLE_PROPAGATION_TIMEOUT_S: Final = (
-    120.0  # a new role is not visible at once, and UpdateAccount is limited to one per 20 s
-)
-
-
-def ensure_artifact_bucket(clients: ClientFactory) -> str:
-    """Create the private, encrypted bucket for artifacts unless it exists, and return its name."""
-    s3 = clients("s3")
-    region = s3.meta.region_name
-    name = f"python-exec-artifacts-{clients('sts').get_caller_identity()['Account']}-{region}"
-    try:
-        s3.head_bucket(Bucket=name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
-            raise
-        location = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
-        s3.create_bucket(Bucket=name, **location)
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-    blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(blocks, True))
-    return name
-
-
-def upload_content(clients: ClientFactory, bucket: str, content: bytes, *, suffix: str) -> str:
-    """Upload content under its hash unless the object exists, and return the key."""
-    key = f"{hashlib.sha256(content).hexdigest()}/{suffix}"
-    upload(clients, bucket, key, io.BytesIO(content))
-    return key
-
-
-def upload(clients: ClientFactory, bucket: str, key: str, file: BinaryIO) -> None:
-    """Upload a file unless the object exists; so its key must include a hash of its content."""
-    s3 = clients("s3")
-    try:
-        s3.head_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "404":
-            raise
-        s3.upload_fileobj(file, bucket, key)
+# A new role is not visible at once, and UpdateAccount is limited to one per 20 s.
+ROLE_PROPAGATION_TIMEOUT_S: Final = 120.0
 
 
 def ensure_gateway_logging_role(clients: ClientFactory, *, poll_s: float) -> None:

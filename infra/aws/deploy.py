@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import progress
 from infra.aws import account_setup
 from infra.aws.account_setup import ClientFactory
+from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.errors import CommandError
@@ -40,19 +41,18 @@ def deploy(
     stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
     is_update = stack.prepare_for_update()
     account_setup.ensure_gateway_logging_role(clients, poll_s=poll_s)
-    bucket = account_setup.ensure_artifact_bucket(clients)
-    progress.report(f"Uploading to {bucket}...")
-    template = _upload_code(clients, bucket, package, architecture=architecture)
+    bucket = artifact_bucket(clients)
+    bucket.ensure()
+    progress.report(f"Uploading to {bucket.name}...")
+    template = _upload_code(bucket, package, architecture=architecture)
     body = json.dumps(template, sort_keys=True).encode()
-    template_key = account_setup.upload_content(clients, bucket, body, suffix="template.json")
-    bundle_key = f"hosts/{host_bundle.name}"
-    with host_bundle.open("rb") as bundle:
-        account_setup.upload(clients, bucket, bundle_key, bundle)
-    overrides = {"HostImageBundle": bundle_key, **parameters, "ArtifactBucket": bucket}
+    template_key = bucket.upload_content(body, suffix="template.json")
+    bundle_key = bucket.upload_bundle(host_bundle)
+    overrides = {"HostImageBundle": bundle_key, **parameters, "ArtifactBucket": bucket.name}
     current = stack.parameters() if is_update else {}
     names = current.keys() & template["Parameters"].keys() - overrides.keys()
     stack.apply(
-        f"https://{bucket}.s3.{clients('s3').meta.region_name}.amazonaws.com/{template_key}",
+        bucket.url(template_key),
         is_update=is_update,
         parameters=overrides,
         unchanged=sorted(name for name in names if not _is_foreign_default(name, current[name], architecture)),
@@ -79,14 +79,14 @@ def stack_name(stage: str) -> str:
     return f"python-exec-{stage}"
 
 
-def _upload_code(clients: ClientFactory, bucket: str, package: Path, *, architecture: str) -> dict[str, Any]:
+def _upload_code(bucket: ArtifactBucket, package: Path, *, architecture: str) -> dict[str, Any]:
     """Upload the code of the functions and return the packaged template that refers to it."""
     code = (package / f"api-{architecture}.zip").read_bytes()
-    key = account_setup.upload_content(clients, bucket, code, suffix="api.zip")
+    key = bucket.upload_content(code, suffix="api.zip")
     template: dict[str, Any] = json.loads((package / f"template-{architecture}.json").read_text())
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = {"Bucket": bucket, "Key": key}
+            resource["Properties"]["CodeUri"] = {"Bucket": bucket.name, "Key": key}
     return template
 
 

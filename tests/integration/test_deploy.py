@@ -1,5 +1,6 @@
 """`make deploy` and `make destroy` against an emulator without SAM: the stack has the queues and tables only."""
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 from moto import mock_aws
 from moto.backends import get_backend
 
@@ -21,7 +23,8 @@ from infra.operator.keys_cli import keys
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT, REGION = "123456789012", "us-east-1"
-BUCKET = f"python-exec-artifacts-{ACCOUNT}-{REGION}"
+BUCKET = f"python-exec-artifacts-{ACCOUNT}-{REGION}-an"
+BUNDLE_KEY = f"hosts/host-0123-x86_64/{hashlib.sha256(b'images').hexdigest()}.tar.gz"
 STACK = "python-exec-x"
 DEFAULTS = {"ArtifactBucket": "", "HostImageBundle": "", "MaxQueueDepth": "200", "InstanceType": "c7i.large"}
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
@@ -102,11 +105,55 @@ def test_deploy_and_destroy_report_progress(operator, clients, capsys):
     assert len(queues(clients)) == 6
     s3 = clients("s3")
     assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
-    assert s3.get_object(Bucket=BUCKET, Key="hosts/host-0123-x86_64.tar.gz")["Body"].read() == b"images"
+    assert s3.get_object(Bucket=BUCKET, Key=BUNDLE_KEY)["Body"].read() == b"images"
     assert STACK in capsys.readouterr().err
     operator.destroy()
     operator.destroy("gone")
     assert capsys.readouterr().err.endswith("python-exec-gone does not exist.\n")
+
+
+def test_every_call_requires_the_owner_of_the_bucket(operator, clients):
+    owners = {}
+
+    def record(operation):
+        def record_owner(request, **_):
+            owners[operation] = request.headers.get("x-amz-expected-bucket-owner", b"").decode()
+
+        return record_owner
+
+    def recording_clients(service):
+        client = clients(service)
+        if service == "s3":
+            for operation in client.meta.service_model.operation_names:
+                client.meta.events.register(f"before-send.s3.{operation}", record(operation))
+        return client
+
+    operator.clients = recording_clients
+    operator.deploy()
+    assert owners.pop("CreateBucket") == ""  # a name in the namespace of the account
+    assert owners.keys() >= {"HeadBucket", "HeadObject", "PutObject", "ListObjectsV2", "PutBucketEncryption"}
+    assert set(owners.values()) == {ACCOUNT}
+
+
+def test_bucket_of_another_account_is_rejected(operator, clients):
+    def refusing_clients(service):
+        client = clients(service)
+        if service == "s3":
+            stubber = Stubber(client)
+            stubber.add_client_error("head_bucket", service_error_code="403", http_status_code=403)
+            stubber.activate()
+        return client
+
+    operator.clients = refusing_clients
+    with pytest.raises(CommandError, match="belongs to another account"):
+        operator.deploy()
+
+
+def test_rebuilt_bundle_of_the_same_sources_does_not_replace_hosts(operator):
+    operator.deploy()
+    operator.bundle.write_bytes(b"the same images, built again")
+    operator.deploy()
+    assert operator.parameters()["HostImageBundle"] == BUNDLE_KEY
 
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
@@ -120,7 +167,7 @@ def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(InstanceType="c7i.xlarge")
     assert operator.parameters() == {
         "ArtifactBucket": BUCKET,
-        "HostImageBundle": "hosts/host-0123-x86_64.tar.gz",
+        "HostImageBundle": BUNDLE_KEY,
         "MaxQueueDepth": "50",
         "InstanceType": "c7i.xlarge",
     }

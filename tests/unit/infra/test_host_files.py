@@ -1,5 +1,6 @@
 """The files that start an agent on a host: the user data, and the tags and pins of the image."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from infra.errors import CommandError
 from infra.images import agent_image, wheels
 
 ROOT = Path(__file__).parents[3]
+IMAGES = "the images of a host"
 SUBSTITUTIONS = {
     "AWS::Region": "eu-central-1",
     "AWS::StackName": "python-exec-test",
     "ArtifactBucket": "a-bucket",
     "GvisorRelease": "20260720",
-    "HostImageBundle": "hosts/host-0.tar.gz",
+    "HostImageBundle": f"hosts/host-0-x86_64/{hashlib.sha256(IMAGES.encode()).hexdigest()}.tar.gz",
     "HostLogs": "/python-exec/hosts",
     "JobQueue": "https://sqs/jobs",
     "ResultsQueue": "https://sqs/results",
@@ -72,37 +74,20 @@ def test_user_data_installs_pinned_gvisor_release():
     assert "/gvisor/releases/release/20260720/$(uname -m)" in substituted()
 
 
-COMMANDS = {
+RECORD = 'echo "$(basename "$0") $*" >>"$FAKES/calls"\n'
+COMMANDS = {  # programs of a host that are not on this machine or would change it
+    **dict.fromkeys(("dnf", "docker", "systemctl", "shutdown", "install", "runsc"), RECORD),
+    "aws": RECORD + 'case "$*" in "s3 cp "*) cp "$FAKES/images" "${@: -1}" ;; esac',
     "curl": """case "$*" in
-  *http://127.0.0.1:9464/metrics) cat "$FAKES/metrics" ;;
-  *"-X PUT"*"ttl-seconds: "*/latest/api/token) printf a-token ;;
-  *"token: a-token"*/latest/meta-data/instance-id) printf i-0 ;;
+  *http://127.0.0.1:9464/metrics) exec cat "$FAKES/metrics" ;;
+  *"-X PUT"*"ttl-seconds: "*/latest/api/token) exec printf a-token ;;
+  *"token: a-token"*/latest/meta-data/instance-id) exec printf i-0 ;;
+  *"-O "*/runsc*) printf binary >runsc; sha512sum runsc >runsc.sha512 ;;
   *) exit 22 ;;
 esac""",
-    "aws": 'echo "$*" >>"$FAKES/aws_calls"',
+    "stat": "echo 999",
     "sleep": ":",
 }
-
-
-@pytest.fixture
-def end_of_user_data(tmp_path):
-    """Run the script's last part with these agent metrics; return the exit code and the calls of the AWS CLI."""
-    for name, script in COMMANDS.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    def run(metrics):
-        if metrics is not None:
-            (tmp_path / "metrics").write_text(metrics)
-        begin, end = substituted().split("# Put the host into service")
-        script = f"set -euo pipefail\n# {end}"
-        assert "set -euo pipefail\n" in begin
-        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "FAKES": str(tmp_path)}
-        completed = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, check=False)
-        calls = tmp_path / "aws_calls"
-        return completed.returncode, calls.read_text() if calls.exists() else ""
-
-    return run
 
 
 def agent_metrics(*, passed, running=0, **warm):
@@ -116,30 +101,110 @@ def agent_metrics(*, passed, running=0, **warm):
     return "".join(f"{line}\n" for line in lines)
 
 
+class Host:
+    """A directory in place of the root of a host, with fakes of its programs that record their calls."""
+
+    def __init__(self, root):
+        self.root = root
+        for directory in ("bin", "etc", "var/log", "var/tmp", "dev", "usr/local/bin"):
+            (root / directory).mkdir(parents=True)
+        for name, script in COMMANDS.items():
+            self.replace(name, script)
+        self.write("images", IMAGES)
+        self.write("metrics", agent_metrics(passed=1, python=4, data=1))
+        self.write("var/log/cloud-init-output.log", 'first line\n\nlast "line"\n')
+
+    def write(self, name, text):
+        (self.root / name).write_text(text)
+
+    def replace(self, command, script):
+        for path in (self.root / "bin" / command, self.root / "usr/local/bin" / command):
+            path.write_text(f"#!/bin/bash\n{script}\n")
+            path.chmod(0o755)
+
+    def boot(self):
+        """Run the user data. Return its exit code and the calls of programs, one a line."""
+        script = re.sub(r"/(etc|dev|var/log|var/tmp|usr/local/bin)/", rf"{self.root}/\1/", substituted())
+        environment = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "FAKES": str(self.root), "HOSTNAME": "host-1"}
+        completed = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, check=False)
+        return completed.returncode, (self.root / "calls").read_text()
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+def launch_action(result):
+    return (
+        "aws autoscaling complete-lifecycle-action --lifecycle-hook-name wait-for-ready "
+        f"--lifecycle-action-result {result} --auto-scaling-group-name python-exec-test-hosts --instance-id i-0\n"
+    )
+
+
 @pytest.mark.parametrize(("pool", "running"), [(4, 0), (0, 3)], ids=["idle", "all-in-use"])
-def test_ready_host_completes_launch_hook(end_of_user_data, pool, running):
-    metrics = agent_metrics(passed=1, running=running, python=pool, data=pool)
-    code, aws_calls = end_of_user_data(metrics)
+def test_ready_host_completes_launch_hook(host, pool, running):
+    host.write("metrics", agent_metrics(passed=1, running=running, python=pool, data=pool))
+    code, calls = host.boot()
     assert code == 0
-    assert aws_calls.split() == [
-        *("autoscaling", "complete-lifecycle-action", "--lifecycle-hook-name", "wait-for-ready"),
-        *("--lifecycle-action-result", "CONTINUE"),
-        *("--auto-scaling-group-name", "python-exec-test-hosts", "--instance-id", "i-0"),
-    ]
+    assert calls.endswith(launch_action("CONTINUE"))
+    assert "docker load --input" in calls
+    assert "ABANDON" not in calls
+
+
+FAILURES = {  # what breaks, and the step that the log names
+    "no_packages": ({"dnf": "exit 1"}, "install packages"),
+    "no_gvisor": ({"curl": COMMANDS["curl"].replace("printf binary >runsc", "exit 6")}, "install gVisor"),
+    "other_gvisor": ({"sha512sum": "cat >/dev/null; exit 1"}, "install gVisor"),
+    "docker_does_not_start": ({"systemctl": 'case "$1" in restart) exit 1 ;; esac'}, "start Docker"),
+    "no_bundle": ({"aws": COMMANDS["aws"].replace('cp "$FAKES', 'exit 1; cp "$FAKES')}, "load images"),
+    "other_bundle": ({"aws": COMMANDS["aws"].replace('cp "$FAKES/images"', "echo other | tee")}, "load images"),
+    "corrupt_images": ({"docker": RECORD + 'case "$1" in load) exit 1 ;; esac'}, "load images"),
+    "agent_does_not_start": ({"docker": RECORD + 'case "$1" in run) exit 125 ;; esac'}, "start the agent"),
+}
+
+
+@pytest.mark.parametrize(("commands", "step"), FAILURES.values(), ids=FAILURES)
+def test_host_that_cannot_boot_is_replaced_and_logs_why(host, commands, step):
+    for name, script in commands.items():
+        host.replace(name, script)
+    code, calls = host.boot()
+    assert code != 0
+    assert launch_action("ABANDON") in calls
+    assert calls.endswith("shutdown -h now\n")
+    assert "CONTINUE" not in calls
+    stream = "--log-group-name /python-exec/hosts --log-stream-name host-1/boot"
+    assert f"aws logs create-log-stream {stream}\n" in calls
+    (events,) = re.findall(rf"^aws logs put-log-events {stream} --log-events (.*)$", calls, re.MULTILINE)
+    messages = [event["message"] for event in msgspec.json.decode(events)]
+    assert messages == ["first line", 'last "line"', f"host_setup_failed: {step} (exit code {code})"]
+    assert step in (host.root / "dev/console").read_text()
 
 
 @pytest.mark.parametrize(
     "metrics",
     [
-        None,
         "",
         agent_metrics(passed=1, python=0, data=4),
         agent_metrics(passed=0, python=4, data=4),
     ],
-    ids=["no-agent", "none-of-ours", "no-sandbox", "not-isolated"],
+    ids=["no-agent", "no-sandbox", "not-isolated"],
 )
-def test_unready_host_does_not_complete_launch_hook(end_of_user_data, metrics):
-    assert end_of_user_data(metrics) == (1, "")
+def test_unready_host_is_replaced(host, metrics):
+    host.write("metrics", metrics)
+    code, calls = host.boot()
+    assert code == 1
+    assert launch_action("ABANDON") in calls
+    assert "host_setup_failed: wait for the isolation check" in calls
+
+
+def test_host_without_a_route_to_aws_shuts_down(host):
+    host.replace("aws", RECORD + "exit 255")
+    host.replace("curl", "exit 28")
+    host.replace("dnf", RECORD + "exit 1")
+    code, calls = host.boot()
+    assert code == 1
+    assert calls.endswith("shutdown -h now\n")
 
 
 def test_user_data_is_within_ec2_size_limit():
