@@ -57,6 +57,16 @@ def _gateway_role(clients: ClientFactory) -> str:
     return str(role["Arn"])
 
 
+def protect_tables(clients: ClientFactory, stack: str) -> None:
+    """Protect the tables of a stack from deletion. The template cannot: a creation that fails has to delete them."""
+    dynamodb = clients("dynamodb")
+    pages = clients("cloudformation").get_paginator("list_stack_resources").paginate(StackName=stack)
+    resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
+    for name in [each["PhysicalResourceId"] for each in resources if each["ResourceType"] == "AWS::DynamoDB::Table"]:
+        if not dynamodb.describe_table(TableName=name)["Table"].get("DeletionProtectionEnabled"):
+            dynamodb.update_table(TableName=name, DeletionProtectionEnabled=True)
+
+
 def delete_reply_queues(clients: ClientFactory, stack: str) -> None:
     """Delete the reply queues that the API created (reply_queue.py), because they are not part of the stack."""
     sqs, prefix = clients("sqs"), f"{stack}-reply-"

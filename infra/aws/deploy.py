@@ -58,6 +58,7 @@ def deploy(
         unchanged=sorted(name for name in names if not _is_foreign_default(name, current[name], architecture)),
         stage=stage,
     )
+    account_setup.protect_tables(clients, stack.name)
     return stack.outputs()
 
 

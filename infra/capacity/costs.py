@@ -27,6 +27,9 @@ LOG_GB: Final = 0.50
 METRIC_MONTH: Final = 0.30
 ALARM_METRIC_MONTH: Final = 0.10
 DASHBOARD_MONTH: Final = 3.00
+# https://aws.amazon.com/waf/pricing/
+WAF_MONTH: Final = 5.00 + 1.00  # a web ACL with one rule
+WAF_REQUEST: Final = 0.60 / MILLION
 # https://aws.amazon.com/ec2/pricing/on-demand/, https://aws.amazon.com/ebs/pricing/, https://aws.amazon.com/vpc/pricing/
 ON_DEMAND_HOUR: Final = {
     "c7i.large": 0.08925,
@@ -60,7 +63,7 @@ POLLERS: Final = 5  # of Lambda, for each of three queues
 POLL_S: Final = 20.0
 REPORTS_PER_HOUR: Final = 180  # per host
 METRICS: Final = 31  # including dimensions
-ALARM_METRICS: Final = 12  # a test counts those of the template
+ALARM_METRICS: Final = 30  # a test counts those of the template
 INSTANCE_METRICS: Final = 7  # detailed monitoring, once per minute
 DISK_GB: Final = 20
 
@@ -99,6 +102,7 @@ def monthly_bill(runs_per_hour: float) -> dict[str, float]:
         "hosts": instances + hosts * (DISK_GB * GP3_GB_MONTH + INSTANCE_METRICS * METRIC_MONTH),
         "host reports": reports * (3 * SQS_REQUEST + LAMBDA_REQUEST + 0.05 * LAMBDA_GB * LAMBDA_GB_S + DYNAMODB_WRITE),
         "NAT gateway": HOURS * NAT_HOUR,
+        "WAF": WAF_MONTH + runs * WAF_REQUEST,
         "metrics, alarms": METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_METRIC_MONTH + DASHBOARD_MONTH,
     }
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 MIN_WAIT_S: Final = 1.0
-MAX_WAIT_S: Final = 25.0  # API Gateway gives up after 29 s
+MAX_WAIT_S: Final = 23.0  # API Gateway gives up after 29 s, a cold start and the grace for late replies included
 DEFAULT_WAIT_S: Final = 20.0
 DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
 DEFAULT_METRICS_NAMESPACE: Final = "PythonExec"

@@ -156,6 +156,13 @@ def test_rebuilt_bundle_of_the_same_sources_does_not_replace_hosts(operator):
     assert operator.parameters()["HostImageBundle"] == BUNDLE_KEY
 
 
+def test_tables_are_protected_from_deletion(operator, clients):
+    operator.deploy()
+    for table in ("keys", "jobs"):
+        described = clients("dynamodb").describe_table(TableName=f"{STACK}-{table}")["Table"]
+        assert described["DeletionProtectionEnabled"]
+
+
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy()

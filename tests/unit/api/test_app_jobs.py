@@ -42,7 +42,7 @@ PENDING = PendingJob("a" * 32)
 
 
 @pytest.mark.parametrize(
-    ("prefer", "applied"), [("respond-async", "respond-async"), ("wait=7", "wait=7"), ("wait=99", "wait=25")]
+    ("prefer", "applied"), [("respond-async", "respond-async"), ("wait=7", "wait=7"), ("wait=99", "wait=23")]
 )
 def test_pending_job_returns_202_with_location_and_retry_after(jobs, prefer, applied):
     jobs.outcome = PENDING

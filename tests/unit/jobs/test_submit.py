@@ -374,7 +374,7 @@ def kill_first_process(harness, where, **changes):
 @pytest.mark.parametrize("was_async", [False, True], ids=["waited_for", "async"])
 @pytest.mark.parametrize(
     "again",
-    [{"is_async": True}, {}, {"wait_s": 1.0}, {"wait_s": 25.0}],
+    [{"is_async": True}, {}, {"wait_s": 1.0}, {"wait_s": 23.0}],
     ids=["async_again", "waited_for_again", "short_wait", "long_wait"],
 )
 def test_replay_resends_job_after_process_death_without_charge(harness, where, was_async, again):
