@@ -205,6 +205,8 @@ def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
     operator.deploy(MaxQueueDepth="50")
     set_status(status)
     for table in ("jobs", "keys"):  # as CloudFormation does when it rolls a creation back
+        # Only a complete creation protects its tables.
+        clients("dynamodb").update_table(TableName=f"{STACK}-{table}", DeletionProtectionEnabled=False)
         clients("dynamodb").delete_table(TableName=f"{STACK}-{table}")
     operator.deploy()
     (stack,) = clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
