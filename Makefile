@@ -17,7 +17,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e format attack bench soak faults \
-	sandbox-image agent-image package lint-infra deploy destroy simulate-fleet lock clean
+	sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -91,6 +91,9 @@ lint-infra: $(DEV) package ## Run cfn-lint on the packaged templates
 
 deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId=… SubnetIds=…"
 	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
+
+set: $(RUN) ## Change parameters of a stack and nothing else: STAGE=prod PARAMETERS="MaxHosts=20"
+	@$(BIN)/python -m infra.aws.deploy set "$(STAGE)" $(PARAMETERS)
 
 destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"

@@ -13,6 +13,8 @@ from infra import progress
 Client = Any  # boto3 has no types
 ClientFactory = Callable[[str], Client]  # boto3.Session.client
 
+# https://docs.aws.amazon.com/linux/al2023/ug/ec2.html
+MACHINE_IMAGE: Final = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
 GATEWAY_ROLE: Final = "python-exec-gateway-logs"
 GATEWAY_POLICY: Final = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 # A new role is not visible at once, and UpdateAccount is limited to one per 20 s.
@@ -55,6 +57,20 @@ def _gateway_role(clients: ClientFactory) -> str:
         role = iam.get_role(RoleName=GATEWAY_ROLE)["Role"]
     iam.attach_role_policy(RoleName=GATEWAY_ROLE, PolicyArn=f"arn:{partition}:iam::aws:policy/{GATEWAY_POLICY}")
     return str(role["Arn"])
+
+
+def latest_machine_image(clients: ClientFactory, architecture: str) -> str:
+    """Return the ID of the latest Amazon Linux 2023 AMI."""
+    return str(clients("ssm").get_parameter(Name=MACHINE_IMAGE.format(architecture))["Parameter"]["Value"])
+
+
+def has_architecture(clients: ClientFactory, image_id: str, architecture: str) -> bool:
+    """Return whether an AMI exists and is for this architecture."""
+    try:
+        images = clients("ec2").describe_images(ImageIds=[image_id])["Images"]
+    except ClientError:  # AWS has removed it
+        return False
+    return [image["Architecture"] for image in images] == [architecture]
 
 
 def protect_tables(clients: ClientFactory, stack: str) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final
 
 from botocore.exceptions import ClientError, WaiterError
@@ -60,14 +61,23 @@ class Stack(Struct, frozen=True):
         return {output["OutputKey"]: output["OutputValue"] for output in self._describe().get("Outputs", [])}
 
     def apply(
-        self, template_url: str, *, is_update: bool, parameters: Mapping[str, str], unchanged: Sequence[str], stage: str
+        self,
+        template: Mapping[str, object],
+        *,
+        is_update: bool,
+        parameters: Mapping[str, str],
+        unchanged: Sequence[str],
+        stage: str,
     ) -> None:
-        """Create or update the stack and wait. Parameters in `unchanged` keep their values. Raises CommandError."""
+        """Create or update the stack and wait. Raises CommandError.
+
+        `template` is TemplateURL or UsePreviousTemplate; parameters in `unchanged` keep their values.
+        """
         change_set = {"StackName": self.name, "ChangeSetName": f"deploy-{time.time_ns()}"}
         self.client.create_change_set(
             **change_set,
             ChangeSetType="UPDATE" if is_update else "CREATE",
-            TemplateURL=template_url,
+            **template,
             Capabilities=CAPABILITIES,
             Parameters=[
                 *({"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()),
@@ -79,17 +89,18 @@ class Stack(Struct, frozen=True):
             self.client.delete_change_set(**change_set)
             progress.report(f"{self.name} has no changes.")
             return
-        earlier_events = self._event_ids(self.name)
+        self._report_changes(change_set)
+        last_event = self._last_event(self.name)
         # A failed creation deletes its tables too: they are empty, and the next attempt needs their names.
         self.client.execute_change_set(**change_set, RetainExceptOnCreate=True)
-        self._wait(self.name, earlier_events=earlier_events)
+        self._wait(self.name, last_event=last_event)
 
     def delete(self) -> None:
         """Delete an existing stack and wait until it is gone. Raises CommandError."""
         stack_id = self._describe()["StackId"]  # a deleted stack has no name
-        earlier_events = self._event_ids(stack_id)
+        last_event = self._last_event(stack_id)
         self.client.delete_stack(StackName=self.name)
-        self._wait(stack_id, earlier_events=earlier_events)
+        self._wait(stack_id, last_event=last_event)
 
     def _describe(self, stack_id: str | None = None) -> dict[str, Any]:
         description: dict[str, Any] = self.client.describe_stacks(StackName=stack_id or self.name)["Stacks"][0]
@@ -107,23 +118,30 @@ class Stack(Struct, frozen=True):
             raise CommandError(f"CloudFormation rejected the change: {reason}") from error
         return True
 
-    def _events(self, stack: str) -> list[dict[str, Any]]:
+    def _report_changes(self, change_set: Mapping[str, str]) -> None:
+        pages = self.client.get_paginator("describe_change_set").paginate(**change_set)
+        for change in (each["ResourceChange"] for page in pages for each in page.get("Changes", ())):
+            replaced = " (replaced)" if change.get("Replacement") == "True" else ""
+            progress.report(f"{change['Action']:28} {change['LogicalResourceId']}{replaced}")
+
+    def _events_since(self, stack: str, last_event: str | None) -> list[dict[str, Any]]:
+        """Return the events after one of them, the oldest first. CloudFormation returns the newest first."""
         pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack)
-        return [event for page in pages for event in page["StackEvents"]][::-1]
+        newest_first = (event for page in pages for event in page["StackEvents"])
+        return list(takewhile(lambda event: event["EventId"] != last_event, newest_first))[::-1]
 
-    def _event_ids(self, stack: str) -> set[str]:
-        return {event["EventId"] for event in self._events(stack)}
+    def _last_event(self, stack: str) -> str | None:
+        pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack)
+        return next((str(event["EventId"]) for page in pages for event in page["StackEvents"]), None)
 
-    def _wait(self, stack: str, *, earlier_events: set[str]) -> None:
-        reported = set(earlier_events)
+    def _wait(self, stack: str, *, last_event: str | None) -> None:
+        has_started = False  # until the first event the status is the previous one
         while True:
             status = self.status(stack)
-            for event in self._events(stack):
-                if event["EventId"] not in reported:
-                    reported.add(event["EventId"])
-                    details = (event.get("LogicalResourceId", ""), event.get("ResourceStatusReason", ""))
-                    progress.report(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
-            has_started = reported != earlier_events  # until the first event the status is the previous one
+            for event in self._events_since(stack, last_event):
+                has_started, last_event = True, event["EventId"]
+                details = (event.get("LogicalResourceId", ""), event.get("ResourceStatusReason", ""))
+                progress.report(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
             if status == "DELETE_COMPLETE" or (has_started and status and not status.endswith("_IN_PROGRESS")):
                 break
             time.sleep(self.poll_s)

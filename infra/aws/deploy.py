@@ -1,4 +1,7 @@
-"""`make deploy` and `make destroy`: create, update or delete one stack on AWS from the output of `make package`."""
+"""`make deploy`, `make set` and `make destroy`: create, update, configure or delete one stack on AWS.
+
+Deploying takes the output of `make package`. Setting parameters changes nothing else and needs no package.
+"""
 
 import argparse
 import contextlib
@@ -24,6 +27,7 @@ from infra.images import agent_image
 from infra.local.docker_daemon import docker_engine
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
+LATEST: Final = "latest"  # as the value of ImageId
 POLL_S: Final = 3.0
 
 
@@ -48,11 +52,14 @@ def deploy(
     body = json.dumps(template, sort_keys=True).encode()
     template_key = bucket.upload_content(body, suffix="template.json")
     bundle_key = bucket.upload_bundle(host_bundle)
-    overrides = {"HostImageBundle": bundle_key, **parameters, "ArtifactBucket": bucket.name}
     current = stack.parameters() if is_update else {}
+    image_id = parameters.get("ImageId") or current.get("ImageId", LATEST)
+    if image_id == LATEST or not account_setup.has_architecture(clients, image_id, architecture):
+        image_id = account_setup.latest_machine_image(clients, architecture)
+    overrides = {"HostImageBundle": bundle_key, **parameters, "ImageId": image_id, "ArtifactBucket": bucket.name}
     names = current.keys() & template["Parameters"].keys() - overrides.keys()
     stack.apply(
-        bucket.url(template_key),
+        {"TemplateURL": bucket.url(template_key)},
         is_update=is_update,
         parameters=overrides,
         unchanged=sorted(name for name in names if not _is_foreign_default(name, current[name], architecture)),
@@ -60,6 +67,26 @@ def deploy(
     )
     account_setup.protect_tables(clients, stack.name)
     return stack.outputs()
+
+
+def set_parameters(
+    clients: ClientFactory, *, stage: str, parameters: Mapping[str, str], poll_s: float = POLL_S
+) -> None:
+    """Change parameters of an existing stack and nothing else. Raises CommandError."""
+    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
+    if not stack.prepare_for_update():
+        raise CommandError(f"{stack.name} does not exist.")
+    current = stack.parameters()
+    if unknown := parameters.keys() - current.keys():
+        raise CommandError(f"{stack.name} has no parameter {', '.join(sorted(unknown))}.")
+    if parameters.get("ImageId") == LATEST:
+        instance_type = current["InstanceType"]
+        (described,) = clients("ec2").describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+        (architecture,) = described["ProcessorInfo"]["SupportedArchitectures"]
+        parameters = {**parameters, "ImageId": account_setup.latest_machine_image(clients, architecture)}
+    unchanged = sorted(current.keys() - parameters.keys())
+    template = {"UsePreviousTemplate": True}
+    stack.apply(template, is_update=True, parameters=parameters, unchanged=unchanged, stage=stage)
 
 
 def destroy(clients: ClientFactory, *, stage: str, poll_s: float = POLL_S) -> None:
@@ -118,7 +145,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--architecture", choices=sorted(HOST_DEFAULTS), default="x86_64", help="CPU of functions and hosts"
     )
-    parser.add_argument("action", choices=["deploy", "destroy"])
+    parser.add_argument("action", choices=["deploy", "set", "destroy"])
     parser.add_argument("stage", help="name of the deployment, for example prod")
     parser.add_argument(
         "parameters", nargs="*", metavar="Name=value", help="template parameters to set; others keep their values"
@@ -136,12 +163,16 @@ def _run(options: argparse.Namespace) -> None:
         return
     if not all("=" in parameter for parameter in options.parameters):
         raise CommandError("Parameters must have the form Name=value.")
+    parameters = dict(parameter.split("=", 1) for parameter in options.parameters)
+    if options.action == "set":
+        set_parameters(session.client, stage=options.stage, parameters=parameters)
+        return
     with docker_engine() as address, contextlib.closing(docker.DockerClient(address)) as client:
         bundle = build_host_bundle(client, architecture=options.architecture)
     outputs = deploy(
         session.client,
         stage=options.stage,
-        parameters=dict(parameter.split("=", 1) for parameter in options.parameters),
+        parameters=parameters,
         package=OUTPUT,
         host_bundle=bundle,
         architecture=options.architecture,

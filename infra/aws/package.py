@@ -24,13 +24,11 @@ REQUIREMENTS: Final = LAMBDA_APP / "requirements.txt"
 STATIC_REQUIREMENTS: Final = LAMBDA_APP / "static-requirements.txt"
 HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has those of x86_64 too
     "x86_64": {
-        "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
         "InstanceType": "c7i.large",
         "InstanceTypeSecond": "c6i.large",
         "InstanceTypeThird": "m7i.large",
     },
     "arm64": {
-        "ImageId": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64",
         "InstanceType": "c7g.large",
         "InstanceTypeSecond": "c6g.large",
         "InstanceTypeThird": "m7g.large",

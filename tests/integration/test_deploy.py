@@ -26,7 +26,13 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 BUCKET = f"python-exec-artifacts-{ACCOUNT}-{REGION}-an"
 BUNDLE_KEY = f"hosts/host-0123-x86_64/{hashlib.sha256(b'images').hexdigest()}.tar.gz"
 STACK = "python-exec-x"
-DEFAULTS = {"ArtifactBucket": "", "HostImageBundle": "", "MaxQueueDepth": "200", "InstanceType": "c7i.large"}
+DEFAULTS = {
+    "ArtifactBucket": "",
+    "HostImageBundle": "",
+    "ImageId": "",
+    "MaxQueueDepth": "200",
+    "InstanceType": "c7i.large",
+}
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
 
 
@@ -77,6 +83,9 @@ class Operator:
             architecture=architecture,
             poll_s=0,
         )
+
+    def set(self, **parameters):
+        deploy.set_parameters(self.clients, stage="x", parameters=parameters, poll_s=0)
 
     def destroy(self, stage="x"):
         deploy.destroy(self.clients, stage=stage, poll_s=0)
@@ -163,6 +172,43 @@ def test_tables_are_protected_from_deletion(operator, clients):
         assert described["DeletionProtectionEnabled"]
 
 
+def latest_image(clients, architecture="x86_64"):
+    name = f"/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{architecture}"
+    return clients("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+
+
+def test_machine_image_changes_only_on_request(operator, clients):
+    (older, *_) = clients("ec2").describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+    assert older["ImageId"] != latest_image(clients)
+    operator.deploy(ImageId=older["ImageId"])
+    operator.deploy(MaxQueueDepth="50")
+    assert operator.parameters()["ImageId"] == older["ImageId"]
+    operator.set(ImageId="latest")
+    assert operator.parameters()["ImageId"] == latest_image(clients)
+
+
+def test_machine_image_that_is_gone_is_replaced(operator, clients):
+    operator.deploy(ImageId="ami-0123456789abcdef0")
+    assert operator.parameters()["ImageId"] == latest_image(clients)
+
+
+def test_set_changes_parameters_and_nothing_else(operator, clients, capsys):
+    operator.deploy(InstanceType="c7i.xlarge")
+    before = operator.parameters()
+    template = clients("cloudformation").get_template(StackName=STACK)["TemplateBody"]
+    operator.set(MaxQueueDepth="50")
+    assert operator.parameters() == before | {"MaxQueueDepth": "50"}
+    assert clients("cloudformation").get_template(StackName=STACK)["TemplateBody"] == template
+
+
+def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
+    with pytest.raises(CommandError, match=f"{STACK} does not exist"):
+        operator.set(MaxQueueDepth="50")
+    operator.deploy()
+    with pytest.raises(CommandError, match="no parameter MaxQueue, Size"):
+        operator.set(Size="1", MaxQueue="50", MaxQueueDepth="50")
+
+
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
     operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
     operator.deploy()
@@ -174,6 +220,7 @@ def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(InstanceType="c7i.xlarge")
     assert operator.parameters() == {
         "ArtifactBucket": BUCKET,
+        "ImageId": latest_image(operator.clients),
         "HostImageBundle": BUNDLE_KEY,
         "MaxQueueDepth": "50",
         "InstanceType": "c7i.xlarge",
@@ -256,7 +303,7 @@ class SlowCloudFormation:
 
 def test_update_waits_for_first_event(capsys):
     stack = Stack(SlowCloudFormation(), STACK, poll_s=0)
-    stack._wait(STACK, earlier_events=set())
+    stack._wait(STACK, last_event=None)
     assert capsys.readouterr().err.count("\n") == 2
 
 
