@@ -1,6 +1,8 @@
 """Drain this host when EC2 is about to terminate it: `python -m executor_host.termination_watcher`.
 
-Runs next to the agent and stops its container. EC2 announces a termination through the instance metadata:
+Runs next to the agent and stops its container. A host whose agent is lost is reported to Auto Scaling, which then
+terminates it: otherwise it would stay, and its idle CPU would keep the group from growing. EC2 announces a termination
+through the instance metadata:
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
 """
@@ -20,6 +22,7 @@ import docker
 from docker.errors import NotFound
 from msgspec import Struct
 
+from executor_host.agent_health import AgentHealth
 from executor_host.logs import log_json_lines
 
 METADATA_ENDPOINT: Final = "http://169.254.169.254"
@@ -62,6 +65,8 @@ def watch_for_termination(
     *,
     stop_agent: Callable[[], None],
     complete_lifecycle_action: Callable[..., object],
+    is_agent_lost: Callable[[], bool],
+    set_instance_health: Callable[..., object],
     group: str,
     poll_interval_s: float = POLL_INTERVAL_S,
 ) -> None:
@@ -69,8 +74,10 @@ def watch_for_termination(
 
     A spot notice stops the agent at once. The group's notice follows, unless the instance ends first.
     """
-    is_stopped = False
+    is_stopped = is_reported = False
     while True:
+        if not is_stopped and not is_reported and is_agent_lost():
+            is_reported = _report_lost_agent(set_instance_health, metadata)
         try:
             is_terminating = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
             if not is_stopped and (is_terminating or metadata.read("spot/instance-action") is not None):
@@ -84,6 +91,17 @@ def watch_for_termination(
         except OSError as error:  # includes HTTPError and timeouts
             logger.warning("metadata_unavailable", extra={"error": str(error)})
         time.sleep(poll_interval_s)
+
+
+def _report_lost_agent(set_instance_health: Callable[..., object], metadata: InstanceMetadata) -> bool:
+    """Let Auto Scaling replace this host. Return whether it knows."""
+    try:
+        set_instance_health(InstanceId=metadata.read("instance-id") or "", HealthStatus="Unhealthy")
+    except Exception:
+        logger.exception("health_report_failed")
+        return False
+    logger.error("agent_lost")
+    return True
 
 
 def _complete_drain_hook(complete_lifecycle_action: Callable[..., object], *, group: str, instance_id: str) -> None:
@@ -118,10 +136,13 @@ def main() -> int:
     if not group:
         sys.stderr.write("HOST_GROUP is missing\n")
         return 2
+    autoscaling = boto3.client("autoscaling")
     watch_for_termination(
         InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA_ENDPOINT)),
         stop_agent=stop_container,
-        complete_lifecycle_action=boto3.client("autoscaling").complete_lifecycle_action,
+        complete_lifecycle_action=autoscaling.complete_lifecycle_action,
+        is_agent_lost=AgentHealth().is_lost,
+        set_instance_health=autoscaling.set_instance_health,
         group=group,
     )
     return 0

@@ -76,9 +76,16 @@ def metadata_service(rounds):
 
 
 class FakeAutoScaling:
-    def __init__(self, events, *, fails=False):
+    def __init__(self, events, *, fails=False, failing_reports=0):
         self._events = events
         self._fails = fails
+        self._failing_reports = failing_reports
+
+    def set_instance_health(self, **request):
+        self._events.append(request)
+        self._failing_reports -= 1
+        if self._failing_reports >= 0:
+            raise ConnectionError("no way out")
 
     def complete_lifecycle_action(self, **request):
         self._events.append(request)
@@ -94,13 +101,19 @@ COMPLETED = {
 }
 
 
-def events_after(rounds, **fake):
+UNHEALTHY = {"InstanceId": "i-0", "HealthStatus": "Unhealthy"}
+
+
+def events_after(rounds, *, is_agent_lost=False, **fake):
     events = []
+    autoscaling = FakeAutoScaling(events, **fake)
     with metadata_service(rounds) as metadata:
         watch_for_termination(
             metadata,
             stop_agent=lambda: events.append("stopped"),
-            complete_lifecycle_action=FakeAutoScaling(events, **fake).complete_lifecycle_action,
+            complete_lifecycle_action=autoscaling.complete_lifecycle_action,
+            is_agent_lost=lambda: is_agent_lost,
+            set_instance_health=autoscaling.set_instance_health,
             group="hosts",
             poll_interval_s=0.01,
         )
@@ -124,6 +137,13 @@ def test_lifecycle_hook_failure_is_logged(caplog):
     with caplog.at_level(logging.ERROR):
         assert events_after([{STATE: "Terminated"}], fails=True) == ["stopped", COMPLETED]
     assert [record.message for record in caplog.records] == ["drain_hook_failed"]
+
+
+@pytest.mark.parametrize("failing_reports", [0, 2])
+def test_lost_agent_is_reported_once_and_the_host_still_drains(failing_reports):
+    rounds = [*({STATE: "InService"} for _ in range(5)), {STATE: "Terminated"}]
+    events = events_after(rounds, is_agent_lost=True, failing_reports=failing_reports)
+    assert events == [*[UNHEALTHY] * (failing_reports + 1), "stopped", COMPLETED]
 
 
 def test_missing_metadata_returns_none():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from executor_host import settings, termination_watcher
+from executor_host import agent_health, settings, termination_watcher
 from infra import template
 from infra.aws import package
 from infra.errors import CommandError
@@ -220,6 +220,7 @@ def test_user_data_names_match_code():
     assert "LifecycleHookName: wait-for-ready\n" in template.PATH.read_text()
     defaults = {field.name: field.default for field in msgspec.structs.fields(settings.Settings)}
     assert f":{defaults['metrics_port']}/metrics" in script
+    assert agent_health.METRICS_URL.endswith(f":{defaults['metrics_port']}/metrics")
     assert f"  {agent_image.REPOSITORY}\n" in script
 
 
