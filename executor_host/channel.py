@@ -10,9 +10,21 @@ import struct
 from time import monotonic
 from typing import Any, Final
 
-from chalicelib.contract import MAX_STDOUT_BYTES, STDERR_HEAD_BYTES
+from chalicelib.contract import (
+    MAX_ARTIFACTS,
+    MAX_ARTIFACTS_BYTES,
+    MAX_LISTED_OMISSIONS,
+    MAX_PATH_BYTES,
+    MAX_STDOUT_BYTES,
+    STDERR_HEAD_BYTES,
+    OmissionReason,
+)
 from executor_host.supervisor.protocol import (
+    ARTIFACTS,
+    FILE_HEADER,
     FRAME_HEADER,
+    OMISSION_HEADER,
+    OMISSIONS,
     READY,
     REPORT,
     REPORT_RECORD,
@@ -23,12 +35,14 @@ from executor_host.supervisor.protocol import (
     USAGE_RECORD,
 )
 
-MAX_PAYLOAD_BYTES: Final = {
+MAX_PAYLOAD_BYTES: Final = {  # of all frames of a kind together
     READY: 16,
     STDOUT: MAX_STDOUT_BYTES,
     STDERR: STDERR_HEAD_BYTES,
     STDERR_TAIL: 256 * 1024,  # more than is returned: the traceback may lie before a long message
     USAGE: USAGE_RECORD.size,
+    ARTIFACTS: MAX_ARTIFACTS_BYTES + MAX_ARTIFACTS * (FILE_HEADER.size + MAX_PATH_BYTES),
+    OMISSIONS: (MAX_LISTED_OMISSIONS + len(OmissionReason)) * (OMISSION_HEADER.size + MAX_PATH_BYTES),
     REPORT: REPORT_RECORD.size,
 }
 # https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach

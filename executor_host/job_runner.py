@@ -27,8 +27,9 @@ from chalicelib.contract import (
 )
 from executor_host import metrics
 from executor_host.channel import SandboxError
+from executor_host.outcome import Outcome
 from executor_host.pool import NoSandboxError, Pool
-from executor_host.sandbox import Outcome, Sandbox
+from executor_host.sandbox import Program, Sandbox
 
 MAX_SANDBOX_ATTEMPTS: Final = 3
 SANDBOX_ACQUIRE_TIMEOUT_S: Final = 10.0  # longer than a restart of Docker; afterwards another host may run the job
@@ -115,6 +116,7 @@ class _Execution:
         self.sandbox = sandbox
         self.queued_s = 0.0
         self._job, self._replacements, self._runner = job, replacements, runner
+        self._program = Program(code=job.code, files=job.files, artifacts=job.artifacts)
         self._has_started = False
 
     @property
@@ -134,7 +136,9 @@ class _Execution:
                     return FailureReason.START_TIMEOUT
                 self.queued_s = max(0.0, now - job.submitted_at)
             try:
-                outcome = self.sandbox.run_next(job.code, run, timeout_s=job.timeout_s, limits=limits, is_last=is_last)
+                outcome = self.sandbox.run_next(
+                    self._program, run, timeout_s=job.timeout_s, limits=limits, is_last=is_last
+                )
             except SandboxError:
                 metrics.SANDBOX_ERRORS.labels(self._runner.runtime).inc()
                 logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
@@ -162,4 +166,5 @@ def _run_result(outcome: Outcome) -> RunResult:
     usage = RunUsage(
         duration_ms=outcome.usage.duration_ms, cpu_ms=outcome.usage.cpu_ms, memory_bytes=outcome.usage.memory_bytes
     )
-    return RunResult(**(structs.asdict(outcome) | {"usage": usage}))
+    members = structs.asdict(outcome)
+    return RunResult(**({name: members[name] for name in RunResult.__struct_fields__} | {"usage": usage}))

@@ -67,6 +67,6 @@ def run(request):
     if url := request.config.getoption("url"):
         return RemoteSandboxes(url, os.environ["API_KEY"]).run
     warm_sandbox = request.getfixturevalue("warm_sandbox")  # not a parameter, because it needs Docker
-    return lambda code, stdin="", timeout_s=8.0, args=(): warm_sandbox().run(
-        code, stdin, timeout_s=timeout_s, args=args
+    return lambda code, stdin="", timeout_s=8.0, **members: warm_sandbox().run(
+        code, stdin, timeout_s=timeout_s, **members
     )

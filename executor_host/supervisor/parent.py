@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 
+from .artifacts import ArtifactSearch
 from .cgroup import Cgroup, UncountedSockets
-from .connection import receive, receive_into, send
-from .program import MAIN, PR_SET_DUMPABLE, StartPipes, become_program, prepare_interpreter
-from .protocol import JOB_HEADER, READY, frame
+from .connection import send
+from .files import JobFiles
+from .program import PR_SET_DUMPABLE, StartPipes, become_program, prepare_interpreter
+from .protocol import READY, frame
 from .run import Run
 from .scratch import Scratch
 from .streams import Streams
@@ -22,26 +24,25 @@ def supervise() -> None:
     run = Run(Streams(), Cgroup(), UncountedSockets(), wake_fd=wake_on_child_exit())
     scratch = Scratch(libc)
     prepare_interpreter(libc)
-    code_fd = code_bytes = 0
+    files = None
     while not run.was_last:
         run.streams.open()
         start_pipes = StartPipes()
         session_leader = os.fork()
         if session_leader == 0:
-            become_program(libc, run.streams, start_pipes, is_first=not code_fd)
+            become_program(libc, run.streams, start_pipes, is_first=files is None)
             return
         run.streams.close_program_ends()
         program = start_pipes.wait_until_ready()
         os.waitpid(session_leader, 0)
         run.cgroup.start()
         send(frame(READY, b"%d.%d" % sys.version_info[:2]))
-        if not code_fd:
-            code_fd, code_bytes = receive_code()
-        with open(MAIN, "wb") as file:
-            os.sendfile(file.fileno(), code_fd, 0, code_bytes)
-        run.execute(program, start_pipes)
+        if files is None:
+            files, search = JobFiles(), ArtifactSearch()
+        search.created = files.create()
+        run.execute(program, start_pipes, search)
         if not run.was_last:
-            scratch.empty(MAIN)
+            scratch.empty(*files.paths)
     os._exit(0)
 
 
@@ -60,11 +61,3 @@ def wake_on_child_exit() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     return wake_read
-
-
-def receive_code() -> tuple[int, int]:
-    """Return a file in memory with the code, and its size."""
-    (code_bytes,) = JOB_HEADER.unpack(receive(JOB_HEADER.size))
-    code_fd = os.memfd_create("code")
-    receive_into(code_fd, code_bytes)
-    return code_fd, code_bytes

@@ -9,10 +9,11 @@ import sys
 import types
 from typing import Any, cast
 
+from . import PLAIN_MODULES
 from .connection import receive_into
 from .streams import Streams
 
-MAIN = "main.py"
+PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
 # Common imports that are cheap enough, loaded before the job arrives.
 PRELOAD = (
     "bisect", "collections.abc", "copy", "datetime", "functools", "heapq", "itertools", "json", "math", "operator",
@@ -81,6 +82,9 @@ def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes,
         args = start.read().decode().split("\0")[:-1]
     sys.argv += args
     sys.orig_argv += args
+    if is_preloaded_module_shadowed():
+        environment = os.environ | {"PYTHONPATH": PACKAGE_DIRECTORY}
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - Python, not a command of the program
 
 
 def leave_session() -> None:
@@ -96,6 +100,27 @@ def reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_preloaded_module_shadowed() -> bool:
+    """Return whether plain Python would import a file of the working directory instead of a preloaded module."""
+    preloaded = {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
+    directory = os.getcwd()
+    finder: Any = sys.meta_path[-1]  # of files
+    for name in preloaded & {entry.partition(".")[0] for entry in os.listdir(directory)}:
+        spec = finder.find_spec(name, [directory])
+        if spec is not None and spec.loader is not None:  # not a mere directory, which is found after all modules
+            return True
+    sys.path_importer_cache.pop(directory, None)  # a listing that the program may make outdated within a clock tick
+    return False
+
+
+def finish_restart() -> None:
+    """Bring a newly executed interpreter to the state of `python3 main.py` at this point of its start."""
+    remove_traces(ctypes.CDLL(None))
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
+    for name in sys.modules.keys() - PLAIN_MODULES:
+        del sys.modules[name]
 
 
 def remove_traces(libc: ctypes.CDLL) -> None:

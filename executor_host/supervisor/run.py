@@ -7,6 +7,7 @@ import select
 import signal
 import time
 
+from .artifacts import ArtifactSearch
 from .cgroup import Cgroup, UncountedSockets
 from .connection import READ_BYTES, receive, send
 from .program import StartPipes
@@ -36,8 +37,11 @@ class Run:
         self._sockets, self._wake_fd = sockets, wake_fd
         self.was_last = False
 
-    def execute(self, program: int, start_pipes: StartPipes) -> None:
-        """Receive a run, let the program's process start, watch it, kill everything and send the report."""
+    def execute(self, program: int, start_pipes: StartPipes, search: ArtifactSearch) -> None:
+        """Receive a run, let the program's process start, watch it, kill everything and send the report.
+
+        Before the last report, send the artifacts: their names must not be in the memory of a later run.
+        """
         is_last, timeout_s, *limits, input_bytes, args_bytes = RUN_HEADER.unpack(receive(RUN_HEADER.size))
         self.streams.start(input_bytes, *limits)
         with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
@@ -59,6 +63,9 @@ class Run:
             self.cgroup.memory_peak_bytes(),
             *self.streams.written_bytes,
         )
+        if is_last:
+            for artifact_frame in search.run():
+                send(artifact_frame)
         self.streams.send_last(frame(REPORT, report))
         self.was_last = is_last
 

@@ -9,10 +9,12 @@ from textwrap import dedent
 
 import pytest
 
-from chalicelib.contract import MAX_BATCH_RUNS, Run, batch_output_limits
+from chalicelib.contract import MAX_BATCH_RUNS, InputFile, Run, batch_output_limits
 from executor_host.channel import SandboxError
+from executor_host.sandbox import Program
 
 STATE = (Path(__file__).parent / "process_state.py").read_text()
+FILES = (InputFile(path="a.txt", content=b"same"), InputFile(path="d/b.txt", content=b""))
 
 
 @pytest.fixture
@@ -22,7 +24,11 @@ def batch(warm_sandbox):
 
     def run(code, stdin="", *args, timeout_s=8.0):
         return sandbox.run_next(
-            code, Run(input=stdin, args=args), timeout_s=timeout_s, limits=batch_output_limits(1), is_last=False
+            Program(code=code, files=FILES),
+            Run(input=stdin, args=args),
+            timeout_s=timeout_s,
+            limits=batch_output_limits(1),
+            is_last=False,
         )
 
     run.sandbox = sandbox
@@ -33,7 +39,7 @@ def batch(warm_sandbox):
 @pytest.fixture(scope="session")
 def fresh_state(warm_sandbox):
     """Return what a program sees in a sandbox of its own."""
-    return json.loads(warm_sandbox().run(STATE, "", timeout_s=8.0).stdout)
+    return json.loads(warm_sandbox().run(STATE, "", files=FILES, timeout_s=8.0).stdout)
 
 
 START = """
@@ -249,10 +255,23 @@ def test_random_numbers_differ_between_runs(batch):
     assert all(len(set(column)) == 3 for column in zip(*lines, strict=True))
 
 
+def test_each_run_finds_the_files_of_the_request(batch):
+    program = """
+        import os, shutil
+        print(sorted((path, sorted(names)) for path, _, names in os.walk(".")), open("a.txt").read())
+        open("a.txt", "a").write("changed")
+        shutil.rmtree("d")
+        os.symlink("/dev/shm", "d")
+        open("d/b.txt", "w").close()
+    """
+    outputs = [batch(dedent(program)).stdout for _ in range(3)]
+    assert outputs == ["[('.', ['a.txt', 'main.py']), ('./d', ['b.txt'])] same\n"] * 3
+
+
 def test_output_is_cut_at_the_limits_of_the_batch(batch):
     limits = batch_output_limits(MAX_BATCH_RUNS)
     program = "import sys; print('o' * 99_999); print('h' * 50_000 + 't' * 50_000, file=sys.stderr)"
-    outcome = batch.sandbox.run_next(program, Run(), timeout_s=8.0, limits=limits, is_last=False)
+    outcome = batch.sandbox.run_next(Program(code=program), Run(), timeout_s=8.0, limits=limits, is_last=False)
     assert outcome.stdout == "o" * limits.stdout_bytes
     assert outcome.stderr == "h" * limits.stderr_head_bytes + "t" * (limits.stderr_tail_bytes - 1) + "\n"
     assert (outcome.truncated.stdout, outcome.truncated.stderr) == (True, True)

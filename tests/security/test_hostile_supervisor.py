@@ -11,13 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from chalicelib.contract import Run, Status
+from chalicelib.contract import MAX_ARTIFACTS, MAX_ARTIFACTS_BYTES, MAX_PATH_BYTES, Run, Status
 from chalicelib.runtimes import RUNTIMES
 from executor_host.channel import MAX_PAYLOAD_BYTES, Channel, SandboxError, SandboxGoneError
-from executor_host.sandbox import Sandbox
+from executor_host.sandbox import Program, Sandbox
 from executor_host.supervisor.protocol import (
+    ARTIFACTS,
     EXITED,
+    FILE_HEADER,
     FRAME_HEADER,
+    OMISSION_HEADER,
+    OMISSIONS,
     READY,
     REPORT,
     REPORT_RECORD,
@@ -25,6 +29,7 @@ from executor_host.supervisor.protocol import (
     STDERR,
     STDERR_TAIL,
     STDOUT,
+    TOO_MANY,
 )
 
 
@@ -51,6 +56,22 @@ def frame(kind, payload=b""):
 
 def report(exit_kind=EXITED, exit_value=0):
     return frame(REPORT, REPORT_RECORD.pack(exit_kind, exit_value, False, 1, 2, 3, 4, 5))
+
+
+def artifact(path=b"a", content=b"x"):
+    return FILE_HEADER.pack(len(path), len(content)) + path + content
+
+
+def omission(path=b"a", reason=TOO_MANY, count=1):
+    return OMISSION_HEADER.pack(reason, count, len(path)) + path
+
+
+def artifacts(*files):
+    return docker_frame(frame(ARTIFACTS, b"".join(files)) + report())
+
+
+def omissions(*items):
+    return docker_frame(frame(OMISSIONS, b"".join(items)) + report())
 
 
 @pytest.fixture
@@ -80,8 +101,29 @@ INVALID_FRAMES = {
     "report_of_unknown_exit": docker_frame(report(exit_kind=b"?")),
     **{
         f"{name}_beyond_the_cap_in_parts": docker_frame(frame(kind, b"x" * (MAX_PAYLOAD_BYTES[kind] // 2 + 1))) * 2
-        for name, kind in {"stdout": STDOUT, "stderr": STDERR, "tail": STDERR_TAIL}.items()
+        for name, kind in {
+            "stdout": STDOUT, "stderr": STDERR, "tail": STDERR_TAIL, "artifacts": ARTIFACTS, "omissions": OMISSIONS,
+        }.items()
     },
+    "artifacts_too_long": docker_frame(FRAME_HEADER.pack(ARTIFACTS, MAX_PAYLOAD_BYTES[ARTIFACTS] + 1)),
+    "artifacts_too_large": artifacts(artifact(content=bytes(MAX_ARTIFACTS_BYTES)), artifact()),
+    "artifacts_too_many": artifacts(*[artifact()] * (MAX_ARTIFACTS + 1)),
+    "artifacts_empty_and_too_many": artifacts(*[artifact(content=b"")] * 10_000),
+    "artifact_without_path": artifacts(artifact(b"")),
+    "artifact_path_too_long": artifacts(artifact(b"a" * (MAX_PATH_BYTES + 1))),
+    "artifact_path_absolute": artifacts(artifact(b"/etc/passwd")),
+    "artifact_path_outside": artifacts(artifact(b"a/../../b")),
+    "artifact_path_with_nul": artifacts(artifact(b"a\0b")),
+    "artifact_header_cut": artifacts(artifact(), artifact()[: FILE_HEADER.size - 1]),
+    "artifact_path_cut": artifacts(FILE_HEADER.pack(9, 0) + b"a"),
+    "artifact_content_cut": artifacts(artifact()[:-1]),
+    "artifact_content_longest": artifacts(FILE_HEADER.pack(1, 2**32 - 1) + b"a"),
+    "omission_of_unknown_reason": omissions(omission(reason=b"?")),
+    "omission_of_none": omissions(omission(count=0)),
+    "omission_path_too_long": omissions(omission(b"a" * (MAX_PATH_BYTES + 1))),
+    "omission_header_cut": omissions(omission()[: OMISSION_HEADER.size - 1]),
+    "omission_path_cut": omissions(omission(b"abc")[:-1]),
+    "omissions_too_many": omissions(*[omission(b"")] * 1000),
     "on_its_stderr": docker_frame(report(), stream=2),
     "on_no_stream": docker_frame(report(), stream=9),
 }  # fmt: skip
@@ -123,6 +165,26 @@ def test_data_after_report_is_ignored(supervisor):
     connection.sendall(docker_frame(frame(STDOUT, b"a") + report(exit_value=3) + report() + frame(STDOUT, b"b")))
     outcome = sandbox.run("pass", "", timeout_s=1)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == (Status.ERROR, 3, "a")
+
+
+def test_artifacts_may_span_frames(supervisor):
+    connection, sandbox = supervisor
+    data = artifact(b"a/b", b"xyz") + artifact(b"\xc3\xbc\n", b"")
+    parts = [frame(ARTIFACTS, data[:4]), frame(OMISSIONS, omission(b"\xff")), frame(ARTIFACTS, data[4:])]
+    connection.sendall(docker_frame(b"".join([*parts, frame(OMISSIONS, omission(b"", count=7)), report()])))
+    outcome = sandbox.run("pass", "", timeout_s=1, artifacts=["**"])
+    assert [(artifact.path, artifact.content) for artifact in outcome.artifacts] == [("a/b", b"xyz"), ("\u00fc\n", b"")]
+    assert [(omission.path, omission.count) for omission in outcome.artifacts_omitted] == [("\ufffd", 1), (None, 7)]
+
+
+def test_lost_artifacts_are_reported(supervisor, monkeypatch):
+    connection, sandbox = supervisor
+    monkeypatch.setattr("executor_host.sandbox.SUPERVISOR_GRACE_S", 0.1)
+    monkeypatch.setattr("executor_host.sandbox.SEARCH_GRACE_S", 0.1)
+    connection.sendall(artifacts(artifact())[:-1])
+    outcome = sandbox.run("pass", "", timeout_s=0.1, artifacts=["a"])
+    assert (outcome.status, outcome.artifacts) == (Status.TIMEOUT, ())
+    assert [(omission.path, omission.reason) for omission in outcome.artifacts_omitted] == [(None, "not_searched")]
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "SIG0"), (9, "SIGKILL"), (33, "SIG33"), (255, "SIG255")])
@@ -201,10 +263,10 @@ def test_sandbox_that_is_not_ready_for_the_next_run_breaks(supervisor, monkeypat
     connection, sandbox = supervisor
     monkeypatch.setattr("executor_host.sandbox.NEXT_PROCESS_TIMEOUT_S", 0.2)
     connection.sendall(docker_frame(report()))
-    assert sandbox.run_next("pass", Run(), timeout_s=1, is_last=False).status is Status.OK
+    assert sandbox.run_next(Program(code="pass"), Run(), timeout_s=1, is_last=False).status is Status.OK
     connection.sendall(data)
     with pytest.raises(SandboxError):
-        sandbox.run_next("pass", Run(), timeout_s=1, is_last=False)
+        sandbox.run_next(Program(code="pass"), Run(), timeout_s=1, is_last=False)
     assert sandbox._engine.removed == ["id"]
 
 
@@ -212,7 +274,7 @@ def test_memory_of_an_earlier_run_is_no_verdict_on_a_later_one(supervisor):
     connection, sandbox = supervisor
     sandbox._engine.ran_out_of_memory = bool  # of the id
     connection.sendall(docker_frame(report() + frame(READY, b"3.13")))
-    sandbox.run_next("pass", Run(), timeout_s=1, is_last=False)
+    sandbox.run_next(Program(code="pass"), Run(), timeout_s=1, is_last=False)
     connection.shutdown(socket.SHUT_WR)
     with pytest.raises(SandboxGoneError):
-        sandbox.run_next("pass", Run(), timeout_s=1)
+        sandbox.run_next(Program(code="pass"), Run(), timeout_s=1)

@@ -3,13 +3,16 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from executor_host.sandbox import Outcome, signal_name
+from executor_host.outcome import Outcome, signal_name
 from tests.support.driver_container import Driver, driver_container
+
+NO_FILES: Final[Mapping[str, str]] = MappingProxyType({})
 
 _DRIVER: Final = Path(__file__).with_name("plain_python_driver.py")
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-f]{9,}\b")
@@ -39,9 +42,9 @@ class PlainPython:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def run(self, code: str, stdin: str = "") -> Ending:
-        """Return how a program ends."""
-        self._driver.send([code, stdin])
+    def run(self, code: str, stdin: str = "", *, files: Mapping[str, str] = NO_FILES) -> Ending:
+        """Return how a program ends whose working directory has `files`: their texts by path."""
+        self._driver.send([code, stdin, dict(files)])
         exit_code, *streams = json.loads(self._driver.receive())
         texts = (_without_addresses(base64.b64decode(stream).decode(errors="replace")) for stream in streams)
         if exit_code < 0:

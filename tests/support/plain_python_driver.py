@@ -21,9 +21,12 @@ SCRATCH = (Path("/tmp"), Path("/dev/shm"))
 TIMEOUT_S = 10
 
 
-def run(code: str, stdin: str, readers: ThreadPoolExecutor) -> tuple[int, bytes, bytes]:
+def run(readers: ThreadPoolExecutor, code: str, stdin: str, files: dict[str, str]) -> tuple[int, bytes, bytes]:
     """Return exit code or negative signal, stdout and stderr of a program in a scratch directory of its own."""
     MAIN.write_bytes(code.encode())
+    for path, text in files.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(text.encode())
     INPUT.write_bytes(stdin.encode())
     with INPUT.open("rb") as file:
         child = subprocess.Popen(
@@ -62,6 +65,5 @@ def end_leftovers() -> None:
 if __name__ == "__main__":
     with ThreadPoolExecutor(2) as pool:
         for line in sys.stdin:
-            program, standard_input = json.loads(line)
-            exit_code, *outputs = run(program, standard_input, pool)
+            exit_code, *outputs = run(pool, *json.loads(line))
             print(json.dumps([exit_code, *(base64.b64encode(output).decode() for output in outputs)]), flush=True)

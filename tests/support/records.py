@@ -7,8 +7,11 @@ from chalicelib.access.admission import Caller
 from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.contract import (
+    Artifact,
     HostReport,
     IsolationState,
+    OmissionReason,
+    OmittedArtifact,
     OutputBytes,
     ResourceUsage,
     Result,
@@ -47,6 +50,8 @@ def make_result(job_id: str, **changes: Any) -> Result:
         "truncated": Truncated(stdout=True),
         "output_bytes": OutputBytes(stdout=9, stderr=3),
         "error": UncaughtException(type="ValueError", message="no", line=3),
+        "artifacts": (Artifact(path="a", content=b"\xff\0"),),
+        "artifacts_omitted": (OmittedArtifact(path="b", reason=OmissionReason.TOO_LARGE),),
         "usage": ResourceUsage(duration_ms=1, cpu_ms=2, memory_bytes=3, queued_ms=4),
         "runtime": "python",
         "python_version": "3.13",

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from executor_host.sandbox import Outcome
+from chalicelib.contract import InputFile
+from executor_host.outcome import Outcome
 from tests.support.http_client import Client
 
 MAX_ATTEMPTS: Final = 20  # of a request that is rate-limited
@@ -19,10 +20,21 @@ class RemoteSandboxes:
     def __init__(self, url: str, api_key: str) -> None:
         self._client = Client(url, api_key)
 
-    def run(self, code: str, stdin: str = "", timeout_s: float = 8.0, args: Sequence[str] = ()) -> Outcome:
+    def run(
+        self,
+        code: str,
+        stdin: str = "",
+        timeout_s: float = 8.0,
+        *,
+        args: Sequence[str] = (),
+        files: Sequence[InputFile] = (),
+        artifacts: Sequence[str] = (),
+    ) -> Outcome:
         """Run a program and return its outcome. Raise AssertionError if the API refuses it or the job fails."""
+        members = {"args": args, "files": files, "artifacts": artifacts}
+        optional = {name: msgspec.to_builtins(value) for name, value in members.items() if value}
         for _ in range(MAX_ATTEMPTS):
-            answer = self._client.run_until_done(code=code, input=stdin, timeout_s=timeout_s, args=list(args))
+            answer = self._client.run_until_done(code=code, input=stdin, timeout_s=timeout_s, **optional)
             if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
                 break
             time.sleep(int(answer.headers["Retry-After"]))

@@ -9,11 +9,18 @@ from msgspec.structs import replace
 
 from chalicelib import contract
 from chalicelib.contract import (
+    MAX_ARTIFACT_PATTERNS,
+    MAX_ARTIFACTS,
+    MAX_FILES,
+    Artifact,
     BatchResult,
     ContractError,
     Failure,
     FailureReason,
+    InputFile,
     Job,
+    OmissionReason,
+    OmittedArtifact,
     OutputBytes,
     ResourceUsage,
     Result,
@@ -39,6 +46,8 @@ JOB = Job(
     code="print(input())",
     input="ü😀\x01",
     args=("-v", "ü"),
+    files=(InputFile(path="data/ü.bin", content=b"\xff\0"), InputFile(path="empty", content=b"")),
+    artifacts=("*.png", "out/**"),
     timeout_s=2.5,
     reply_to="https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-reply-1",
     submitted_at=1700000000.25,
@@ -55,6 +64,11 @@ RESULT = Result(
     truncated=Truncated(stdout=True),
     output_bytes=OutputBytes(stdout=300_000, stderr=12),
     error=UncaughtException(type="ValueError", message="no", line=3),
+    artifacts=(Artifact(path="out/a.bin", content=b"\xff\0"),),
+    artifacts_omitted=(
+        OmittedArtifact(path="out/b.bin", reason=OmissionReason.TOO_LARGE),
+        OmittedArtifact(path=None, reason=OmissionReason.TOO_MANY, count=7),
+    ),
     usage=ResourceUsage(duration_ms=12, cpu_ms=11, memory_bytes=9531392, queued_ms=4),
     runtime="python",
     python_version="3.13",
@@ -174,6 +188,24 @@ def without(name, field):
     return json.dumps(members)
 
 
+BAD_PATHS = (
+    "",
+    "/",
+    "/a",
+    "a/",
+    "a//b",
+    ".",
+    "..",
+    "./a",
+    "a/.",
+    "a/./b",
+    "../a",
+    "a/..",
+    "a/../b",
+    "a\0",
+    "a\n/..",
+    "a" * 256,
+)
 PACKED_JOB = msgspec.msgpack.encode(JOB)
 BAD_JOBS = {
     "empty": "",
@@ -213,6 +245,18 @@ BAD_JOBS = {
     "runs_null": changed("batch", runs=None),
     "run_null": changed("batch", runs=[None]),
     "run_input_too_long": changed("batch", runs=[{"input": "x" * (contract.MAX_INPUT_BYTES + 1)}]),
+    "files_too_many": changed("job", files=[{"path": f"{n}", "content_base64": ""} for n in range(MAX_FILES + 1)]),
+    "file_without_content": changed("job", files=[{"path": "a"}]),
+    "file_not_base64": changed("job", files=[{"path": "a", "content_base64": "?"}]),
+    **{
+        f"{name}_{number}": changed("job", **{name: [item(path)]})
+        for name, item in {
+            "files": lambda path: {"path": path, "content_base64": ""},
+            "artifacts": lambda path: path,
+        }.items()
+        for number, path in enumerate(BAD_PATHS)
+    },
+    "patterns_too_many": changed("job", artifacts=["a"] * (MAX_ARTIFACT_PATTERNS + 1)),
     "timeout_low": changed("job", timeout_s=0.09),
     "timeout_high": changed("job", timeout_s=10.01),
     "timeout_bool": changed("job", timeout_s=True),
@@ -235,6 +279,12 @@ BAD_JOBS = {
 }
 
 
+@pytest.mark.parametrize("path", ["a", "a/b", "...", ".a/..b", "a\n", " ", "a\\b", "ü" * 127, "C:/a", "*"])
+def test_path_of_a_file_may_have_any_name(path):
+    sent = job(files=(InputFile(path=path, content=b""),), artifacts=(path,))
+    assert decode_job(encode(sent)) == sent
+
+
 @pytest.mark.parametrize("body", BAD_JOBS.values(), ids=BAD_JOBS)
 def test_invalid_job_is_rejected(body):
     with pytest.raises(ContractError):
@@ -255,6 +305,10 @@ BAD_REPLIES = {
     "batch_runs_too_many": changed("batch_result", runs=[None] * (contract.MAX_BATCH_RUNS + 1)),
     "batch_run_status": changed("batch_result", runs=[{"status": "ok"}]),
     "usage_negative": changed("result", usage={"duration_ms": -1, "cpu_ms": 0, "memory_bytes": 0, "queued_ms": 0}),
+    "artifacts_too_many": changed("result", artifacts=[{"path": "a", "content_base64": ""}] * (MAX_ARTIFACTS + 1)),
+    "artifact_outside": changed("result", artifacts=[{"path": "../a", "content_base64": ""}]),
+    "omission_of_unknown_reason": changed("result", artifacts_omitted=[{"path": "a", "reason": "because"}]),
+    "omission_of_none": changed("result", artifacts_omitted=[{"path": "a", "reason": "too_many", "count": 0}]),
     "error_message_too_long": changed("result", error={"type": "E", "message": "x" * 1001, "line": None}),
 }
 

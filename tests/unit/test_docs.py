@@ -64,7 +64,7 @@ def test_quickstart_curl_is_valid():
 def test_example_response_matches_contract():
     (example,) = code_blocks(README, "json")
     members = json.loads(example)
-    result = msgspec.to_builtins(msgspec.convert({**members, "kind": "result"}, contract.Result))
+    result = json.loads(msgspec.json.encode(msgspec.convert({**members, "kind": "result"}, contract.Result)))
     assert members == {name: value for name, value in result.items() if name not in {"version", "kind"}}
 
 
@@ -81,6 +81,16 @@ def test_documented_statuses_match_contract():
     assert column(table(API, "Status", "The program", "exit_code", "signal")) == list(contract.Status)
     (listed,) = re.findall(r"`status` says how it ended: (.*?)\.$", README, re.MULTILINE)
     assert re.findall(r"`([a-z_]+)`", listed) == list(contract.Status)
+
+
+def test_documented_omissions_match_code():
+    assert column(table(API, "Reason", "The file")) == list(contract.OmissionReason)
+    assert (
+        f"At most {contract.MAX_ARTIFACTS} files are returned, and {size(contract.MAX_ARTIFACTS_BYTES)} together."
+        in API
+    )
+    assert f"only {contract.MAX_LISTED_OMISSIONS} omissions are listed one by one" in API
+    assert f"a path of more than {contract.MAX_PATH_BYTES} bytes" in API
 
 
 def size(limit_bytes):

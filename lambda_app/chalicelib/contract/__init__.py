@@ -4,5 +4,6 @@ This is the only package that both sides import, always as a whole. Golden files
 """
 
 from chalicelib.contract.encoding import *  # noqa: F403 - the package is one namespace
+from chalicelib.contract.files import *  # noqa: F403
 from chalicelib.contract.limits import *  # noqa: F403
 from chalicelib.contract.messages import *  # noqa: F403

@@ -8,6 +8,15 @@ MAX_CODE_BYTES: Final = 256 * 1024  # in UTF-8; enough for a program, not for a 
 MAX_INPUT_BYTES: Final = 1024 * 1024  # in UTF-8
 MAX_ARGS: Final = 64
 MAX_ARGS_BYTES: Final = 8 * 1024  # in UTF-8, of all arguments together
+MAX_FILES: Final = 64
+MAX_FILES_BYTES: Final = 3 * 1024 * 1024  # of the contents of all files together
+MAX_PATH_BYTES: Final = 255  # in UTF-8, of a file, an artifact or a pattern
+# Relative and normalized: no name is empty, `.` or `..`.
+PATH_PATTERN: Final = r"\A(?!(?s:.*/)?\.{0,2}(?:/|\Z))[^\0]+\Z"
+MAX_ARTIFACT_PATTERNS: Final = 16
+MAX_ARTIFACTS: Final = 32
+MAX_ARTIFACTS_BYTES: Final = 3 * 1024 * 1024  # of the contents of all artifacts together
+MAX_LISTED_OMISSIONS: Final = 256  # the others are counted by reason
 # What is returned of each stream, as the program wrote it: the start of stdout, the start and the end of stderr.
 MAX_STDOUT_BYTES: Final = 256 * 1024
 STDERR_HEAD_BYTES: Final = 48 * 1024
@@ -26,10 +35,14 @@ MAX_RUNS_WITH_LONG_OUTPUT: Final = 10
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
 # The largest job, and the largest result: in a stream, U+FFFD makes three bytes of each invalid one.
-_MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES
-_MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES)
+_MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES + MAX_FILES_BYTES
+_MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES) + MAX_ARTIFACTS_BYTES
 _MAX_RUN_BYTES: Final = 3 * 2 * 16 * 1024 + 4 * MAX_ERROR_MESSAGE_CHARS * 4  # of one of MAX_BATCH_RUNS
-MAX_DECODED_BYTES: Final = max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES, MAX_BATCH_RUNS * _MAX_RUN_BYTES) + 16 * 1024
+# The names of members, and the paths of 64 files and 16 patterns or of 32 artifacts and 256 omissions.
+_MAX_OTHER_BYTES: Final = 256 * 1024
+MAX_DECODED_BYTES: Final = (
+    max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES, MAX_BATCH_RUNS * _MAX_RUN_BYTES) + _MAX_OTHER_BYTES
+)
 # A job is sent as base64, four characters for three bytes, and its other members need less than 4 KiB of that.
 MAX_COMPRESSED_PROGRAM_BYTES: Final = MAX_MESSAGE_BYTES // 4 * 3 - 4 * 1024
 

@@ -5,13 +5,17 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from chalicelib.contract.files import Artifact, InputFile, OmittedArtifact, Path
 from chalicelib.contract.limits import (
     DEFAULT_TIMEOUT_S,
     MAX_ARGS,
     MAX_ARGS_BYTES,
+    MAX_ARTIFACT_PATTERNS,
+    MAX_ARTIFACTS,
     MAX_BATCH_RUNS,
     MAX_CODE_BYTES,
     MAX_ERROR_MESSAGE_CHARS,
+    MAX_FILES,
     MAX_INPUT_BYTES,
     MAX_TIMEOUT_S,
     MIN_TIMEOUT_S,
@@ -68,7 +72,9 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
-    # The runs of a batch, which has neither `input` nor `args`; none for a job that is not a batch.
+    files: Annotated[tuple[InputFile, ...], Meta(max_length=MAX_FILES)] = ()
+    artifacts: Annotated[tuple[Path, ...], Meta(max_length=MAX_ARTIFACT_PATTERNS)] = ()  # glob patterns
+    # The runs of a batch, which has neither `input` nor `args` nor `artifacts`; none for a job that is not a batch.
     runs: Annotated[tuple[Run, ...], Meta(max_length=MAX_BATCH_RUNS)] = ()
     stop_on_failure: bool = False  # no more runs after one whose status is not ok
     id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
@@ -129,6 +135,8 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     truncated: Truncated
     output_bytes: OutputBytes
     error: UncaughtException | None
+    artifacts: Annotated[tuple[Artifact, ...], Meta(max_length=MAX_ARTIFACTS)] = ()
+    artifacts_omitted: tuple[OmittedArtifact, ...] = ()
     usage: ResourceUsage
     runtime: RuntimeName
     python_version: PythonVersion

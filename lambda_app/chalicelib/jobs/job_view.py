@@ -18,9 +18,14 @@ class CorruptReplyError(Exception):
 
 
 def result_body(result: Result | BatchResult) -> dict[str, Any]:
-    """Return the members of a result but its wire version."""
+    """Return the members of a result but its wire version, and with the size of each artifact."""
     members = msgspec.structs.asdict(result)
     del members["version"]
+    if isinstance(result, Result):
+        members["artifacts"] = [
+            {"path": artifact.path, "size": len(artifact.content), "content_base64": artifact.content}
+            for artifact in result.artifacts
+        ]
     return members
 
 

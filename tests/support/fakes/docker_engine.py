@@ -5,11 +5,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from chalicelib.contract import SINGLE_RUN_LIMITS, OutputBytes, OutputLimits, ResourceUsage, Run, Status
+from msgspec import structs
+
+from chalicelib.contract import (
+    SINGLE_RUN_LIMITS,
+    Artifact,
+    InputFile,
+    OutputBytes,
+    OutputLimits,
+    ResourceUsage,
+    Run,
+    Status,
+)
 from chalicelib.runtimes import RUNTIMES
 from executor_host.channel import SandboxError
 from executor_host.engine_versions import FLOORS, ComponentVersion
-from executor_host.sandbox import Outcome
+from executor_host.outcome import Outcome
+from executor_host.sandbox import Program
 
 
 def make_outcome(*, status: Status = Status.OK, stdout: str = "", stderr: str = "") -> Outcome:
@@ -28,7 +40,10 @@ Script = Outcome | Exception | None  # None: the echo
 
 
 class FakeSandbox:
-    """Echo each program: code as stdout, stdin as stderr. `script` has what its runs return, or raise, instead."""
+    """Echo each program: code as stdout, stdin as stderr, files that are patterns too as artifacts.
+
+    `script` has what its runs return, or raise, instead.
+    """
 
     def __init__(self, number: int, engine: "FakeDockerEngine", script: Sequence[Script] = ()) -> None:
         self.id = f"container-{number}"
@@ -46,12 +61,22 @@ class FakeSandbox:
     def is_closed(self) -> bool:
         return not self.alive
 
-    def run(self, code: str, stdin: str, *, timeout_s: float, args: Sequence[str] = ()) -> Outcome:
-        return self.run_next(code, Run(input=stdin, args=tuple(args)), timeout_s=timeout_s)
+    def run(
+        self,
+        code: str,
+        stdin: str,
+        *,
+        timeout_s: float,
+        args: Sequence[str] = (),
+        files: Sequence[InputFile] = (),
+        artifacts: Sequence[str] = (),
+    ) -> Outcome:
+        program = Program(code=code, files=tuple(files), artifacts=tuple(artifacts))
+        return self.run_next(program, Run(input=stdin, args=tuple(args)), timeout_s=timeout_s)
 
     def run_next(
         self,
-        code: str,
+        program: Program,
         run: Run,
         *,
         timeout_s: float,
@@ -60,14 +85,17 @@ class FakeSandbox:
     ) -> Outcome:
         if not self.alive:
             raise SandboxError("the sandbox is dead or was used before")
-        self.ran.append((code, run.input, run.args, timeout_s))
+        self.ran.append((program.code, run.input, run.args, timeout_s))
         self._engine.on_run()
         outcome = self._script.pop(0) if self._script else None
         if is_last or isinstance(outcome, Exception):
             self.destroy()
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome or make_outcome(stdout=code, stderr=run.input)
+        artifacts = tuple(
+            Artifact(path=file.path, content=file.content) for file in program.files if file.path in program.artifacts
+        )
+        return outcome or structs.replace(make_outcome(stdout=program.code, stderr=run.input), artifacts=artifacts)
 
     def destroy(self) -> None:
         self.alive = False

@@ -76,6 +76,8 @@ def test_completed_run_returns_200_with_public_fields(connection):
         "truncated": {"stdout": True, "stderr": False},
         "output_bytes": {"stdout": 9, "stderr": 3},
         "error": {"type": "ValueError", "message": "no", "line": 3},
+        "artifacts": [{"path": "a", "size": 2, "content_base64": "/wA="}],
+        "artifacts_omitted": [{"path": "b", "reason": "too_large", "count": 1}],
         "usage": {"duration_ms": 1, "cpu_ms": 2, "memory_bytes": 3, "queued_ms": 4},
         "runtime": "python",
         "python_version": "3.13",

@@ -146,7 +146,7 @@ def test_get_job_matches_post_response(job_table):
     status, headers, body = job(record.job_id)
     assert (status, headers["Content-Type"]) == (200, "application/json")
     result = make_result(record.job_id, stdout="\u00fc\ufffe")
-    assert body == msgspec.to_builtins(job_view.result_body(result))
+    assert body == json.loads(msgspec.json.encode(job_view.result_body(result)))
     assert "webhook" not in body
 
 

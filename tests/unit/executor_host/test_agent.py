@@ -7,7 +7,19 @@ from threading import Event
 
 import pytest
 
-from chalicelib.contract import BatchResult, Failure, FailureReason, Job, Result, Run, Status, decode_reply, encode
+from chalicelib.contract import (
+    Artifact,
+    BatchResult,
+    Failure,
+    FailureReason,
+    InputFile,
+    Job,
+    Result,
+    Run,
+    Status,
+    decode_reply,
+    encode,
+)
 from executor_host import metrics
 from executor_host.agent import REPLY_ATTEMPTS, Agent
 from executor_host.channel import SandboxError
@@ -109,6 +121,12 @@ def test_job_is_run_answered_and_deleted(agent, engine, queue):
     assert (reply.runtime, reply.python_version) == ("python", "3.13")
     eventually(lambda: len(queue.deleted) == 1)
     assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", ("an", "arg"), 1.5)]
+
+
+def test_files_reach_the_sandbox_and_artifacts_the_caller(agent, queue):
+    file = InputFile(path="a/b", content=b"\xff\0")
+    reply = send_and_wait(queue, job(files=(file, InputFile(path="c", content=b"")), artifacts=("a/b",)))
+    assert reply.artifacts == (Artifact(path="a/b", content=b"\xff\0"),)
 
 
 def test_result_includes_queue_time(agent, queue):

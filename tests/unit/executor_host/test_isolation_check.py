@@ -16,8 +16,8 @@ from executor_host.isolation_check import (
     RETRY_DELAY_S,
     IsolationCheck,
 )
+from executor_host.outcome import Outcome
 from executor_host.pool import Pool
-from executor_host.sandbox import Outcome
 from tests.support.fakes.docker_engine import FakeDockerEngine
 from tests.support.polling import eventually
 from tests.support.probe_reports import gvisor_probe_report, probe_report
