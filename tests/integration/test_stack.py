@@ -359,6 +359,7 @@ def created(emulated, expanded, packaged):
         "VpcId": subnets[0]["VpcId"],
         "SubnetIds": ",".join(each["SubnetId"] for each in subnets),
         "ArtifactBucket": "artifacts",
+        "ImageId": emulated("ec2").describe_images()["Images"][0]["ImageId"],
         "HostImageBundle": f"hosts/host-0/{'0' * 64}.tar.gz",
     }
     supported = {name: each for name, each in expanded["Resources"].items() if each["Type"] not in UNKNOWN_TO_MOTO}
