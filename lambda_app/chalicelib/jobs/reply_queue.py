@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 LATE_REPLY_RETRY_S: Final = 10  # until a late reply that could not be stored is received again
+DELETE_DELAY_S: Final = 5.0  # below ORPHAN_REPLY_AGE_S, after which the clean-up takes a reply for orphaned
 POLL_PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
 QUEUE_PROPAGATION_S: Final = 5.0  # in which parts of SQS may not know a new queue
 MAX_TRACKED_JOBS: Final = 1000  # job ids of about a hundred bytes
@@ -45,6 +46,7 @@ class ReplyQueue:
         self.is_missing = False
         self._queues = queues
         self._receipts: list[str] = []  # of messages that are to be deleted
+        self._delete_at = 0.0  # at the latest, with the next request
         self._current: tuple[str, str] | None = None  # job id and receipt of the reply that was returned
         self._processed: OrderedDict[str, None] = OrderedDict()  # jobs whose replies may be redelivered
 
@@ -66,7 +68,7 @@ class ReplyQueue:
         for message in self._receive(wait_s):
             reply = decode_or_drop(message)
             if reply is None or reply.id in self._processed:
-                self._receipts.append(message["ReceiptHandle"])
+                self._delete_later(message["ReceiptHandle"])
             elif reply.id == job_id:
                 own_reply, self._current = reply, (reply.id, message["ReceiptHandle"])
             else:
@@ -112,12 +114,17 @@ class ReplyQueue:
             logger.warning("late_reply_requeue_failed", exc_info=True)
 
     def _mark_processed(self, job_id: str, receipt: str) -> None:
-        self._receipts.append(receipt)
+        self._delete_later(receipt)
         _add_bounded(self._processed, job_id, None)
 
+    def _delete_later(self, receipt: str) -> None:
+        if not self._receipts:
+            self._delete_at = self._queues.clock() + DELETE_DELAY_S
+        self._receipts.append(receipt)
+
     def _delete_processed(self) -> None:
-        # Only whole batches, which takes a tenth of the calls, and while the next job runs.
-        if len(self._receipts) < BATCH_SIZE:
+        # While the next job runs. A busy process deletes whole batches, which takes a tenth of the calls.
+        if not self._receipts or (len(self._receipts) < BATCH_SIZE and self._queues.clock() < self._delete_at):
             return
         receipts, self._receipts = self._receipts[:BATCH_SIZE], self._receipts[BATCH_SIZE:]
         try:

@@ -274,6 +274,20 @@ def test_processed_replies_are_deleted_in_whole_batches(sqs, queues):
     assert len(sqs.queues[only_url(sqs)].messages) == 5
 
 
+def test_processed_replies_of_an_idle_process_are_deleted_with_the_next_request(sqs):
+    clock = ShiftedClock()
+    queues = make_queues(sqs, clock=clock)
+    send_and_wait(sqs, queues, "a")
+    send_and_wait(sqs, queues, "b")
+    assert sqs.calls["delete_message_batch"] == 0
+    clock.shift_s = reply_queue.DELETE_DELAY_S
+    with queues.lease("c") as queue:
+        send(sqs, queue.url, "c")
+        assert queue.wait("c", deadline=clock() + 5) == reply_to("c")
+    assert sqs.calls["delete_message_batch"] == 1
+    assert len(sqs.queues[only_url(sqs)].messages) == 1
+
+
 def test_reply_is_returned_before_batch_delete(sqs, queues):
     for number in range(10):
         send_and_wait(sqs, queues, str(number))
