@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e format attack bench soak faults \
+.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench soak faults \
 	sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
@@ -59,6 +59,10 @@ security: $(DEV) ## Run hostile programs in real sandboxes
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	@$(BROWSER)
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
+
+test-gvisor: $(DEV) ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
+	$(BIN)/python -m tests.support.gvisor -- $(PYTEST) -n 2 --dist loadgroup tests/security \
+		$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
 
 attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY
 	@test -n "$(URL)" -a -n "$$API_KEY" || { echo "Usage: API_KEY=pk_… make attack URL=https://…"; exit 1; }

@@ -52,13 +52,22 @@ MASKED_PATHS: Final = (
     *("/proc/sys/kernel/random/boot_id", "/sys/firmware", "/sys/devices/virtual/powercap", "/dev/pts/ptmx"),
 )
 
+ULIMITS: Final = {
+    "core": 1,  # memory images of crashed programs; with 0, the kernel still writes them to a pipe of the host
+    "nofile": OPEN_FILES,  # the host's file table
+    "memlock": 64 * 1024,  # memory that cannot be reclaimed
+    "msgqueue": 0,  # kernel memory through /dev/mqueue
+}
+
 # Each sandbox gets its own uid. Jobs then share no per-user kernel limits (pipe buffers, pending signals, inotify),
 # and a program that breaks out of its container cannot signal or trace processes of another one.
 FIRST_UID: Final = 1 << 30
 UID_RANGE_SIZE: Final = 1 << 30
 GID: Final = 65534
 
-_SECCOMP: Final = json.dumps(seccomp.profile(), separators=(",", ":"))
+_SECCOMP, _SECCOMP_UNDER_GVISOR = (
+    json.dumps(seccomp.profile(is_gvisor=is_gvisor), separators=(",", ":")) for is_gvisor in (False, True)
+)
 
 
 def container_config(image: str, *, runtime: Runtime, agent: str, oci_runtime: str | None = None) -> dict[str, Any]:
@@ -98,7 +107,7 @@ def _host_config(runtime: Runtime, oci_runtime: str | None) -> dict[str, Any]:
         "CapDrop": ["ALL"],  # privileged operations without root
         "SecurityOpt": [
             "no-new-privileges",  # setuid programs
-            f"seccomp={_SECCOMP}",  # kernel bugs in rare system calls
+            f"seccomp={_SECCOMP_UNDER_GVISOR if is_gvisor else _SECCOMP}",  # kernel bugs in rare system calls
         ],
         "MaskedPaths": list(MASKED_PATHS),  # the host's activity, keys and power use
         "Memory": runtime.memory_bytes,  # starving the host of memory
@@ -108,10 +117,7 @@ def _host_config(runtime: Runtime, oci_runtime: str | None) -> dict[str, Any]:
         "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
         "OomScoreAdj": 500,  # if the host runs out of memory anyway, the kernel kills sandboxes first
         "Ulimits": [
-            _ulimit("core", 0),  # memory images of crashed programs
-            _ulimit("nofile", OPEN_FILES),  # the host's file table
-            _ulimit("memlock", 64 * 1024),  # memory that cannot be reclaimed
-            _ulimit("msgqueue", 0),  # kernel memory through /dev/mqueue
+            *(_ulimit(name, limit) for name, limit in ULIMITS.items()),
             *([_ulimit("nproc", PIDS)] if is_gvisor else []),
         ],
         "IpcMode": "private",  # segments and semaphores of the host or of other sandboxes

@@ -9,6 +9,7 @@ import errno
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import sys
@@ -57,6 +58,7 @@ def main() -> None:
         # With another interface, the answer would take time and change nothing.
         "resolved": interfaces == ["lo"] and resolves("amazonaws.com"),
         "sysctls": {name: read("/proc/sys/" + name.replace(".", "/")).split() for name in tasks["sysctls"]},
+        "ulimits": {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}")) for name in tasks["ulimits"]},
         "cgroup": {name: text for name in CGROUP_FILES if (text := read(f"/sys/fs/cgroup/{name}").strip())},
         "swap": swap_bytes(),
         "signal": signal_child(),

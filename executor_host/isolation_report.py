@@ -18,6 +18,7 @@ EXCESS_MEMORY_BYTES: Final = 32 * 1024 * 1024
 _TASKS: Final = {
     "masked_paths": hardening.MASKED_PATHS,
     "sysctls": list(hardening.SYSCTLS),
+    "ulimits": list(hardening.ULIMITS),
     "spinners": SPINNERS,
     "processes": hardening.PROCESSES + 64,
     "allocate_last": False,
@@ -78,6 +79,7 @@ class ProbeReport(Struct, frozen=True):
     interfaces: _Texts
     resolved: bool
     sysctls: dict[_Text, _Texts]
+    ulimits: dict[_Text, _Ids]  # soft and hard
     cgroup: dict[_Text, _Text]  # text of each file that exists
     swap: int  # of the host, in bytes
     signal: _Text
@@ -109,9 +111,10 @@ def decode_report(text: str) -> ProbeReport:
 def find_differences(report: ProbeReport, runtime: Runtime, *, is_gvisor: bool = False) -> list[Difference]:
     """Return every difference between the sandbox of a probe and what hardening.py asks for.
 
-    gVisor's own kernel shows no cgroup, lacks the system settings and names few mount options, so less can be compared.
+    gVisor's own kernel shows no cgroup, lacks the system settings, names few mount options, and counts CPU time while a
+    process waits for a CPU, so less can be compared.
     """
-    checks: list[Callable[[ProbeReport], _Check]] = [_identity, _capabilities, _calls, _network]
+    checks: list[Callable[[ProbeReport], _Check]] = [_identity, _capabilities, _calls, _network, _ulimits]
     if is_gvisor:
         checks += [_gvisor_mounts]
     else:
@@ -138,6 +141,11 @@ def _identity(report: ProbeReport) -> _Check:
     yield "groups", [hardening.GID], sorted({hardening.GID, *report.groups})
 
 
+def _ulimits(report: ProbeReport) -> _Check:
+    for name, limit in hardening.ULIMITS.items():
+        yield f"ulimit {name}", [limit] * 2, report.ulimits.get(name)
+
+
 def _capabilities(report: ProbeReport) -> _Check:
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd"):
         yield name, "0", _capability_set(report, name)
@@ -156,8 +164,6 @@ def _calls(report: ProbeReport) -> _Check:
     yield "Seccomp", "2", report.status.get("Seccomp")
     yield "allowed_calls", [], report.allowed_calls
     yield "signal", "killed", report.signal
-    limit = hardening.CPUS * MEASURED_CPUS_TOLERANCE
-    yield "measured_cpus", f"at most {limit}", f"at most {limit}" if report.cpus <= limit else round(report.cpus, 2)
 
 
 def _kernel(report: ProbeReport) -> _Check:
@@ -241,6 +247,8 @@ def _cpus(quota: str) -> float | str:
 
 
 def _usage(report: ProbeReport) -> _Check:
+    limit = hardening.CPUS * MEASURED_CPUS_TOLERANCE
+    yield "measured_cpus", f"at most {limit}", f"at most {limit}" if report.cpus <= limit else round(report.cpus, 2)
     yield "allocation", "killed", report.allocation
     yield "oom_kills", 1, report.oom_kills
     yield "processes", hardening.PROCESSES, report.processes

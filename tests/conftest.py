@@ -13,6 +13,7 @@ import pytest
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
+from tests.support import gvisor
 from tests.support.remote_sandboxes import RemoteSandboxes
 
 TESTS = Path(__file__).parent
@@ -31,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(item.path.relative_to(TESTS).parts[0])
         topic = re.search(r"\[(\w+)/", item.name)
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{topic[1]}" if topic else str(item.path)))
+    if gvisor.is_gvisor():
+        gvisor.mark_known_differences(items)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +43,8 @@ def image():
 
 @pytest.fixture(scope="session")
 def engine(image):
-    engine = DockerEngine(image, runtime=RUNTIMES["python"], agent=f"tests-{uuid.uuid4().hex}")
+    agent, oci_runtime = f"tests-{uuid.uuid4().hex}", os.environ.get("OCI_RUNTIME")
+    engine = DockerEngine(image, runtime=RUNTIMES["python"], agent=agent, oci_runtime=oci_runtime)
     yield engine
     for container_id, _ in engine.containers():
         engine.remove(container_id)

@@ -1,9 +1,15 @@
-"""Select the tests that attack a running API, and print a table of them: `make attack`."""
+"""Check that hostile programs leave nothing on this host, or run them at another API for `make attack`."""
 
 from typing import Any
 
 import pytest
 
+from tests.support.host_counters import raised_counters, read_host_counters
+from tests.support.polling import eventually
+
+RETURN_TIMEOUT_S = 10.0  # 5 s, and as long again for what else runs on this host
+BASELINE = pytest.StashKey[dict[str, int]]()
+RAISED = pytest.StashKey[dict[str, tuple[int, int]]]()
 LOCAL_FIXTURES = {"engine", "image", "supervisor", "warm_sandbox"}
 
 
@@ -18,8 +24,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
     items[:] = remote
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Read the host's counters before any test; with several processes, in the one that starts them."""
+    if not session.config.getoption("url") and not hasattr(session.config, "workerinput"):
+        session.config.stash[BASELINE] = read_host_counters()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a counter of the host stays above its value before the tests."""
+    if baseline := session.config.stash.get(BASELINE, None):
+        try:
+            eventually(lambda: not raised_counters(baseline), timeout_s=RETURN_TIMEOUT_S)
+        except AssertionError:
+            session.config.stash[RAISED] = raised_counters(baseline)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print which attacks were blocked and which were not."""
+    """Print the counters of the host that did not return, or which attacks were blocked and which were not."""
+    for name, (before, now) in config.stash.get(RAISED, {}).items():
+        terminalreporter.write_line(f"{name}: {before} before the tests, {now} after them", red=True)
     if not config.getoption("url"):
         return
     terminalreporter.section("attacks")

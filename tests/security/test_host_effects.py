@@ -3,16 +3,15 @@
 
 import ctypes
 import mmap
-import re
 from pathlib import Path
 from textwrap import dedent
 
 import docker
 import pytest
 
+from tests.support.host_counters import MIB, raised_counters, read_host_counters, socket_memory_bytes
 from tests.support.polling import eventually
 
-MIB = 1 << 20
 ALLOWED_SOCKET_MEMORY_BYTES = 160 * MIB
 START = """
 import errno, os, socket, sys, time
@@ -20,23 +19,6 @@ def attempt(function, *args):
     try: return function(*args)
     except OSError as error: return errno.errorcode[error.errno]
 """
-
-
-def socket_memory_bytes():
-    """Return the memory in the buffers of all TCP and UDP sockets of the host."""
-    return 4096 * sum(
-        map(int, re.findall(r"^(?:TCP|UDP): .*mem (\d+)", Path("/proc/net/sockstat").read_text(), re.MULTILINE))
-    )
-
-
-def counters():
-    """Return counters of the host's tables, each with the noise that other programs may cause in between."""
-    return {
-        "socket memory": (socket_memory_bytes(), 16 * MIB),
-        "files": (int(Path("/proc/sys/fs/file-nr").read_text().split()[0]), 4000),
-        "terminals": (int(Path("/proc/sys/kernel/pty/nr").read_text()), 5),
-        "BPF programs": (Path("/proc/vmallocinfo").read_text().count("bpf_jit"), 50),
-    }
 
 
 ATTACKS = {
@@ -99,18 +81,57 @@ ATTACKS = {
             for option in (26, 51): libc.setsockopt(os.dup(end.fileno()), 1, option, filter, 16)
         for _ in range(100): libc.prctl(22, 2, filter)
     """,
+    "descriptors_of_many_processes": """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        for _ in range(60):
+            if os.fork() == 0: break
+        for _ in range(330): libc.timerfd_create(1, 0), libc.epoll_create1(0), libc.eventfd(0, 0)
+        time.sleep(1)
+    """,
+    "file_locks": """
+        import fcntl, struct
+        files = [open(str(number), "w") for number in range(900)]
+        deadline = time.monotonic() + 2
+        for start in range(0, 1 << 30, 2):
+            for file in files: fcntl.fcntl(file, fcntl.F_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, start, 1, 0))
+            if time.monotonic() > deadline: break
+    """,
+    "half_open_connections": """
+        servers = [socket.create_server(("127.0.0.1", 0), backlog=4096) for _ in range(100)]
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            for server in servers:
+                client = socket.socket()
+                client.setblocking(False)
+                client.setsockopt(socket.IPPROTO_IP, 21, 255)  # IP_MINTTL: drop all packets
+                client.connect_ex(server.getsockname())
+                client.close()
+    """,
+    "queued_signals": """
+        import ctypes, signal
+        libc = ctypes.CDLL(None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        for _ in range(100_000): libc.kill(os.getpid(), 40)
+    """,
+    "asynchronous_reads_and_keys": """
+        import ctypes
+        libc, context = ctypes.CDLL(None), ctypes.c_ulong()
+        for number in range(1000):
+            libc.syscall(206, 1000, ctypes.byref(context))  # io_setup
+            libc.syscall(248, b"user", str(number).encode(), b"x" * 1000, 1000, -2)  # add_key
+            libc.syscall(294, 0)  # inotify_init1
+    """,
 }
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_host_counters_return_to_their_baseline(warm_sandbox, attack):
-    before = counters()
+    before = read_host_counters()
     outcome = warm_sandbox().run(START + dedent(attack), "", timeout_s=6)
     assert outcome.status in {"ok", "out_of_memory", "timeout", "error"}
-    assert socket_memory_bytes() - before["socket memory"][0] < ALLOWED_SOCKET_MEMORY_BYTES
-    eventually(
-        lambda: all(counters()[name][0] <= value + noise for name, (value, noise) in before.items()), timeout_s=5
-    )
+    assert socket_memory_bytes() - before["memory of sockets"] < ALLOWED_SOCKET_MEMORY_BYTES
+    eventually(lambda: not raised_counters(before), timeout_s=5)
 
 
 def test_too_many_sockets_are_out_of_memory(run, engine):
@@ -183,6 +204,49 @@ def test_sync_and_eviction_have_no_effect(run, image):
         """
         assert run(START + dedent(program)).stdout == "None None\n"
         assert resident_pages(file) == before
+
+
+def test_memory_of_the_host_bypasses_no_cache(run):
+    program = """
+        import fcntl, mmap
+        file = open(sys.executable)
+        print(attempt(os.open, sys.executable, os.O_DIRECT), attempt(fcntl.fcntl, file, fcntl.F_SETFL, os.O_DIRECT))
+        print(attempt(mmap.mmap, -1, 1 << 21, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 1 << 18), attempt(os.memfd_create, "x", 4))
+        print(attempt(fcntl.fcntl, file, fcntl.F_SETFL, os.O_NONBLOCK), attempt(os.open, "/usr", os.O_DIRECTORY) > 0)
+    """
+    assert run(START + dedent(program)).stdout == "EPERM EPERM\nEPERM EPERM\n0 True\n"
+
+
+def flushes_of_disks():
+    """Return how often the host's disks were asked to empty their caches (Documentation/admin-guide/iostats.rst)."""
+    return sum(int(line.split()[18]) for line in Path("/proc/diskstats").read_text().splitlines())
+
+
+def test_synchronizing_files_does_not_reach_disks(warm_sandbox):
+    program = """
+        import mmap
+        names = "/", "/etc/hostname", "/etc/hosts"
+        files = [os.open(name, os.O_RDONLY) for name in names]
+        for _ in range(1000):
+            for file in files: os.fsync(file), os.fdatasync(file)
+        print(attempt(mmap.mmap(-1, 4096).flush))
+    """
+    sandbox = warm_sandbox()
+    before = flushes_of_disks()
+    assert sandbox.run(START + dedent(program), "", timeout_s=8).stdout == "None\n"
+    assert flushes_of_disks() - before < 3000
+
+
+def test_crash_writes_no_core_to_a_pipe_of_the_host(run):
+    program = """
+        import resource
+        core, to_zero = resource.RLIMIT_CORE, (0, 0)
+        print(attempt(resource.setrlimit, core, to_zero), resource.getrlimit(core))
+        print(attempt(resource.prlimit, 0, core, to_zero), attempt(resource.prlimit, os.getpid(), core, to_zero))
+        if os.fork() == 0: print(resource.getrlimit(core), flush=True), os.abort()
+        print(os.WTERMSIG(os.wait()[1]))
+    """
+    assert run(START + dedent(program)).stdout == "None (1, 1)\nEPERM EPERM\n(1, 1)\n6\n"
 
 
 def resident_pages(file):

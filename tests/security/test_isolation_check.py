@@ -3,12 +3,14 @@
 import contextlib
 import functools
 import json
+import os
 import time
 import uuid
 
 import pytest
 
 from chalicelib.contract import IsolationState, Job, decode_reply, encode
+from chalicelib.runtimes import RUNTIMES
 from executor_host import hardening, seccomp
 from executor_host.agent import Agent
 from executor_host.docker_engine import DockerEngine
@@ -17,6 +19,7 @@ from executor_host.isolation_check import CHECK_INTERVAL_S, IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
+from tests.support.gvisor import RUNTIME_WITHOUT_SECCOMP, is_gvisor
 from tests.support.polling import eventually
 
 RESULTS = "results"
@@ -45,9 +48,12 @@ def start(image):
     with contextlib.ExitStack() as started:
 
         def start(engine_class=DockerEngine, config=hardening.container_config, interval_s=CHECK_INTERVAL_S):
-            engine = engine_class(image, agent=f"test-{uuid.uuid4().hex}", config=config)
+            agent, oci_runtime = f"test-{uuid.uuid4().hex}", os.environ.get("OCI_RUNTIME")
+            engine = engine_class(
+                image, runtime=RUNTIMES["python"], agent=agent, oci_runtime=oci_runtime, config=config
+            )
             pool = Pool(engine, size=1, start_threads=1)
-            check = IsolationCheck(engine, pools=[pool], interval_s=interval_s)
+            check = IsolationCheck(engine, pools=[pool], is_gvisor=is_gvisor(), interval_s=interval_s)
             queue = CountingQueue()
             agent = Agent(
                 queue,
@@ -87,7 +93,10 @@ def share_network(config, host_config):
 
 
 SABOTAGES = {  # change of the configuration, differences that it must cause
-    "no_memory_limit": (lambda _, host: host.update(Memory=0, MemorySwap=0), {"allocation", "oom_kills"}),
+    "no_memory_limit": (
+        lambda _, host: host.update(Memory=0, MemorySwap=0),
+        {"allocation"} if is_gvisor() else {"allocation", "oom_kills"},
+    ),
     "swap": (
         lambda _, host: host.update(MemorySwap=2 * host["Memory"]),
         [{"memory/memory.memsw.limit_in_bytes"}, {"memory.swap.max"}],  # of cgroup v1 or v2
@@ -108,7 +117,8 @@ SABOTAGES = {  # change of the configuration, differences that it must cause
         [{"sockets", "mount /var/run/docker.sock"}, {"sockets", "mount /run/docker.sock"}],
     ),
     "missing_sysctl": (lambda _, host: host.pop("Sysctls"), set(hardening.SYSCTLS)),
-    "signals_denied": (deny_kill, {"probe"}),
+    "no_ulimits": (lambda _, host: host.pop("Ulimits"), {"ulimit core", "ulimit nofile"}),
+    "signals_denied": (deny_kill, {"signal"} if is_gvisor() else {"probe"}),
 }
 
 
@@ -117,7 +127,7 @@ def differences_of_failed(check, caplog):
     eventually(lambda: check.state is not IsolationState.PENDING, timeout_s=90)
     assert check.state is IsolationState.FAILED
     (record,) = [record for record in caplog.records if record.message == "isolation_check_failed"]
-    return {difference["name"] for difference in record.differences}
+    return {difference["name"].removeprefix("python: ") for difference in record.differences}
 
 
 @pytest.mark.parametrize(("change", "expected"), SABOTAGES.values(), ids=SABOTAGES)
@@ -132,6 +142,14 @@ def test_weakened_sandbox_takes_no_job(start, caplog, change, expected):
 def test_old_runc_takes_no_job(start, caplog):
     check, queue = start(engine_class=EngineWithOldRunc)
     assert differences_of_failed(check, caplog) == {"version of runc"}
+    assert queue.receives == 0
+
+
+@pytest.mark.skipif(not is_gvisor(), reason="needs runsc: make test-gvisor")
+def test_runsc_without_oci_seccomp_takes_no_job(start, caplog):
+    without_seccomp = functools.partial(weakened, lambda _, host: host.update(Runtime=RUNTIME_WITHOUT_SECCOMP))
+    check, queue = start(config=without_seccomp)
+    assert {"Seccomp", "allowed_calls"} <= differences_of_failed(check, caplog)
     assert queue.receives == 0
 
 

@@ -14,13 +14,15 @@ from infra.local.docker_daemon import DockerDaemon
 def isolated_daemon(directory: Path) -> Iterator[DockerDaemon]:
     """Yield a daemon that keeps everything in `directory`, and unmount what it left there.
 
-    A killed daemon leaves its data directory mounted on itself, once for each time that it was started.
+    A killed daemon leaves its data directory mounted on itself, once for each time that it was started, and a network
+    namespace.
     """
     daemon = DockerDaemon(run=directory / "run", data=directory / "data")
     yield daemon
-    unmount = ["umount", "--recursive", "--lazy", str(daemon.data)]
-    while subprocess.run(unmount, stderr=subprocess.DEVNULL, check=False).returncode == 0:
-        pass
+    for path in (daemon.data, daemon.state / "netns/default"):
+        unmount = ["umount", "--recursive", "--lazy", str(path)]
+        while subprocess.run(unmount, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            pass
 
 
 def client_with_image(daemon: DockerDaemon, *, image: str) -> docker.DockerClient:

@@ -70,6 +70,7 @@ def probe_report(*, cgroup_version: int = 2) -> dict[str, Any]:
             "net.ipv4.tcp_rmem": ["4096", "131072", "262144"],
             "net.ipv4.tcp_wmem": ["4096", "16384", "262144"],
         },
+        "ulimits": {"core": [1, 1], "nofile": [1024, 1024], "memlock": [65536, 65536], "msgqueue": [0, 0]},
         "cgroup": CGROUP_V1_FILES if is_v1 else CGROUP_V2_FILES,
         "swap": 0,
         "signal": "killed",

@@ -53,6 +53,8 @@ CHANGES = {
     "unmasked": (lambda report: report.update(unmasked=["/proc/keys"]), ["unmasked"]),
     "sysctl": (lambda report: report["sysctls"].update({"net.ipv4.tcp_orphan_retries": ["0"]}),
                ["net.ipv4.tcp_orphan_retries"]),
+    "ulimit": (lambda report: report["ulimits"].update(core=[0, 0]), ["ulimit core"]),
+    "ulimit_missing": (lambda report: report["ulimits"].pop("nofile"), ["ulimit nofile"]),
     "interface": (lambda report: report.update(interfaces=["lo", "eth0"]), ["interfaces"]),
     "resolved": (lambda report: report.update(resolved=True), ["resolved"]),
     "socket": (lambda report: report.update(sockets=["/run/docker.sock"]), ["sockets"]),
@@ -119,7 +121,8 @@ GVISOR_CHANGES = {
     "unknown_mount": (lambda report: mount(report, "/etc/hostname").update(path="/data"), ["mount /data"]),
     "large_tmp": (lambda report: mount(report, "/tmp").update(limits=["size=1g"]), ["size of /tmp"]),
     "interface": (lambda report: report.update(interfaces=["lo", "eth0"]), ["interfaces"]),
-    "cpus": (lambda report: report.update(cpus=1.9), ["measured_cpus"]),
+    "cpus_by_its_inexact_clock": (lambda report: report.update(cpus=1.9), []),
+    "ulimit": (lambda report: report["ulimits"].update(nofile=[4096, 4096]), ["ulimit nofile"]),
 }
 
 
