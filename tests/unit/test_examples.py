@@ -1,13 +1,16 @@
 """The example scripts in docs/examples behave as they document."""
 
+import asyncio
 import base64
 import hmac
 import importlib.util
 import io
 import json
+import sys
 import urllib.error
 from email.message import Message
 
+import httpx
 import msgspec
 import pytest
 
@@ -29,8 +32,10 @@ def load(name):
     return module
 
 
-client = load("client")
+client = sys.modules["client"] = load("client")  # which other examples import
 receiver = load("webhook_receiver")
+async_client = load("async_client")
+tool_loop = load("tool_loop")
 
 
 class Response(io.BytesIO):
@@ -132,6 +137,100 @@ def test_client_reports_error_that_is_not_json():
     gateway = urllib.error.HTTPError("http://api/", 403, "Forbidden", Message(), io.BytesIO(b"<html>"))
     with pytest.raises(client.ApiError, match="Forbidden"):
         Server(gateway).run()
+
+
+class AsyncServer(Server):
+    """Like Server, for the asynchronous client."""
+
+    async def handle(self, request):
+        self.requests.append(request)
+        response = self.responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        status, body, headers = response
+        return httpx.Response(status, headers=headers, **({"text": body} if isinstance(body, str) else {"json": body}))
+
+    async def sleep(self, pause_s):
+        self.pauses.append(pause_s)
+
+    def run(self, **fields):
+        async def run():
+            transport = httpx.MockTransport(self.handle)
+            async with async_client.AsyncClient("http://api/api", "pk_x", transport=transport, sleep=self.sleep) as api:
+                return await api.run("1", **fields)
+
+        return asyncio.run(run())
+
+
+def problem_body(slug):
+    return {"type": f"urn:python-exec:problem:{slug}", "title": slug}
+
+
+def test_async_client_polls_accepted_job():
+    pending = (202, {"id": "0" * 32, "status": "pending"}, {"Retry-After": "1"})
+    server = AsyncServer(pending, pending, (200, RESULT, {}))
+    assert server.run(args=["-n"]) == RESULT
+    assert json.loads(server.requests[0].content) == {"code": "1", "args": ["-n"]}
+    paths = ["/api/", *[f"/api/jobs/{'0' * 32}"] * 2]
+    assert ([request.url.path for request in server.requests], server.pauses) == (paths, [1.0, 1.0])
+    assert {request.headers["X-Api-Key"] for request in server.requests} == {"pk_x"}
+
+
+def test_async_client_retries_with_same_idempotency_key():
+    limited = (429, problem_body("rate-limited"), {"Retry-After": "3"})
+    server = AsyncServer(limited, httpx.ConnectError("reset"), (200, RESULT, {}))
+    assert server.run() == RESULT
+    keys = {request.headers["Idempotency-Key"] for request in server.requests}
+    assert (len(server.requests), len(keys), server.pauses) == (3, 1, [3.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        (504, problem_body("job-failed:start-timeout"), {}),
+        (429, problem_body("quota-exceeded"), {"Retry-After": "600000"}),
+        (429, problem_body("rate-limited"), {"Retry-After": "600"}),
+        (502, "<html>", {}),
+    ],
+    ids=["failed", "quota", "long_pause", "gateway"],
+)
+def test_async_client_does_not_retry_permanent_errors(response):
+    server = AsyncServer(response)
+    with pytest.raises(client.ApiError):
+        server.run()
+    assert server.pauses == []
+
+
+def test_async_client_gives_up_after_all_attempts():
+    server = AsyncServer(*[httpx.ConnectError("refused")] * client.ATTEMPTS)
+    with pytest.raises(httpx.ConnectError):
+        server.run()
+    assert len(server.requests) == client.ATTEMPTS
+
+
+def test_tool_loop_omits_the_middle_of_long_output():
+    text = tool_loop.describe({"status": "ok", "stdout": "a" * 9000 + "b" * 9000, "stderr": ""})
+    assert (text.count("a" * 4000), text.count("b" * 4000)) == (1, 1)
+    assert "[10000 characters omitted]" in text
+
+
+def test_tool_loop_says_that_nothing_was_printed():
+    assert tool_loop.describe({"status": "ok", "stdout": "", "stderr": ""}) == "The program printed nothing."
+
+
+def test_tool_loop_reports_refused_program():
+    def refuse(_):
+        raise client.ApiError({"title": "Too large", "detail": "code has 9 bytes."})
+
+    arguments = json.dumps({"code": "1"})
+    text = tool_loop.run_tool({"arguments": arguments}, run=refuse)
+    assert text == "The program was not run. Too large: code has 9 bytes."
+
+
+def test_tool_loop_ends_without_an_answer():
+    call = {"tool_calls": [{"id": "c", "function": {"arguments": "{}"}}]}
+    with pytest.raises(RuntimeError, match="no answer in 8 turns"):
+        tool_loop.answer("?", complete=lambda _: call, run=None)
 
 
 def signed(body, *, webhook_id="0" * 32, timestamp=NOW_S, secret=SECRET):
