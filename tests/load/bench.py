@@ -31,7 +31,7 @@ from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
-from tests.load import cold_start
+from tests.load import cold_start, page_load
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
 from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
 from tests.load.program import CODE, STDIN, check_stdout
@@ -209,6 +209,7 @@ def main(arguments):
     print(f"whole path above its floor, p50: {above_floor_ms:.2f} ms, including admission's DynamoDB call")
     figures = {
         "cores": CORES,
+        "page_load": page_load.main(),
         "cold_start_ms": cold,
         "latency_ms": rows,
         "without_pauses": whole_path,

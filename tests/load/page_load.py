@@ -1,0 +1,37 @@
+"""Measure the first load of the playground: requests, compressed size, and the time until a program can be run.
+
+Used by tests.load.bench; `python -m tests.load.page_load` does it alone, with only the API and no Docker.
+"""
+
+import statistics
+import sys
+
+from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
+from infra.paths import LOCAL
+from tests.support.browser import chromium
+from tests.support.page_load import load_page
+
+ROUNDS = 11
+SETTINGS = {"AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def main():
+    """Print the figures and return them."""
+    port = free_port()
+    command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={LOOPBACK}", f"--port={port}"]
+    with child_process("bench-api", command, settings=SETTINGS, grace_s=2.0, logs=LOCAL) as api, chromium() as browser:
+        api.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
+        loads = [load_page(browser, f"http://{LOOPBACK}:{port}") for _ in range(ROUNDS)]
+    times_ms = sorted(load.interactive_ms for load in loads)
+    figures = {
+        "requests": loads[0].requests,
+        "compressed_kb": round(loads[0].compressed_kb, 1),
+        "interactive_p50_ms": round(statistics.median(times_ms)),
+        "interactive_min_ms": round(times_ms[0]),
+    }
+    print("playground, first load: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    return figures
+
+
+if __name__ == "__main__":
+    main()
