@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -23,10 +24,12 @@ from chalicelib.api import (
     runtime_list,
     static_files,
 )
+from chalicelib.api.batch_request import parse_batch_request
 from chalicelib.api.responses import CORS, json_response
-from chalicelib.api.run_request import parse_submission
+from chalicelib.api.run_request import parse_run_request, parse_submission
 from chalicelib.components import Components, build_components
 from chalicelib.fleet import health
+from chalicelib.jobs.submission import RunRequest
 from chalicelib.problems import ProblemError
 from chalicelib.telemetry import logs, metrics, request_context
 
@@ -42,26 +45,13 @@ _components_lock: Final = threading.Lock()
 @app.route("/", methods=["POST"], content_types=[], cors=CORS)  # []: middleware gives a 415 the shape of the others
 def run_code() -> Response:
     """Run a program: 200 with its result, whatever the program did, or 202 if the result comes later."""
-    request = current_request()
-    caller = authenticate(request)
-    has_idempotency_key = bool(headers.header_values(request, "idempotency-key"))
-    components().admission.reject_if_limited(caller, runs=0 if has_idempotency_key else 1)
-    preference = prefer_header.parse(headers.header_values(request, "prefer"))
-    try:
-        submission = parse_submission(
-            request,
-            caller,
-            preference=preference,
-            default_wait_s=components().default_wait_s,
-            local_webhook_ports=components().local_webhook_ports,
-        )
-    except ProblemError:
-        components().admission.charge(caller)  # an invalid request counts too (docs/decisions/007)
-        raise
-    under_pressure = components().load_shedders[submission.request.runtime].check_capacity()
-    outcome = components().jobs.submit(replace(submission, under_pressure=under_pressure))
-    applied = preference.applied_header(waits=not submission.is_async)
-    return responses.outcome_response(outcome, request, headers=applied)
+    return submit(parse_run_request)
+
+
+@app.route("/batch", methods=["POST"], content_types=[], cors=CORS)
+def run_batch() -> Response:
+    """Run a program on many inputs, each in a fresh process: 200 with all results, or 202 if they come later."""
+    return submit(parse_batch_request)
 
 
 @app.route("/", methods=["GET"], content_types=[], cors=CORS)
@@ -145,6 +135,31 @@ def clean_up_reply_queues(event: CloudWatchEvent) -> None:  # noqa: ARG001 - Cha
     """Clean up reply queues of API processes that have exited."""
     request_context.start()
     components().reply_queue_cleanup.run()
+
+
+def submit(parse: Callable[..., RunRequest]) -> Response:
+    """Serve a request to run code, whose body `parse` reads."""
+    request = current_request()
+    caller = authenticate(request)
+    has_idempotency_key = bool(headers.header_values(request, "idempotency-key"))
+    components().admission.reject_if_limited(caller, runs=0 if has_idempotency_key else 1)
+    preference = prefer_header.parse(headers.header_values(request, "prefer"))
+    try:
+        submission = parse_submission(
+            request,
+            caller,
+            preference=preference,
+            default_wait_s=components().default_wait_s,
+            local_webhook_ports=components().local_webhook_ports,
+            parse=parse,
+        )
+    except ProblemError:
+        components().admission.charge(caller)  # an invalid request counts too (docs/decisions/007)
+        raise
+    under_pressure = components().load_shedders[submission.request.runtime].check_capacity()
+    outcome = components().jobs.submit(replace(submission, under_pressure=under_pressure))
+    applied = preference.applied_header(waits=not submission.is_async)
+    return responses.outcome_response(outcome, request, headers=applied, expectations=submission.request.expectations)
 
 
 def components() -> Components:

@@ -27,7 +27,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str | None = None
     instance: str | None = None  # the request id, which the request's log lines carry too
     field: str | None = None  # the request field at fault
-    code: str | None = None  # run_request.RequestErrorCode
+    code: str | None = None  # request_fields.RequestErrorCode
     limit_bytes: int | None = None
     actual_bytes: int | None = None
     limit_items: int | None = None

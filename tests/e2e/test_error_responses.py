@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chalicelib.api.run_request import MAX_BODY_BYTES
+from chalicelib.api.request_fields import MAX_BODY_BYTES
 from chalicelib.contract import MAX_ARGS_BYTES, MAX_CODE_BYTES, MAX_COMPRESSED_PROGRAM_BYTES, MAX_INPUT_BYTES
 from tests.support.http_client import JSON, TIMEOUT_S, Answer
 

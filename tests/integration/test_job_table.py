@@ -190,9 +190,9 @@ def test_changed_claim_is_not_released(table):
 
 
 def test_deleted_job_keeps_no_data_and_accepts_no_reply(table):
-    job = claimed(table)
+    job = claimed(table, expectations=b"x")
     table.set_reply(job.job_id, b"x")
-    empty = replace(job, state=JobState.DELETED, reply=None, webhook_url=None)
+    empty = replace(job, state=JobState.DELETED, reply=None, expectations=b"", webhook_url=None)
     assert table.mark_deleted(job.job_id, key_id="key") == empty
     assert table.mark_deleted(job.job_id, key_id="key") == empty
     assert table.set_reply(job.job_id, b"x") == empty

@@ -1,5 +1,6 @@
 """Build valid results, key records and submissions for tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from chalicelib.access import rate_limits
@@ -8,6 +9,7 @@ from chalicelib.access.api_keys import ApiKey, KeyRecord, KeyStatus, new_key
 from chalicelib.access.plans import PLANS, Plan
 from chalicelib.contract import (
     Artifact,
+    BatchResult,
     HostReport,
     IsolationState,
     OmissionReason,
@@ -15,7 +17,9 @@ from chalicelib.contract import (
     OutputBytes,
     ResourceUsage,
     Result,
+    RunResult,
     RuntimeReport,
+    RunUsage,
     Status,
     Truncated,
     UncaughtException,
@@ -57,6 +61,27 @@ def make_result(job_id: str, **changes: Any) -> Result:
         "python_version": "3.13",
     }
     return Result(**members | changes)
+
+
+def make_run_result(**changes: Any) -> RunResult:
+    """Return the result of a run that ended with exit code 0."""
+    members: dict[str, Any] = {
+        "status": Status.OK,
+        "exit_code": 0,
+        "signal": None,
+        "stdout": "out",
+        "stderr": "",
+        "truncated": Truncated(),
+        "output_bytes": OutputBytes(stdout=3, stderr=0),
+        "error": None,
+        "usage": RunUsage(duration_ms=1, cpu_ms=2, memory_bytes=3),
+    }
+    return RunResult(**members | changes)
+
+
+def make_batch_result(job_id: str, *, runs: Sequence[RunResult | None]) -> BatchResult:
+    """Return the result of a batch."""
+    return BatchResult(id=job_id, runs=tuple(runs), queued_ms=4, runtime="python", python_version="3.13")
 
 
 def make_host_report(*, host: str = "h1", sent_at: float = 1.0) -> HostReport:

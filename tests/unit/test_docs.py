@@ -11,8 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from chalicelib import contract, problems, settings
 from chalicelib.access import rate_limits
 from chalicelib.access.plans import PLANS
-from chalicelib.api import run_request
-from chalicelib.jobs import job_view, submission
+from chalicelib.api import batch_request, request_fields, run_request
+from chalicelib.jobs import batch_view, job_view, submission
 from chalicelib.jobs.job_table import JobState, WebhookState
 from chalicelib.runtimes import RUNTIMES
 from chalicelib.telemetry import metrics as api_metrics
@@ -34,6 +34,8 @@ SETTINGS = (*msgspec.structs.fields(settings.Settings), *msgspec.structs.fields(
 
 def test_request_table_lists_every_field():
     assert tuple(column(table(API, "Field", "Type", "Rule"))) == run_request.FIELDS
+    assert tuple(column(table(API, "Batch field", "Type", "Rule"))) == batch_request.FIELDS
+    assert tuple(column(table(API, "Field of a run", "Type", "Rule"))) == batch_request.RUN_FIELDS
 
 
 def test_documented_headers_and_job_lifetimes_match_code():
@@ -50,6 +52,22 @@ def test_documented_headers_and_job_lifetimes_match_code():
 def test_answer_table_lists_every_member():
     public = [field.name for field in msgspec.structs.fields(contract.Result) if field.name != "version"]
     assert column(table(API, "Member", "Meaning")) == public
+    assert column(table(API, "Batch member", "Meaning")) == list(batch_view.BatchView.__struct_fields__)
+    assert set(batch_view.RunView.__struct_fields__) - {"passed"} == set(contract.RunResult.__struct_fields__)
+
+
+def test_documented_limits_of_batches_match_code():
+    short, long = contract.batch_output_limits(contract.MAX_BATCH_RUNS), contract.batch_output_limits(1)
+    for limits in (short, long):
+        assert limits.stderr_head_bytes + limits.stderr_tail_bytes == limits.stdout_bytes
+        assert limits.stderr_head_bytes == 3 * limits.stderr_tail_bytes
+    outputs = (
+        f"{size(short.stdout_bytes)} of each run are returned, or {size(long.stdout_bytes)} if the batch has at most"
+    )
+    assert f"{outputs} {contract.MAX_RUNS_WITH_LONG_OUTPUT} runs" in API
+    assert f"required; 1 to {contract.MAX_BATCH_RUNS} runs" in API
+    assert f"A batch has {contract.MAX_BATCH_S:g} s of wall time." in API
+    assert f"`{batch_view.NOT_RUN}`" in API
 
 
 def test_quickstart_curl_is_valid():
@@ -121,7 +139,7 @@ def test_documented_limits_match_code():
 
 
 def test_documented_sizes_of_requests_match_code():
-    assert f"may have up to {size(run_request.MAX_BODY_BYTES)}," in API
+    assert f"may have up to {size(request_fields.MAX_BODY_BYTES)}," in API
     assert f"{size(run_request.ALWAYS_FITTING_BODY_BYTES)} of `code`, `input` and `args` always fit" in API
     assert f"more than {size(contract.MAX_COMPRESSED_PROGRAM_BYTES)} after compression" in API
 
@@ -140,7 +158,7 @@ def test_documented_problem_types_match_code():
 def test_documented_plans_match_code():
     header = (
         "Plan", "Requests per second", "Burst", "Reads per second", "Runs per month", "timeout_s` up to",
-        "input` up to", "Pending jobs",
+        "input` up to", "Pending jobs", "Runs of a batch",
     )  # fmt: skip
     assert table(API, *header) == [
         [
@@ -152,6 +170,7 @@ def test_documented_plans_match_code():
             f"{plan.max_timeout_s:g} s",
             size(plan.max_input_bytes),
             f"{plan.max_pending_jobs:,}",
+            f"{plan.max_batch_runs}",
         ]
         for plan in PLANS.values()
     ]
@@ -176,7 +195,7 @@ def test_documented_key_commands_match_cli():
 
 def test_documented_error_codes_match_code():
     (codes,) = re.findall(r"^`code` is one of (.*?)\.$", API, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"`([a-z0-9_]+)`", codes) == list(run_request.RequestErrorCode)
+    assert re.findall(r"`([a-z0-9_]+)`", codes) == list(request_fields.RequestErrorCode)
 
 
 def test_documented_api_settings_match_code():
@@ -291,7 +310,7 @@ def new_names(header):
 
 def test_renamed_names_exist():
     assert new_names("Problem type (`urn:python-exec:problem:…`)") <= {slug for slug, _ in all_problems()}
-    assert new_names("Value of `rule` in a problem (now called `code`)") <= set(run_request.RequestErrorCode)
+    assert new_names("Value of `rule` in a problem (now called `code`)") <= set(request_fields.RequestErrorCode)
     assert new_names("Webhook state") <= set(column(table(API, "Webhook state", "Meaning")))
     assert new_names("Webhook error") <= set(column(table(API, "Webhook error", "Meaning")))
     assert new_names("Setting") <= {field.encode_name.upper() for field in SETTINGS}

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chalicelib.contract import MAX_INPUT_BYTES, MAX_TIMEOUT_S
+from chalicelib.contract import MAX_BATCH_RUNS, MAX_INPUT_BYTES, MAX_TIMEOUT_S
 
 READ_BURST_S: Final = 2  # a burst of reads is what the rate allows in this time
 
@@ -28,6 +28,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     max_timeout_s: float
     max_input_bytes: int
     max_pending_jobs: int
+    max_batch_runs: int
 
     @property
     def run_rate(self) -> Rate:
@@ -53,6 +54,7 @@ PLANS: Final = MappingProxyType(
                 max_timeout_s=3.0,
                 max_input_bytes=64 * 1024,
                 max_pending_jobs=5,
+                max_batch_runs=20,
             ),
             Plan(
                 name="pro",
@@ -63,6 +65,7 @@ PLANS: Final = MappingProxyType(
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
                 max_pending_jobs=100,
+                max_batch_runs=MAX_BATCH_RUNS,
             ),
             Plan(
                 name="internal",  # the operator, the demo key, tests and benchmarks
@@ -73,6 +76,7 @@ PLANS: Final = MappingProxyType(
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
                 max_pending_jobs=100,
+                max_batch_runs=MAX_BATCH_RUNS,
             ),
         )
     }

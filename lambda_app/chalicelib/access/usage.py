@@ -14,6 +14,7 @@ class PlanLimits(Struct, frozen=True, kw_only=True):
     runs_per_month: int
     timeout_s: float
     input_bytes: int
+    batch_runs: int
 
 
 class KeyUsage(Struct, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ def key_usage(caller: Caller) -> KeyUsage:
             runs_per_month=plan.runs_per_month,
             timeout_s=plan.max_timeout_s,
             input_bytes=plan.max_input_bytes,
+            batch_runs=plan.max_batch_runs,
         ),
         used=quota_status.runs,
         left=quota_status.runs_left,

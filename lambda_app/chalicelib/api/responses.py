@@ -8,7 +8,8 @@ from chalice.app import CORSConfig, Request, Response
 
 from chalicelib import problems
 from chalicelib.contract import Failure, Reply, Result
-from chalicelib.jobs import job_view
+from chalicelib.jobs import batch_view, job_view
+from chalicelib.jobs.expectations import Expectations
 from chalicelib.jobs.job_table import JobRecord
 from chalicelib.jobs.submit import PendingJob
 from chalicelib.problems import NO_HEADERS, Headers
@@ -42,14 +43,16 @@ def base_path(request: Request) -> str:
     return path.rsplit("/", request.path.rstrip("/").count("/"))[0]
 
 
-def outcome_response(outcome: Reply | PendingJob, request: Request, *, headers: Headers) -> Response:
+def outcome_response(
+    outcome: Reply | PendingJob, request: Request, *, headers: Headers, expectations: Expectations | None = None
+) -> Response:
     """Return the response to a submission. Raise ProblemError if the job failed."""
     if isinstance(outcome, Failure):
         raise problems.job_failed(outcome.id, outcome.reason)
     if isinstance(outcome, PendingJob):
         return _pending_response(outcome.job_id, {"Location": f"{base_path(request)}/jobs/{outcome.job_id}", **headers})
-    request_context.bind(job_status=outcome.status if isinstance(outcome, Result) else job_view.BATCH)
-    return json_response(job_view.result_body(outcome), headers=headers)
+    request_context.bind(job_status=outcome.status if isinstance(outcome, Result) else batch_view.FINISHED)
+    return json_response(job_view.result_body(outcome, expectations), headers=headers)
 
 
 def job_response(record: JobRecord) -> Response:

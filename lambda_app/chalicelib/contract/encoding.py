@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from chalicelib.contract.limits import COMPRESSION_THRESHOLD_BYTES, MAX_DECODED_BYTES, MAX_MESSAGE_BYTES
-from chalicelib.contract.messages import WIRE_VERSION, HostReport, Job, Message, Reply
+from chalicelib.contract.messages import WIRE_VERSION, HostReport, Job, Message, Reply, Run
 
 COMPRESSION_LEVEL: Final = 1  # of zlib; level 6 saves a tenth of the size and takes up to seven times as long
 
@@ -44,10 +44,18 @@ def compress(message: Message) -> bytes:
     return _deflate(msgspec.msgpack.encode(message))
 
 
-def compressed_program_bytes(code: str, *, stdin: str, args: tuple[str, ...]) -> int:
+def compressed_program_bytes(code: str, *, stdin: str, args: tuple[str, ...], runs: tuple[Run, ...] = ()) -> int:
     """Return the bytes of a program in a message; more than MAX_COMPRESSED_PROGRAM_BYTES do not fit into one."""
     job = Job(
-        code=code, input=stdin, args=args, id="0" * 32, reply_to=None, submitted_at=0, reply_by=0, start_deadline=0
+        code=code,
+        input=stdin,
+        args=args,
+        runs=runs,
+        id="0" * 32,
+        reply_to=None,
+        submitted_at=0,
+        reply_by=0,
+        start_deadline=0,
     )
     return len(compress(job))
 

@@ -72,6 +72,7 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_deadline: int  # from then on, no host starts it
     retained_until: int
     reply: bytes | None = None
+    expectations: bytes = b""  # of a batch, as expectations.dump returns them
     webhook_url: str | None = None
     webhook_state: WebhookState = WebhookState.PENDING
     webhook_attempts: int = 0
@@ -130,7 +131,7 @@ class JobTable(Struct, frozen=True):
         condition, values = _state_allows(JobState.DELETED)
         return self._update(
             job_id,
-            "SET #state = :state REMOVE reply, webhook_url, webhook_error",
+            "SET #state = :state REMOVE reply, expectations, webhook_url, webhook_error",
             f"key_id = :key_id AND {condition}",
             {":key_id": key_id, ":state": JobState.DELETED, **values},
         )

@@ -6,10 +6,11 @@ import msgspec
 
 from chalicelib import problems
 from chalicelib.contract import BatchResult, ContractError, Failure, Reply, Result, decode_reply
+from chalicelib.jobs.batch_view import batch_body
+from chalicelib.jobs.expectations import Expectations, load
 from chalicelib.jobs.job_table import JobRecord
 
 PENDING: Final = "pending"  # `status` of a job that is queued or running
-BATCH: Final = "batch"  # in logs, instead of the status of a result: each run has one
 FAILED: Final = "failed"  # `status` of a job that has no result and will have none
 
 
@@ -17,15 +18,19 @@ class CorruptReplyError(Exception):
     """Raised when a stored reply cannot be decoded."""
 
 
-def result_body(result: Result | BatchResult) -> dict[str, Any]:
-    """Return the members of a result but its wire version, and with the size of each artifact."""
+def result_body(result: Result | BatchResult, expectations: Expectations | None = None) -> dict[str, Any]:
+    """Return the members of a result but its wire version, and with the size of each artifact.
+
+    `expectations` are those of a batch.
+    """
+    if isinstance(result, BatchResult):
+        return batch_body(result, expectations)
     members = msgspec.structs.asdict(result)
     del members["version"]
-    if isinstance(result, Result):
-        members["artifacts"] = [
-            {"path": artifact.path, "size": len(artifact.content), "content_base64": artifact.content}
-            for artifact in result.artifacts
-        ]
+    members["artifacts"] = [
+        {"path": artifact.path, "size": len(artifact.content), "content_base64": artifact.content}
+        for artifact in result.artifacts
+    ]
     return members
 
 
@@ -36,7 +41,11 @@ def pending_body(job_id: str) -> dict[str, Any]:
 
 def job_body(record: JobRecord) -> dict[str, Any]:
     """Return a stored job, with its result or its failure. Raise CorruptReplyError."""
-    body = pending_body(record.job_id) if record.reply is None else _reply_body(decode_stored_reply(record))
+    body = (
+        pending_body(record.job_id)
+        if record.reply is None
+        else _reply_body(decode_stored_reply(record), load(record.expectations))
+    )
     if record.webhook_url is not None:
         body["webhook"] = {
             "state": record.webhook_state,
@@ -48,7 +57,7 @@ def job_body(record: JobRecord) -> dict[str, Any]:
 
 def webhook_body(record: JobRecord) -> bytes:
     """Return the JSON for a callback_url, the same for each attempt. Raise CorruptReplyError."""
-    return msgspec.json.encode(_reply_body(decode_stored_reply(record)))
+    return msgspec.json.encode(_reply_body(decode_stored_reply(record), load(record.expectations)))
 
 
 def decode_stored_reply(record: JobRecord) -> Reply:
@@ -59,7 +68,7 @@ def decode_stored_reply(record: JobRecord) -> Reply:
         raise CorruptReplyError(record.job_id) from error
 
 
-def _reply_body(reply: Reply) -> dict[str, Any]:
+def _reply_body(reply: Reply, expectations: Expectations | None) -> dict[str, Any]:
     if isinstance(reply, Failure):
         return {"id": reply.id, "status": FAILED, "problem": problems.job_failed(reply.id, reply.reason).problem}
-    return result_body(reply)
+    return result_body(reply, expectations)

@@ -9,7 +9,9 @@ from msgspec import Struct
 
 from chalicelib.access.admission import Caller
 from chalicelib.access.plans import Plan
-from chalicelib.contract import DEFAULT_TIMEOUT_S, Job
+from chalicelib.contract import DEFAULT_TIMEOUT_S, Job, Run
+from chalicelib.jobs import expectations
+from chalicelib.jobs.expectations import Expectations
 from chalicelib.jobs.job_table import JobRecord, JobState
 from chalicelib.runtimes import DEFAULT_RUNTIME
 
@@ -28,6 +30,13 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     runtime: str = DEFAULT_RUNTIME
     timeout_s: float = DEFAULT_TIMEOUT_S
     callback_url: str | None = None
+    runs: tuple[Run, ...] = ()  # of a batch, which has neither input nor args
+    expectations: Expectations | None = None  # of a batch
+
+    @property
+    def run_count(self) -> int:
+        """Return how many runs the request costs."""
+        return len(self.runs) or 1
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -77,16 +86,20 @@ def build_record(
         start_deadline=start_deadline,
         retained_until=start_deadline + result_retention_s,
         webhook_url=submission.request.callback_url,
+        expectations=expectations.dump(submission.request.expectations),
     )
 
 
 def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to: str | None) -> Job:
     """Return the message for the hosts; `reply_to` is the reply queue of a caller that waits."""
+    request_expectations = submission.request.expectations
     return Job(
         id=record.job_id,
         code=submission.request.code,
         input=submission.request.input,
         args=submission.request.args,
+        runs=submission.request.runs,
+        stop_on_failure=request_expectations is not None and request_expectations.stop_on_failure,
         runtime=submission.request.runtime,
         timeout_s=submission.request.timeout_s,
         reply_to=reply_to,

@@ -82,14 +82,14 @@ class JobService(Struct, frozen=True):
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
             with self._slot(record, submission.plan):
-                charge.pay(runs=1)
+                charge.pay(runs=submission.request.run_count)
                 accepted = self._accept(record, is_stored=False)  # the result and the webhook need the record
                 with self._claim(accepted):
                     self._send(submission, accepted)
             return accepted
         with self.reply_queues.lease(record.job_id) as queue:
             with self._slot(record, submission.plan):
-                charge.pay(runs=1)
+                charge.pay(runs=submission.request.run_count)
                 self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False)
 
@@ -113,7 +113,7 @@ class JobService(Struct, frozen=True):
                 queue = None if submission.is_async else leases.enter_context(self.reply_queues.lease(record.job_id))
                 with self._slot(record, submission.plan):
                     if charge is not None:
-                        charge.pay(runs=1)
+                        charge.pay(runs=submission.request.run_count)
                         claim.is_charged = True
                     self._send(submission, record, reply_to=queue.url if queue else None)
             if queue is None:

@@ -1,6 +1,6 @@
 """Strict parsing of `callback_url`: a URL that two parsers could read differently is rejected.
 
-Used by run_request.py when a job is submitted, and by client.py before each attempt.
+Used by request_fields.py when a job is submitted, and by client.py before each attempt.
 """
 
 import re

@@ -142,7 +142,13 @@ class FakeJobTable:
 
     def mark_deleted(self, job_id: str, *, key_id: str) -> JobRecord | None:
         may_be_deleted = self._may_become(JobState.DELETED)
-        changes: dict[str, Any] = {"state": JobState.DELETED, "reply": None, "webhook_url": None, "webhook_error": None}
+        changes: dict[str, Any] = {
+            "state": JobState.DELETED,
+            "reply": None,
+            "expectations": b"",
+            "webhook_url": None,
+            "webhook_error": None,
+        }
         return self._update(job_id, lambda current: current.key_id == key_id and may_be_deleted(current), **changes)
 
     def update_webhook(

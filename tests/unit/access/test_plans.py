@@ -3,7 +3,7 @@ import pytest
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.api.run_request import RunRequest, check_plan_limits
-from chalicelib.contract import DEFAULT_TIMEOUT_S, MAX_INPUT_BYTES, MAX_TIMEOUT_S
+from chalicelib.contract import DEFAULT_TIMEOUT_S, MAX_BATCH_RUNS, MAX_INPUT_BYTES, MAX_TIMEOUT_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH
 from tests.support.problems import raises_problem
 
@@ -14,6 +14,7 @@ FREE = PLANS["free"]
 def test_plan_limits_are_within_contract_bounds(plan):
     assert DEFAULT_TIMEOUT_S <= plan.max_timeout_s <= MAX_TIMEOUT_S
     assert 0 < plan.max_input_bytes <= MAX_INPUT_BYTES
+    assert 0 < plan.max_batch_runs <= MAX_BATCH_RUNS
     assert min(plan.requests_per_second, plan.burst, plan.runs_per_month, plan.max_pending_jobs) > 0
     assert plan.reads_per_second >= 2 * plan.max_pending_jobs  # each may be polled once per second
     assert plan.max_pending_jobs <= DEFAULT_MAX_QUEUE_DEPTH / 2  # no key alone is an overload (docs/decisions/012)

@@ -8,7 +8,8 @@ from chalicelib import contract, problems
 from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.api import run_request
 from chalicelib.api.prefer_header import Preference
-from chalicelib.api.run_request import MAX_BODY_BYTES, RunRequest, parse_run_request
+from chalicelib.api.request_fields import MAX_BODY_BYTES, RequestErrorCode
+from chalicelib.api.run_request import RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
@@ -152,7 +153,7 @@ def test_problem_size_is_bounded(body):
 
 def test_every_code_is_covered():
     tested = {code for _, _, code in BAD.values()} | {"unsupported_content_type", "too_large", "requires_respond_async"}
-    assert tested == set(run_request.RequestErrorCode)
+    assert tested == set(RequestErrorCode)
 
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "ü", "\ufffe", "\U0001f600"], ids=ascii)

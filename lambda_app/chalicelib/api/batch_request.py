@@ -1,0 +1,76 @@
+"""Turns the untrusted body of `POST /batch` into a request that is safe to send to the hosts."""
+
+from typing import Final
+
+from chalicelib.api import request_fields
+from chalicelib.api.request_fields import RequestErrorCode, invalid_field
+from chalicelib.api.run_request import ALWAYS_FITTING_BODY_BYTES, check_compressed_size
+from chalicelib.contract import MAX_BATCH_RUNS, MAX_INPUT_BYTES, Run, batch_output_limits
+from chalicelib.jobs.expectations import Expectations, output_digest
+from chalicelib.jobs.submission import RunRequest
+
+FIELDS: Final = ("code", "runs", "timeout_s", "runtime", "stop_on_failure", "callback_url")
+RUN_FIELDS: Final = ("input", "args", "expected_output")
+
+
+def parse_batch_request(
+    body: bytes, *, content_type: str, local_webhook_ports: frozenset[int] = frozenset()
+) -> RunRequest:
+    """Parse a request body; `local_webhook_ports` as in the settings. Raise ProblemError if it is invalid."""
+    fields = request_fields.parse_body(body, content_type=content_type, allowed=FIELDS)
+    code = request_fields.parse_code(fields)
+    items = _parse_items(fields)
+    max_output_bytes = batch_output_limits(len(items)).stdout_bytes
+    runs, digests = zip(
+        *(_parse_run(item, f"runs[{number}]", max_output_bytes=max_output_bytes) for number, item in enumerate(items)),
+        strict=True,
+    )
+    stop_on_failure = _parse_stop_on_failure(fields)
+    request = RunRequest(
+        code=code,
+        runs=runs,
+        expectations=Expectations(digests=digests, stop_on_failure=stop_on_failure),
+        timeout_s=request_fields.parse_timeout_s(fields),
+        runtime=request_fields.parse_runtime(fields),
+        callback_url=request_fields.parse_callback_url(fields, local_ports=local_webhook_ports),
+    )
+    if len(body) > ALWAYS_FITTING_BODY_BYTES:
+        check_compressed_size(request)
+    return request
+
+
+def _parse_items(fields: dict[str, object]) -> list[object]:
+    value = fields.get("runs")
+    if value is None:
+        raise invalid_field(RequestErrorCode.MISSING, "runs is required.", field="runs")
+    if not isinstance(value, list):
+        raise invalid_field(RequestErrorCode.WRONG_TYPE, "runs must be an array of objects.", field="runs")
+    if not value:
+        raise invalid_field(RequestErrorCode.EMPTY, "runs must not be empty.", field="runs")
+    if len(value) > MAX_BATCH_RUNS:
+        raise request_fields.too_many("runs", actual_items=len(value), limit_items=MAX_BATCH_RUNS)
+    return value
+
+
+def _parse_run(item: object, field: str, *, max_output_bytes: int) -> tuple[Run, bytes | None]:
+    """Return a run, and the digest of the output that is expected of it. A longer one could never be returned."""
+    if not isinstance(item, dict):
+        raise invalid_field(RequestErrorCode.WRONG_TYPE, f"{field} must be an object.", field=field)
+    prefix = f"{field}."
+    request_fields.reject_unknown_fields(item, allowed=RUN_FIELDS, prefix=prefix)
+    text = request_fields.parse_string(item, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True, prefix=prefix)
+    expected = request_fields.parse_string(
+        item, "expected_output", limit_bytes=max_output_bytes, allow_nul=True, prefix=prefix
+    )
+    run = Run(input=text or "", args=request_fields.parse_args(item, prefix=prefix))
+    return run, None if expected is None else output_digest(expected)
+
+
+def _parse_stop_on_failure(fields: dict[str, object]) -> bool:
+    value = fields.get("stop_on_failure")
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        detail = "stop_on_failure must be true or false."
+        raise invalid_field(RequestErrorCode.WRONG_TYPE, detail, field="stop_on_failure")
+    return value
