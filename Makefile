@@ -16,8 +16,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench soak faults \
-	sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
+.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
+	fairness soak faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -74,6 +74,9 @@ format: $(DEV) ## Format the code and apply ruff's automatic fixes
 
 bench: $(DEV) ## Run the benchmarks; print a table and write JSON to .local/
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.bench
+
+fairness: $(DEV) ## Measure how much busy customers delay a quiet one; fail if it is too much
+	$(WITH_ENGINE) $(BIN)/python -m tests.load.fairness
 
 soak: $(DEV) ## Run hostile workloads for about six minutes; fail if an answer is wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak

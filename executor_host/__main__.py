@@ -14,6 +14,7 @@ from prometheus_client import start_http_server
 from chalicelib.runtimes import RUNTIMES
 from executor_host import settings as agent_settings
 from executor_host.agent import Agent
+from executor_host.core_scheduler import CoreScheduler, available_memory
 from executor_host.docker_engine import DockerEngine
 from executor_host.hardening import GVISOR_RUNTIME
 from executor_host.host_reporter import HostReporter
@@ -26,6 +27,7 @@ from executor_host.visibility import VisibilityExtender
 
 SHUTDOWN_TIMEOUT_S: Final = 17.0  # covers an open poll, the longest job in its response, and the supervisor's grace
 POOL_STOP_TIMEOUT_S: Final = 1.5  # of these
+CORES: Final = os.cpu_count() or 1
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger("executor_host")
 
@@ -49,9 +51,10 @@ def main() -> int:
         )
         for runtime in settings.workers
     ]
-    pools = [_build_pool(engine, size=settings.workers[engine.runtime.name]) for engine in engines]
+    pools = [_build_pool(engine, size=_polls(settings.workers[engine.runtime.name])) for engine in engines]
     isolation = IsolationCheck(engines[0], pools=pools, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
-    agents = [_build_agent(settings, pool, isolation) for pool in pools]
+    scheduler = _build_scheduler(settings)
+    agents = [_build_agent(settings, pool, isolation, scheduler) for pool in pools]
     reporter = HostReporter(
         JobQueue(settings.results_queue_url, workers=1),
         results_queue_url=settings.results_queue_url,
@@ -79,10 +82,23 @@ def main() -> int:
 
 
 def _build_pool(engine: DockerEngine, *, size: int) -> Pool:
-    return Pool(engine, size=size, start_threads=min(size, os.cpu_count() or 1))
+    return Pool(engine, size=size, start_threads=min(size, CORES))
 
 
-def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck) -> Agent:
+def _build_scheduler(settings: Settings) -> CoreScheduler:
+    return CoreScheduler(
+        CORES,
+        measures_cpu=settings.oci_runtime != GVISOR_RUNTIME,  # it does not show the CPU time of running processes
+        free_memory=available_memory(settings.min_free_memory_mib << 20),
+    )
+
+
+def _polls(workers: int) -> int:
+    """Return how many workers of a runtime wait for a job at once, each with a warm sandbox."""
+    return min(workers, 2 * CORES)
+
+
+def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck, scheduler: CoreScheduler) -> Agent:
     workers = settings.workers[pool.runtime.name]
     queue = JobQueue(settings.job_queue_urls[pool.runtime.name], workers=workers)
     return Agent(
@@ -93,6 +109,8 @@ def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck) -> A
         results_queue_url=settings.results_queue_url,
         workers=workers,
         metrics_namespace=settings.metrics_namespace,
+        scheduler=scheduler,
+        polls=_polls(workers),
     )
 
 

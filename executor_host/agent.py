@@ -6,7 +6,8 @@ A program has no effects outside its sandbox, so running a redelivered job twice
 import logging
 import time
 from collections.abc import Callable
-from threading import Event, Thread
+from contextlib import ExitStack
+from threading import Event, Semaphore, Thread
 from typing import Final
 
 from chalicelib.contract import (
@@ -21,6 +22,7 @@ from chalicelib.contract import (
     encode,
 )
 from executor_host import cloudwatch, metrics
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
 from executor_host.job_runner import ACQUIRE_POLL_S, BatchInterruptedError, JobRunner
 from executor_host.pool import NoSandboxError, Pool
@@ -36,7 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 class Agent:
-    """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set."""
+    """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set.
+
+    At most `polls` workers wait for a job at once, each with a warm sandbox, and only while `scheduler` has room.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,8 @@ class Agent:
         results_queue_url: str,
         workers: int,
         metrics_namespace: str,
+        scheduler: CoreScheduler,
+        polls: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
@@ -59,7 +66,9 @@ class Agent:
         self._metrics_namespace = metrics_namespace
         self._clock = clock
         self._stopping = Event()
-        self._runner = JobRunner(pool, runtime=self._runtime, stopping=self._stopping, clock=clock)
+        self._scheduler = scheduler
+        self._poll_turns = Semaphore(polls)
+        self._runner = JobRunner(pool, scheduler, runtime=self._runtime, stopping=self._stopping, clock=clock)
         self._workers = [
             Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
             for number in range(workers)
@@ -84,30 +93,47 @@ class Agent:
         while not self._stopping.is_set():
             if not self._isolation_passed.wait(ACQUIRE_POLL_S):
                 continue
-            try:
-                with self._pool.acquire(ACQUIRE_POLL_S) as sandbox:
-                    while sandbox.is_ready() and self._may_receive():
-                        self._process_next_message(sandbox)
-            except NoSandboxError:
+            if not self._poll_turns.acquire(timeout=ACQUIRE_POLL_S):
                 continue
-            except Exception:  # a bug must cost one attempt at a job, not a worker
-                logger.exception("job_processing_failed")
+            with ExitStack() as turn:
+                turn.callback(self._poll_turns.release)
+                try:
+                    with self._pool.acquire(ACQUIRE_POLL_S) as sandbox:
+                        while (message := self._next_message(sandbox)) is not None:
+                            turn.close()  # another worker waits for the next job
+                            self._handle(message, sandbox)
+                except NoSandboxError:
+                    continue
+                except QueueError as error:
+                    self._pause_after(error)
+                except Exception:  # a bug must cost one attempt at a job, not a worker
+                    logger.exception("job_processing_failed")
 
-    def _may_receive(self) -> bool:
-        return self._isolation_passed.is_set() and not self._stopping.is_set()
+    def _next_message(self, sandbox: Sandbox) -> ReceivedMessage | None:
+        """Wait for a message. Return None if the sandbox has died or no messages may be received anymore."""
+        while sandbox.is_ready() and self._isolation_passed.is_set() and not self._stopping.is_set():
+            if not self._scheduler.wait_for_room(self._pool.runtime.memory_bytes, ACQUIRE_POLL_S):
+                continue
+            try:
+                message = self._queue.receive()
+            except QueueError as error:
+                self._pause_after(error)
+                continue
+            if message is not None:
+                return message
+        return None
 
-    def _process_next_message(self, sandbox: Sandbox) -> None:
-        try:
-            message = self._queue.receive()
-            # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
-            if message is not None and not self._isolation_passed.is_set():
-                self._queue.release(message)
-            elif message is not None:
-                with self._visibility.extending(message):
-                    self._process(message, sandbox)
-        except QueueError:
-            logger.warning("queue_unreachable", exc_info=True)
-            self._stopping.wait(QUEUE_RETRY_DELAY_S)
+    def _handle(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
+        # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
+        if not self._isolation_passed.is_set():
+            self._queue.release(message)
+            return
+        with self._visibility.extending(message):
+            self._process(message, sandbox)
+
+    def _pause_after(self, error: QueueError) -> None:
+        logger.warning("queue_unreachable", exc_info=error)
+        self._stopping.wait(QUEUE_RETRY_DELAY_S)
 
     def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
@@ -119,7 +145,7 @@ class Agent:
             logger.warning("malformed_message", exc_info=True)
             return
         try:
-            reply = self._runner.run(job, sandbox)
+            reply = self._runner.run(job, sandbox, key=message.message_group_id)
         except (NoSandboxError, BatchInterruptedError) as error:
             if isinstance(error, BatchInterruptedError) or self._clock() < job.start_deadline:
                 self._queue.release(message)

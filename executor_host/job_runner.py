@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import Final
 
@@ -27,6 +27,7 @@ from chalicelib.contract import (
 )
 from executor_host import metrics
 from executor_host.channel import SandboxError
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.outcome import Outcome
 from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Program, Sandbox
@@ -45,21 +46,24 @@ class BatchInterruptedError(Exception):
 class JobRunner:
     """Run jobs. Any thread may call `run`."""
 
-    def __init__(self, pool: Pool, *, runtime: str, stopping: Event, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, pool: Pool, scheduler: CoreScheduler, *, runtime: str, stopping: Event, clock: Callable[[], float]
+    ) -> None:
         """Take replacements from `pool`; once `stopping` is set, start no further run of a batch."""
+        self.scheduler = scheduler
         self._pool = pool
         self.runtime = runtime
         self._stopping = stopping
         self._clock = clock
 
-    def run(self, job: Job, sandbox: Sandbox) -> Reply:
-        """Run a job and return its reply.
+    def run(self, job: Job, sandbox: Sandbox, *, key: str | None = None) -> Reply:
+        """Run a job of a customer's key and return its reply.
 
         Raises NoSandboxError if its sandbox failed and no other one is available, or BatchInterruptedError.
         """
         running, duration = metrics.RUNNING.labels(self.runtime), metrics.JOB_DURATION_SECONDS.labels(self.runtime)
         with ExitStack() as replacements, running.track_inprogress():
-            execution = _Execution(job, sandbox, replacements, self)
+            execution = _Execution(job, sandbox, replacements, self, key)
             with duration.time():
                 reply = self._run_batch(job, execution) if job.runs else _run_single(job, execution)
         if not isinstance(reply, Failure):
@@ -71,7 +75,7 @@ class JobRunner:
         results: list[RunResult | None] = []
         ends_at = time.monotonic() + MAX_BATCH_S
         for number, run in enumerate(job.runs, start=1):
-            if time.monotonic() + job.timeout_s > ends_at:
+            if time.monotonic() - execution.waited_s + job.timeout_s > ends_at:
                 break
             if results and self._stopping.is_set():
                 raise BatchInterruptedError
@@ -112,10 +116,11 @@ class JobRunner:
 class _Execution:
     """The runs of one job, in a sandbox that is replaced when it fails."""
 
-    def __init__(self, job: Job, sandbox: Sandbox, replacements: ExitStack, runner: JobRunner) -> None:
+    def __init__(self, job: Job, sandbox: Sandbox, replacements: ExitStack, runner: JobRunner, key: str | None) -> None:
         self.sandbox = sandbox
         self.queued_s = 0.0
-        self._job, self._replacements, self._runner = job, replacements, runner
+        self.waited_s = 0.0  # for a core, before all runs
+        self._job, self._replacements, self._runner, self._key = job, replacements, runner, key
         self._program = Program(code=job.code, files=job.files, artifacts=job.artifacts)
         self._has_started = False
 
@@ -130,22 +135,30 @@ class _Execution:
         for attempt in range(MAX_SANDBOX_ATTEMPTS):
             if attempt > 0 or self.sandbox.is_closed:
                 self.sandbox = self._runner.acquire_replacement(job, self._replacements)
-            if not self._has_started:
-                now = self._runner.now()
-                if now >= job.start_deadline:
-                    return FailureReason.START_TIMEOUT
-                self.queued_s = max(0.0, now - job.submitted_at)
-            try:
-                outcome = self.sandbox.run_next(
-                    self._program, run, timeout_s=job.timeout_s, limits=limits, is_last=is_last
-                )
-            except SandboxError:
-                metrics.SANDBOX_ERRORS.labels(self._runner.runtime).inc()
-                logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
-            else:
-                self._has_started = True
-                return outcome
+            with self._core():
+                if not self._has_started:
+                    now = self._runner.now()
+                    if now >= job.start_deadline:
+                        return FailureReason.START_TIMEOUT
+                    self.queued_s = max(0.0, now - job.submitted_at)
+                try:
+                    outcome = self.sandbox.run_next(
+                        self._program, run, timeout_s=job.timeout_s, limits=limits, is_last=is_last
+                    )
+                except SandboxError:
+                    metrics.SANDBOX_ERRORS.labels(self._runner.runtime).inc()
+                    logger.warning("sandbox_failed", extra={"job_id": job.id}, exc_info=True)
+                else:
+                    self._has_started = True
+                    return outcome
         return FailureReason.SANDBOX_ERROR
+
+    @contextmanager
+    def _core(self) -> Iterator[None]:
+        asked_at = time.monotonic()
+        with self._runner.scheduler.core(self.sandbox, key=self._key, yields=bool(self._job.runs)):
+            self.waited_s += time.monotonic() - asked_at
+            yield
 
 
 def _run_single(job: Job, execution: _Execution) -> Reply:

@@ -21,6 +21,7 @@ from executor_host.supervisor.protocol import (
     STDERR_TAIL,
     STDOUT,
     USAGE,
+    USAGE_RECORD,
 )
 
 NEXT_PROCESS_TIMEOUT_S: Final = 5.0  # for removing a run, whose files alone may take a second, and preparing the next
@@ -62,6 +63,8 @@ class Sandbox:
         self._engine = engine
         self._is_used = False
         self.is_closed = False
+        self.cpu_share = 1.0  # cores that the program uses; all that it may until the supervisor has reported
+        self._cpu_ms, self._measured_at = 0, 0.0
 
     def is_ready(self) -> bool:
         """Return whether the sandbox is alive and unused."""
@@ -100,6 +103,7 @@ class Sandbox:
         report, has_failed = None, True
         grace_s = SUPERVISOR_GRACE_S + (SEARCH_GRACE_S if program.artifacts else 0)
         started_at = monotonic()
+        self.cpu_share, self._cpu_ms, self._measured_at = 1.0, 0, started_at
         try:
             message = encode_run(run, max_bytes, timeout_s=timeout_s, is_last=is_last)
             if is_first:
@@ -125,6 +129,7 @@ class Sandbox:
         except OSError as error:
             raise SandboxError("lost the connection to the sandbox") from error
         finally:
+            self.cpu_share = 1.0
             if has_failed or is_last:
                 # After the report of the last run the supervisor exits and Docker removes the container.
                 self._close(remove=report is None or not is_last)
@@ -152,6 +157,15 @@ class Sandbox:
             if kind not in output or len(output[kind]) + len(payload) > max_bytes[kind]:
                 raise SandboxError("the supervisor sent an unexpected frame")
             output[kind] += payload
+            if kind == USAGE and len(payload) == USAGE_RECORD.size:
+                self._measure(USAGE_RECORD.unpack(payload)[0])
+
+    def _measure(self, cpu_ms: int) -> None:
+        now = monotonic()
+        if now > self._measured_at:
+            share = (cpu_ms - self._cpu_ms) / 1000 / (now - self._measured_at)
+            self.cpu_share = min(1.0, max(0.0, share))
+        self._cpu_ms, self._measured_at = cpu_ms, now
 
     def destroy(self) -> None:
         """Remove the container, unless that has been done."""

@@ -26,8 +26,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     oci_runtime: str = ""  # for example "runsc"; Docker's default if empty
     agent_name: Annotated[str, Meta(min_length=1, max_length=128)] = socket.gethostname()
     runtimes: Annotated[str, Meta(pattern=r"^[a-z]+=[1-9][0-9]{0,2}(,[a-z]+=[1-9][0-9]{0,2})*\Z")] = (
-        f"python={2 * _CORES}"
+        f"python={8 * _CORES}"
     )
+    min_free_memory_mib: Annotated[int, Meta(ge=0)] = 512
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9464
     metrics_namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/#:-]{1,255}\Z")] = "PythonExec"  # in CloudWatch
 

@@ -8,6 +8,7 @@ from queue import Empty
 
 from chalicelib.contract import Job, decode_reply, encode
 from executor_host.agent import Agent
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.isolation_check import IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
@@ -30,8 +31,10 @@ def agent_in_memory(engine):
         isolation_passed=isolation.passed,
         visibility=visibility,
         results_queue_url="results",
-        workers=2 * CORES,
+        workers=8 * CORES,
         metrics_namespace="PythonExec",
+        scheduler=CoreScheduler(CORES),
+        polls=2 * CORES,
     )
     pool.start()
     isolation.start()

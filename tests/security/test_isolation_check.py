@@ -13,6 +13,7 @@ from chalicelib.contract import IsolationState, Job, decode_reply, encode
 from chalicelib.runtimes import RUNTIMES
 from executor_host import hardening, seccomp
 from executor_host.agent import Agent
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.docker_engine import DockerEngine
 from executor_host.engine_versions import ComponentVersion
 from executor_host.isolation_check import CHECK_INTERVAL_S, IsolationCheck
@@ -63,6 +64,8 @@ def start(image):
                 results_queue_url=RESULTS,
                 workers=1,
                 metrics_namespace="PythonExec",
+                scheduler=CoreScheduler(1),
+                polls=1,
             )
             for part, stop in ((pool, lambda: pool.stop(10)), (check, check.stop), (agent, lambda: agent.stop(10))):
                 part.start()

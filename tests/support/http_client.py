@@ -52,7 +52,11 @@ class Client:
 
     def post(self, **fields: object) -> Answer:
         """Send a request to run a program, with these fields."""
-        return self.send(json.dumps(fields))
+        return self.post_to("/", **fields)
+
+    def post_to(self, path: str, **fields: object) -> Answer:
+        """Send a request with these fields to a path."""
+        return self.send(json.dumps(fields), path=path)
 
     def run_until_done(self, **fields: object) -> Answer:
         """Run a program and return the answer with the result, even if the first answer is 202."""

@@ -221,7 +221,7 @@ def default_of(field):
         return "required"
     described = {
         "agent_name": "host name",
-        "runtimes": "python=2 per core",
+        "runtimes": "python=8 per core",
         "oci_runtime": "Docker's own",
         "local_webhook_ports": "none",
         "default_wait_s": f"{settings.DEFAULT_WAIT_S:g}",
@@ -238,7 +238,7 @@ def test_documented_agent_settings_match_code():
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
     loaded = agent_settings.load({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
     cores = agent_settings.os.cpu_count()
-    assert loaded.workers == {"python": 2 * cores}
+    assert loaded.workers == {"python": 8 * cores}
     assert (loaded.agent_name, loaded.oci_runtime) == (agent_settings.socket.gethostname(), "")
 
 

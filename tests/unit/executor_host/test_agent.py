@@ -23,6 +23,7 @@ from chalicelib.contract import (
 from executor_host import metrics
 from executor_host.agent import REPLY_ATTEMPTS, Agent
 from executor_host.channel import SandboxError
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import NoSuchQueueError, QueueError
 from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS
 from executor_host.pool import Pool
@@ -68,6 +69,8 @@ def start(queue, isolation_passed):
                 results_queue_url=RESULTS,
                 workers=workers,
                 metrics_namespace="PythonExec",
+                scheduler=CoreScheduler(workers),
+                polls=workers,
             )
             pool.start()
             agent.start()

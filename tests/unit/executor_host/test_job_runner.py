@@ -9,6 +9,7 @@ import pytest
 
 from chalicelib.contract import BatchResult, Failure, FailureReason, Job, Run, Status
 from executor_host.channel import SandboxError
+from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS, BatchInterruptedError, JobRunner
 from executor_host.pool import NoSandboxError
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
@@ -43,7 +44,7 @@ class OnDemandPool:
 @pytest.fixture
 def run(engine, stopping):
     """Return a function that runs a batch and returns its reply."""
-    runner = JobRunner(OnDemandPool(engine), runtime="python", stopping=stopping, clock=time.time)
+    runner = JobRunner(OnDemandPool(engine), CoreScheduler(1), runtime="python", stopping=stopping, clock=time.time)
 
     def run(*inputs, **changes):
         now = time.time()

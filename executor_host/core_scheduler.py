@@ -1,0 +1,116 @@
+"""Share the cores of this host among its jobs, of all runtimes.
+
+A run starts only when a core is free for it, so CPU-bound programs do not take time from each other. A program that
+sleeps leaves its core to others: what counts is the CPU that supervisors report ten times a second. So a host runs
+more jobs than it has cores, and a key whose jobs only sleep cannot keep others waiting.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+TOLERANCE: Final = 0.5  # of a core; two CPU-bound programs and the noise of sleeping ones fit on two cores
+RECHECK_S: Final = 0.02  # while a run waits, because a running one may have begun to sleep
+MEMINFO: Final = Path("/proc/meminfo")
+
+
+class CpuUser(Protocol):
+    """Describe the member of a sandbox that the scheduler reads."""
+
+    cpu_share: float  # cores that its program uses, 0 to 1; 1 until it is known
+
+
+class _Waiting(Struct, frozen=True, eq=False):
+    key: str | None
+    number: int
+
+
+class _Running(Struct, frozen=True, eq=False):
+    key: str | None
+    user: CpuUser
+    yields: bool
+
+
+class CoreScheduler:
+    """Admits one run after another to the cores of this host. Thread-safe."""
+
+    def __init__(
+        self, cores: float, *, measures_cpu: bool = True, free_memory: Callable[[], float] = lambda: float("inf")
+    ) -> None:
+        """Count each run as a whole core unless `measures_cpu`; `free_memory` returns bytes."""
+        self._cores = cores
+        self._measures_cpu = measures_cpu
+        self._free_memory = free_memory
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._waiting: list[_Waiting] = []
+        self._running: list[_Running] = []
+
+    def wait_for_room(self, memory_bytes: int, timeout_s: float) -> bool:
+        """Wait until a job that is received now can start soon: at once, or after the current run of a batch.
+
+        Return False after `timeout_s`; then the job is better left to other hosts. Also require free memory.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._waiting or not (self._has_core() or any(run.yields for run in self._running)):
+                if time.monotonic() >= deadline:
+                    return False
+                self._changed.wait(RECHECK_S)
+        if self._free_memory() >= memory_bytes:
+            return True
+        time.sleep(timeout_s)
+        return False
+
+    @contextmanager
+    def core(self, user: CpuUser, *, key: str | None, yields: bool = False) -> Iterator[None]:
+        """Wait for a core and keep it during the block. The key with the fewest runs is the next.
+
+        `yields` says that the block is one of many short ones, between which others have their turn.
+        """
+        run = _Running(key, user, yields)
+        with self._changed:
+            self._wait_for_turn(key)
+            self._running.append(run)
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running.remove(run)
+                self._changed.notify_all()
+
+    def _wait_for_turn(self, key: str | None) -> None:
+        waiting = _Waiting(key, next(self._numbers))
+        self._waiting.append(waiting)
+        try:
+            while not (self._has_core() and self._next() is waiting):
+                self._changed.wait(RECHECK_S)
+        finally:
+            self._waiting.remove(waiting)
+
+    def _next(self) -> _Waiting:
+        return min(self._waiting, key=lambda waiting: (self._runs_of(waiting.key), waiting.number))
+
+    def _runs_of(self, key: str | None) -> int:
+        return sum(run.key == key for run in self._running)
+
+    def _has_core(self) -> bool:
+        used = sum(run.user.cpu_share if self._measures_cpu else 1.0 for run in self._running)
+        return not self._running or used + 1 <= self._cores + TOLERANCE
+
+
+def available_memory(reserve_bytes: int) -> Callable[[], float]:
+    """Return a function that returns the memory of the host, in bytes, that programs may use beside a reserve."""
+
+    def read() -> float:
+        fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024 - reserve_bytes
+
+    return read
