@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from chalicelib.contract import Status
+from executor_host.hardening import AGENT_LABEL, RUNTIME_LABEL
 from infra.local.docker_daemon import running_daemon
 from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.polling import eventually
@@ -72,7 +73,8 @@ def test_killed_agent_leaves_no_containers(start_agent, queue_client):
 
 def test_new_agent_removes_orphans_of_same_name(start_agent, docker_client, image):
     name = f"test-{uuid.uuid4().hex[:8]}"
-    orphan = docker_client.api.create_container(image, ["python3"], labels={"python-exec.agent": name})["Id"]
+    labels = {AGENT_LABEL: name, RUNTIME_LABEL: "python"}
+    orphan = docker_client.api.create_container(image, ["python3"], labels=labels)["Id"]
     agent = start_agent(name=name)
     agent.wait_until_ready()
     eventually(lambda: orphan not in {container["Id"] for container in agent.containers()})
