@@ -17,7 +17,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
+	fairness soak soak-files faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -80,6 +80,9 @@ fairness: $(DEV) ## Measure how much busy customers delay a quiet one; fail if i
 
 soak: $(DEV) ## Run hostile workloads for about six minutes; fail if an answer is wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak
+
+soak-files: $(DEV) ## Send 3 MiB of random files in and out 200 times: FILES_RUNS, FILES_CLIENTS, FILES_BYTES
+	$(WITH_ENGINE) $(BIN)/python -m tests.load.files
 
 faults: $(DEV) ## Kill every component under load, three times each; fail if a job is lost
 	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run

@@ -36,9 +36,13 @@ class Client:
         self._urlopen = urlopen
         self._sleep = sleep
 
-    def run(self, code, *, text="", args=(), timeout_s=3.0):
-        """Run a program and return its result. Raises ApiError, or OSError if the API cannot be reached."""
-        body = json.dumps({"code": code, "input": text, "args": list(args), "timeout_s": timeout_s}).encode()
+    def run(self, code, *, text="", args=(), timeout_s=3.0, **fields):
+        """Run a program and return its result. Other `fields` of the request are, for example, files and artifacts.
+
+        Raises ApiError, or OSError if the API cannot be reached.
+        """
+        fields |= {"code": code, "input": text, "args": list(args), "timeout_s": timeout_s}
+        body = json.dumps(fields).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         status, response_headers, result = self._send("POST", self._url, body, headers)
         location = urllib.parse.urljoin(self._url, response_headers.get("Location", ""))

@@ -80,6 +80,15 @@ def test_example_client_reports_failed_program(checkout):
     assert run(command, root=checkout) == "exit code 1\n"
 
 
+def test_csv_reports_contain_the_totals(checkout):
+    load = "set -a; . .local/env; set +a"
+    assert run(f"{load}; sh docs/examples/csv_report.sh", root=checkout) == "north,17\nsouth,5\n"
+    saved = run(f"{load}; mkdir saved; python3 docs/examples/csv_report.py saved", root=checkout)
+    assert saved == "saved/months.json: 18 bytes\nsaved/regions.csv: 18 bytes\n"
+    assert (checkout / "saved/regions.csv").read_text() == "north,17\nsouth,13\n"
+    assert json.loads((checkout / "saved/months.json").read_text()) == {"1": 15, "2": 15}
+
+
 def test_example_receiver_accepts_webhook_of_the_stack(stack, webhook_port, checkout):
     environment = {**os.environ, "SIGNING_SECRET": stack.signing_secret, "PYTHONUNBUFFERED": "1"}
     script = checkout / "docs/examples/webhook_receiver.py"

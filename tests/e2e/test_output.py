@@ -1,5 +1,6 @@
 """What a program writes reaches the caller, on each way there, up to the limits and not beyond."""
 
+import base64
 import json
 import random
 import uuid
@@ -62,6 +63,20 @@ def test_largest_output_is_returned_in_full(client, webhook_port, run):
     assert (body["status"], body["truncated"]) == ("ok", NOTHING_CUT)
     assert body["output_bytes"] == {"stdout": MAX_STDOUT_BYTES, "stderr": MAX_STDERR_BYTES}
     assert body["stdout"] + body["stderr"] == RANDOM_TEXT
+
+
+@pytest.mark.parametrize("run", WAYS.values(), ids=WAYS)
+def test_artifacts_are_returned_in_full(client, webhook_port, run):
+    content = random.Random(2).randbytes(100_000)  # noqa: S311
+    file = {"path": "data/in.bin", "content_base64": base64.b64encode(content).decode()}
+    program = "import shutil; shutil.copy('data/in.bin', 'out.bin')"
+    request = {"code": program, "files": [file], "artifacts": ["out.bin", "data/**", "missing"]}
+    body = run(client, request, webhook_port)
+    assert (body["status"], body["stderr"]) == ("ok", "")
+    (artifact,) = body["artifacts"]
+    assert (artifact["path"], artifact["size"]) == ("out.bin", len(content))
+    assert base64.b64decode(artifact["content_base64"]) == content
+    assert body["artifacts_omitted"] == [{"path": "data/in.bin", "reason": "unchanged", "count": 1}]
 
 
 @pytest.mark.parametrize("filler", ["x", "\x01", "\ufffd", "\U0001f600"], ids=ascii)

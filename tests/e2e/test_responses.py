@@ -30,8 +30,11 @@ def test_response_contains_every_field(client):
     usage = body.pop("usage")
     assert (status, headers["Content-Type"], headers["Cache-Control"]) == (200, "application/json", "no-store")
     assert re.fullmatch("[0-9a-f]{32}", body.pop("id"))
-    assert re.fullmatch(r"python 3\.\d+", body.pop("runtime"))
+    assert re.fullmatch(r"3\.\d+", body.pop("python_version"))
     assert body == {
+        "runtime": "python",
+        "artifacts": [],
+        "artifacts_omitted": [],
         "status": "ok",
         "exit_code": 0,
         "signal": None,

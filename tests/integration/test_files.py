@@ -81,7 +81,8 @@ ENDS = {
 
 @pytest.mark.parametrize(("status", "end"), ENDS.items(), ids=ENDS)
 def test_artifacts_are_returned_however_the_program_ends(run, status, end):
-    outcome = run(f"open('a', 'w').write('1')\nopen('b', 'w').write('2')\n{end}", artifacts=["a"], timeout_s=2.0)
+    timeout_s = 1.5 if status == "timeout" else 8.0
+    outcome = run(f"open('a', 'w').write('1')\nopen('b', 'w').write('2')\n{end}", artifacts=["a"], timeout_s=timeout_s)
     assert outcome.status == status
     assert [(artifact.path, artifact.content) for artifact in outcome.artifacts] == [("a", b"1")]
     assert outcome.artifacts_omitted == ()
@@ -200,5 +201,5 @@ def test_shadowing_file_changes_nothing_else(run, plain_python):
 
 def test_program_with_shadowed_module_keeps_lines_and_arguments(run):
     program = "import random, sys, time\nprint(random.x, sys.argv)\ntime.sleep(60)"
-    outcome = run(program, files=input_files(**{"random.py": b"x = 1"}), args=["-a", "\u00fc "], timeout_s=2.0)
+    outcome = run(program, files=input_files(**{"random.py": b"x = 1"}), args=["-a", "\u00fc "], timeout_s=4.0)
     assert (outcome.status, outcome.stdout) == ("timeout", "1 ['main.py', '-a', '\u00fc ']\n")

@@ -109,6 +109,8 @@ def test_documented_omissions_match_code():
     )
     assert f"only {contract.MAX_LISTED_OMISSIONS} omissions are listed one by one" in API
     assert f"a path of more than {contract.MAX_PATH_BYTES} bytes" in API
+    assert f"up to {contract.MAX_FILES}, {size(contract.MAX_FILES_BYTES)} together. Each `path`" in API
+    assert f"at most {contract.MAX_PATH_BYTES} bytes of UTF-8" in API
 
 
 def size(limit_bytes):
@@ -122,7 +124,10 @@ def test_documented_limits_match_code():
         "code": size(contract.MAX_CODE_BYTES),
         "input": size(contract.MAX_INPUT_BYTES),
         "args": f"{contract.MAX_ARGS}, {size(contract.MAX_ARGS_BYTES)} together",
-        "code`, `input` and `args`, compressed": size(contract.MAX_COMPRESSED_PROGRAM_BYTES),
+        "files": f"{contract.MAX_FILES}, {size(contract.MAX_FILES_BYTES)} together",
+        "artifacts": f"{contract.MAX_ARTIFACT_PATTERNS} patterns, {contract.MAX_ARTIFACTS} files, "
+        f"{size(contract.MAX_ARTIFACTS_BYTES)} together",
+        "code`, `input`, `args` and `files`, compressed": size(contract.MAX_COMPRESSED_PROGRAM_BYTES),
         "stdout": f"the first {size(contract.MAX_STDOUT_BYTES)}",
         "stderr": f"the first {size(contract.STDERR_HEAD_BYTES)} and the last {size(contract.STDERR_TAIL_BYTES)}",
         "bytes written to a stream": size(contract.MAX_STREAM_BYTES),
@@ -140,7 +145,7 @@ def test_documented_limits_match_code():
 
 def test_documented_sizes_of_requests_match_code():
     assert f"may have up to {size(request_fields.MAX_BODY_BYTES)}," in API
-    assert f"{size(run_request.ALWAYS_FITTING_BODY_BYTES)} of `code`, `input` and `args` always fit" in API
+    assert f"{size(run_request.ALWAYS_FITTING_BODY_BYTES)} of `code`, `input`, `args` and `files` always fit" in API
     assert f"more than {size(contract.MAX_COMPRESSED_PROGRAM_BYTES)} after compression" in API
 
 
@@ -158,7 +163,7 @@ def test_documented_problem_types_match_code():
 def test_documented_plans_match_code():
     header = (
         "Plan", "Requests per second", "Burst", "Reads per second", "Runs per month", "timeout_s` up to",
-        "input` up to", "Pending jobs", "Runs of a batch",
+        "input` up to", "files` up to", "Pending jobs", "Runs of a batch",
     )  # fmt: skip
     assert table(API, *header) == [
         [
@@ -169,6 +174,7 @@ def test_documented_plans_match_code():
             f"{plan.runs_per_month:,}",
             f"{plan.max_timeout_s:g} s",
             size(plan.max_input_bytes),
+            size(plan.max_files_bytes),
             f"{plan.max_pending_jobs:,}",
             f"{plan.max_batch_runs}",
         ]

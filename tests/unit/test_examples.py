@@ -72,6 +72,13 @@ def problem(status, slug, **headers):
     return urllib.error.HTTPError("http://api/", status, slug, message, io.BytesIO(body))
 
 
+def test_client_sends_other_fields():
+    server = Server((200, RESULT, {}))
+    server.run(files=[{"path": "a", "content": "b"}], artifacts=["*"])
+    sent = json.loads(server.requests[0].data)
+    assert (sent["files"], sent["artifacts"]) == ([{"path": "a", "content": "b"}], ["*"])
+
+
 def test_client_returns_result():
     server = Server((200, RESULT, {}))
     assert server.run(text="in", args=("-n",), timeout_s=1.5) == RESULT

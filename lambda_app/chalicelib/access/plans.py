@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from chalicelib.contract import MAX_BATCH_RUNS, MAX_INPUT_BYTES, MAX_TIMEOUT_S
+from chalicelib.contract import MAX_BATCH_RUNS, MAX_FILES_BYTES, MAX_INPUT_BYTES, MAX_TIMEOUT_S
 
 READ_BURST_S: Final = 2  # a burst of reads is what the rate allows in this time
 
@@ -27,6 +27,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     runs_per_month: int  # calendar month, UTC
     max_timeout_s: float
     max_input_bytes: int
+    max_files_bytes: int  # of all files together
     max_pending_jobs: int
     max_batch_runs: int
 
@@ -53,6 +54,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=1_000,
                 max_timeout_s=3.0,
                 max_input_bytes=64 * 1024,
+                max_files_bytes=256 * 1024,
                 max_pending_jobs=5,
                 max_batch_runs=20,
             ),
@@ -64,6 +66,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=100_000,
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
+                max_files_bytes=MAX_FILES_BYTES,
                 max_pending_jobs=100,
                 max_batch_runs=MAX_BATCH_RUNS,
             ),
@@ -75,6 +78,7 @@ PLANS: Final = MappingProxyType(
                 runs_per_month=10_000_000,
                 max_timeout_s=MAX_TIMEOUT_S,
                 max_input_bytes=MAX_INPUT_BYTES,
+                max_files_bytes=MAX_FILES_BYTES,
                 max_pending_jobs=100,
                 max_batch_runs=MAX_BATCH_RUNS,
             ),

@@ -14,6 +14,7 @@ class PlanLimits(Struct, frozen=True, kw_only=True):
     runs_per_month: int
     timeout_s: float
     input_bytes: int
+    files_bytes: int
     batch_runs: int
 
 
@@ -41,6 +42,7 @@ def key_usage(caller: Caller) -> KeyUsage:
             runs_per_month=plan.runs_per_month,
             timeout_s=plan.max_timeout_s,
             input_bytes=plan.max_input_bytes,
+            files_bytes=plan.max_files_bytes,
             batch_runs=plan.max_batch_runs,
         ),
         used=quota_status.runs,

@@ -4,12 +4,13 @@ from typing import Final
 
 from chalicelib.api import request_fields
 from chalicelib.api.request_fields import RequestErrorCode, invalid_field
+from chalicelib.api.request_files import parse_files
 from chalicelib.api.run_request import ALWAYS_FITTING_BODY_BYTES, check_compressed_size
 from chalicelib.contract import MAX_BATCH_RUNS, MAX_INPUT_BYTES, Run, batch_output_limits
 from chalicelib.jobs.expectations import Expectations, output_digest
 from chalicelib.jobs.submission import RunRequest
 
-FIELDS: Final = ("code", "runs", "timeout_s", "runtime", "stop_on_failure", "callback_url")
+FIELDS: Final = ("code", "runs", "files", "timeout_s", "runtime", "stop_on_failure", "callback_url")
 RUN_FIELDS: Final = ("input", "args", "expected_output")
 
 
@@ -28,6 +29,7 @@ def parse_batch_request(
     stop_on_failure = _parse_stop_on_failure(fields)
     request = RunRequest(
         code=code,
+        files=parse_files(fields),
         runs=runs,
         expectations=Expectations(digests=digests, stop_on_failure=stop_on_failure),
         timeout_s=request_fields.parse_timeout_s(fields),

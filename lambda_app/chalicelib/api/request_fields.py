@@ -45,6 +45,12 @@ class RequestErrorCode(StrEnum):
     CONTAINS_NUL = "contains_nul"
     OUT_OF_RANGE = "out_of_range"
     UNKNOWN_RUNTIME = "unknown_runtime"
+    INVALID_PATH = "invalid_path"  # not relative, or not normalized
+    RESERVED_PATH = "reserved_path"  # main.py
+    DUPLICATE_PATH = "duplicate_path"
+    CONFLICTING_PATH = "conflicting_path"  # of a file that would be in another file
+    INVALID_BASE64 = "invalid_base64"  # RFC 4648, section 4, with padding and without line breaks
+    MUTUALLY_EXCLUSIVE = "mutually_exclusive"  # members of which only one may be present
     INVALID_URL = "invalid_url"
     REQUIRES_RESPOND_ASYNC = "requires_respond_async"
 

@@ -13,11 +13,12 @@ from chalicelib.api import request_fields
 from chalicelib.api.headers import idempotency_key
 from chalicelib.api.prefer_header import Preference
 from chalicelib.api.request_fields import RequestErrorCode, invalid_field
+from chalicelib.api.request_files import parse_artifacts, parse_files
 from chalicelib.contract import MAX_COMPRESSED_PROGRAM_BYTES, MAX_INPUT_BYTES, compressed_program_bytes
 from chalicelib.jobs.submission import RunRequest, Submission
 from chalicelib.problems import ProblemError
 
-FIELDS: Final = ("code", "input", "args", "timeout_s", "runtime", "callback_url")
+FIELDS: Final = ("code", "input", "args", "timeout_s", "runtime", "files", "artifacts", "callback_url")
 # A field has at most as many bytes as its JSON, and zlib adds far less than these 16 KiB to the largest program.
 ALWAYS_FITTING_BODY_BYTES: Final = MAX_COMPRESSED_PROGRAM_BYTES - 16 * 1024
 
@@ -61,6 +62,8 @@ def parse_run_request(
         args=request_fields.parse_args(fields),
         timeout_s=request_fields.parse_timeout_s(fields),
         runtime=request_fields.parse_runtime(fields),
+        files=parse_files(fields),
+        artifacts=parse_artifacts(fields),
         callback_url=request_fields.parse_callback_url(fields, local_ports=local_webhook_ports),
     )
     if len(body) > ALWAYS_FITTING_BODY_BYTES:
@@ -70,10 +73,17 @@ def parse_run_request(
 
 def check_compressed_size(request: RunRequest) -> None:
     """Raise ProblemError if the request does not fit into a message."""
-    actual_bytes = compressed_program_bytes(request.code, stdin=request.input, args=request.args, runs=request.runs)
+    actual_bytes = compressed_program_bytes(
+        request.code,
+        stdin=request.input,
+        args=request.args,
+        files=request.files,
+        artifacts=request.artifacts,
+        runs=request.runs,
+    )
     if actual_bytes > MAX_COMPRESSED_PROGRAM_BYTES:
         raise request_fields.too_large(
-            "Compressed, code, input and args have",
+            "Compressed, code, input, args and files have",
             actual_bytes=actual_bytes,
             limit_bytes=MAX_COMPRESSED_PROGRAM_BYTES,
         )
@@ -98,14 +108,19 @@ def check_plan_limits(request: RunRequest, plan: Plan) -> None:
             limit_items=plan.max_batch_runs,
         )
     inputs = {f"runs[{number}].input": run.input for number, run in enumerate(request.runs)}
-    for field, text in (inputs or {"input": request.input}).items():
-        if len(text.encode()) > plan.max_input_bytes:
+    sizes = [
+        (field, len(text.encode()), plan.max_input_bytes)
+        for field, text in (inputs or {"input": request.input}).items()
+    ]
+    sizes.append(("files", sum(len(file.content) for file in request.files), plan.max_files_bytes))
+    for field, actual_bytes, limit_bytes in sizes:
+        if actual_bytes > limit_bytes:
             raise ProblemError(
                 problems.PLAN_LIMIT_EXCEEDED,
-                detail=f"{field} exceeds the limit of {plan.max_input_bytes} bytes for plan {plan.name}.",
+                detail=f"{field} exceeds the limit of {limit_bytes} bytes for plan {plan.name}.",
                 field=field,
                 plan=plan.name,
-                limit_bytes=plan.max_input_bytes,
+                limit_bytes=limit_bytes,
             )
 
 

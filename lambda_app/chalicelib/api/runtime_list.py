@@ -3,7 +3,11 @@
 from typing import Any, Final
 
 from chalicelib.contract import (
+    MAX_ARTIFACTS,
+    MAX_ARTIFACTS_BYTES,
     MAX_CODE_BYTES,
+    MAX_FILES,
+    MAX_FILES_BYTES,
     MAX_INPUT_BYTES,
     MAX_STDOUT_BYTES,
     MAX_TIMEOUT_S,
@@ -24,6 +28,10 @@ def _describe(runtime: Runtime) -> dict[str, Any]:
             "timeout_s": MAX_TIMEOUT_S,
             "code_bytes": MAX_CODE_BYTES,
             "input_bytes": MAX_INPUT_BYTES,
+            "files": MAX_FILES,
+            "files_bytes": MAX_FILES_BYTES,
+            "artifacts": MAX_ARTIFACTS,
+            "artifacts_bytes": MAX_ARTIFACTS_BYTES,
             "stdout_bytes": MAX_STDOUT_BYTES,
             "stderr_bytes": STDERR_HEAD_BYTES + STDERR_TAIL_BYTES,
         },

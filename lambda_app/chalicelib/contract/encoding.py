@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from chalicelib.contract.files import InputFile
 from chalicelib.contract.limits import COMPRESSION_THRESHOLD_BYTES, MAX_DECODED_BYTES, MAX_MESSAGE_BYTES
 from chalicelib.contract.messages import WIRE_VERSION, HostReport, Job, Message, Reply, Run
 
@@ -44,12 +45,22 @@ def compress(message: Message) -> bytes:
     return _deflate(msgspec.msgpack.encode(message))
 
 
-def compressed_program_bytes(code: str, *, stdin: str, args: tuple[str, ...], runs: tuple[Run, ...] = ()) -> int:
+def compressed_program_bytes(
+    code: str,
+    *,
+    stdin: str = "",
+    args: tuple[str, ...] = (),
+    files: tuple[InputFile, ...] = (),
+    artifacts: tuple[str, ...] = (),
+    runs: tuple[Run, ...] = (),
+) -> int:
     """Return the bytes of a program in a message; more than MAX_COMPRESSED_PROGRAM_BYTES do not fit into one."""
     job = Job(
         code=code,
         input=stdin,
         args=args,
+        files=files,
+        artifacts=artifacts,
         runs=runs,
         id="0" * 32,
         reply_to=None,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from chalicelib.access.admission import Caller
 from chalicelib.access.plans import Plan
-from chalicelib.contract import DEFAULT_TIMEOUT_S, Job, Run
+from chalicelib.contract import DEFAULT_TIMEOUT_S, InputFile, Job, Run
 from chalicelib.jobs import expectations
 from chalicelib.jobs.expectations import Expectations
 from chalicelib.jobs.job_table import JobRecord, JobState
@@ -27,6 +27,8 @@ class RunRequest(Struct, frozen=True, kw_only=True):
     code: str
     input: str = ""
     args: tuple[str, ...] = ()
+    files: tuple[InputFile, ...] = ()
+    artifacts: tuple[str, ...] = ()  # patterns of the files to return
     runtime: str = DEFAULT_RUNTIME
     timeout_s: float = DEFAULT_TIMEOUT_S
     callback_url: str | None = None
@@ -98,6 +100,8 @@ def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to
         code=submission.request.code,
         input=submission.request.input,
         args=submission.request.args,
+        files=submission.request.files,
+        artifacts=submission.request.artifacts,
         runs=submission.request.runs,
         stop_on_failure=request_expectations is not None and request_expectations.stop_on_failure,
         runtime=submission.request.runtime,

@@ -251,6 +251,7 @@ def test_usage_uses_no_run_and_is_available_when_rate_limited(table):
             "runs_per_month": 1000,
             "timeout_s": 3.0,
             "input_bytes": 65536,
+            "files_bytes": 262144,
             "batch_runs": 20,
         },
         "used": 1000,

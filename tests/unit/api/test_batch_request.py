@@ -6,7 +6,7 @@ from chalicelib import contract
 from chalicelib.access.plans import PLANS
 from chalicelib.api.batch_request import FIELDS, RUN_FIELDS, parse_batch_request
 from chalicelib.api.run_request import check_plan_limits
-from chalicelib.contract import Run, batch_output_limits
+from chalicelib.contract import InputFile, Run, batch_output_limits
 from chalicelib.jobs.expectations import output_digest
 from chalicelib.problems import ProblemError
 
@@ -31,6 +31,7 @@ def test_every_field_is_parsed():
         {
             "code": "c",
             "runs": [{"input": "i\0", "args": ["a"], "expected_output": "o"}, {}],
+            "files": [{"path": "a/b", "content": "f"}],
             "timeout_s": 2,
             "runtime": "python",
             "stop_on_failure": True,
@@ -38,6 +39,7 @@ def test_every_field_is_parsed():
         }
     )
     assert request.runs == (Run(input="i\0", args=("a",)), Run())
+    assert request.files == (InputFile(path="a/b", content=b"f"),)
     assert request.expectations.digests == (output_digest("o"), None)
     assert request.expectations.stop_on_failure
     assert (request.code, request.timeout_s, request.runtime) == ("c", 2.0, "python")
@@ -51,6 +53,8 @@ def test_null_is_an_absent_field():
 
 
 INVALID = {
+    "file_without_path": ({"code": "c", "runs": [{}], "files": [{"content": ""}]}, "files[0].path", "missing"),
+    "artifacts": ({"code": "c", "runs": [{}], "artifacts": ["*"]}, "artifacts", "unknown_field"),
     "no_code": ({"runs": [{}]}, "code", "missing"),
     "no_runs": ({"code": "c"}, "runs", "missing"),
     "runs_empty": ({"code": "c", "runs": []}, "runs", "empty"),

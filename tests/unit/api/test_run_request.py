@@ -11,6 +11,7 @@ from chalicelib.api.prefer_header import Preference
 from chalicelib.api.request_fields import MAX_BODY_BYTES, RequestErrorCode
 from chalicelib.api.run_request import RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
+from tests.support.bad_files import BAD_FILES
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
@@ -152,7 +153,8 @@ def test_problem_size_is_bounded(body):
 
 
 def test_every_code_is_covered():
-    tested = {code for _, _, code in BAD.values()} | {"unsupported_content_type", "too_large", "requires_respond_async"}
+    tested = {code for _, _, code in (BAD | BAD_FILES).values()}
+    tested |= {"unsupported_content_type", "too_large", "requires_respond_async"}
     assert tested == set(RequestErrorCode)
 
 
@@ -227,7 +229,7 @@ def test_program_above_compressed_limit_returns_413():
     problem = problem_of({"code": "1", "input": input_of(limit_bytes + 1)})
     assert (problem.status, problem.field, problem.code) == (413, None, "too_large")
     assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, limit_bytes + 1)
-    expected = f"Compressed, code, input and args have {limit_bytes + 1} bytes; the limit is {limit_bytes}."
+    expected = f"Compressed, code, input, args and files have {limit_bytes + 1} bytes; the limit is {limit_bytes}."
     assert problem.detail == expected
 
 

@@ -1,0 +1,111 @@
+"""Send random files through the whole stack and receive them as artifacts. The exit code is 1 if a hash was wrong.
+
+FILES_RUNS (default 200), FILES_CLIENTS (8) and FILES_BYTES (3 MiB, in and out) set the size. `make soak-files` runs
+this.
+"""
+
+import argparse
+import base64
+import hashlib
+import os
+import statistics
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from chalicelib.contract import MAX_FILES_BYTES
+from infra.local.stack import local_stack
+from infra.paths import LOCAL
+from tests.support.http_client import Client, read_metric
+
+RUNS = int(os.environ.get("FILES_RUNS", "200"))
+CLIENTS = int(os.environ.get("FILES_CLIENTS", "8"))
+BYTES = int(os.environ.get("FILES_BYTES", str(MAX_FILES_BYTES)))
+WARM_UP_ROUNDS = 2  # of all clients, after which the agent has all the memory that it needs
+MAX_GROWTH_BYTES = 30 * 1000 * 1000  # less than one job with its result for each client
+SAMPLE_INTERVAL_S = 0.1
+CODE = """
+import hashlib, os
+parts = [open(f"in/{number}", "rb").read() for number in range(4)]
+os.mkdir("out")
+for number, part in enumerate(parts):
+    open(f"out/{number}", "wb").write(part[::-1])
+print(hashlib.sha256(b"".join(parts)).hexdigest())
+"""
+
+
+class Figures(NamedTuple):
+    """What the round trips took, and by how many bytes the agent's memory grew at most."""
+
+    wrong: int
+    latencies_s: list[float]
+    growth_bytes: int
+
+
+def round_trip(client, size):
+    """Run the program on new random files of `size` bytes together. Return whether every byte came back."""
+    quarter = size // 4
+    parts = [os.urandom(quarter) for _ in range(3)] + [os.urandom(size - 3 * quarter)]
+    files = [
+        {"path": f"in/{number}", "content_base64": base64.b64encode(part).decode()} for number, part in enumerate(parts)
+    ]
+    answer = client.run_until_done(code=CODE, files=files, artifacts=["out/*"], timeout_s=10)
+    if answer.status != 200 or answer.body["status"] != "ok":
+        print(answer.status, {name: value for name, value in answer.body.items() if name != "artifacts"})
+        return False
+    artifacts = {
+        artifact["path"]: base64.b64decode(artifact["content_base64"]) for artifact in answer.body["artifacts"]
+    }
+    expected = {f"out/{number}": part[::-1] for number, part in enumerate(parts)}
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()
+    return artifacts == expected and answer.body["stdout"] == f"{digest}\n"
+
+
+def measure(stack, *, runs, clients, size):
+    """Make `runs` round trips of `size` bytes by `clients` at the same time, and return the figures."""
+    stopped, samples = threading.Event(), []
+
+    def sample():
+        while not stopped.wait(SAMPLE_INTERVAL_S):
+            samples.append(read_metric(stack.metrics_url, "process_resident_memory_bytes"))
+
+    def make_round_trips(count):
+        client, latencies, wrong = Client(stack.url, stack.api_key), [], 0
+        for _ in range(count):
+            started_at = time.monotonic()
+            wrong += not round_trip(client, size)
+            latencies.append(time.monotonic() - started_at)
+        client.close()
+        return wrong, latencies
+
+    with ThreadPoolExecutor(clients) as senders:
+        warm_up = sum(wrong for wrong, _ in senders.map(make_round_trips, [WARM_UP_ROUNDS] * clients))
+        before = read_metric(stack.metrics_url, "process_resident_memory_bytes")
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        counts = [runs // clients + (number < runs % clients) for number in range(clients)]
+        results = list(senders.map(make_round_trips, counts))
+        stopped.set()
+        sampler.join()
+    latencies = [latency for _, latencies in results for latency in latencies]
+    return Figures(warm_up + sum(wrong for wrong, _ in results), latencies, int(max([before, *samples]) - before))
+
+
+def main(arguments):
+    """Print the figures. Return 1 if a hash was wrong or memory grew too much."""
+    argparse.ArgumentParser(prog="python -m tests.load.files", description=__doc__).parse_args(arguments)
+    with local_stack(name=f"files-{uuid.uuid4().hex[:8]}", logs=LOCAL) as stack:
+        figures = measure(stack, runs=RUNS, clients=CLIENTS, size=BYTES)
+    median_s = statistics.median(figures.latencies_s)
+    print(
+        f"{RUNS} round trips of {BYTES} bytes, {CLIENTS} clients: {figures.wrong} wrong, p50 {median_s * 1000:.0f} ms"
+    )
+    print(f"growth of the agent's memory: {figures.growth_bytes / 1e6:+.1f} MB")
+    return 0 if not figures.wrong and figures.growth_bytes <= MAX_GROWTH_BYTES else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
