@@ -17,7 +17,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak soak-files faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
+	fairness soak soak-files fuzz faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -86,6 +86,9 @@ soak-files: $(DEV) ## Send 3 MiB of random files in and out 200 times: FILES_RUN
 
 faults: $(DEV) ## Kill every component under load, three times each; fail if a job is lost
 	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run
+
+fuzz: $(DEV) ## Send 5,000 generated requests; fail unless each response is as the OpenAPI document says
+	$(WITH_ENGINE) $(BIN)/python -m tests.fuzz.fuzz
 
 sandbox-image: $(RUN) ## Build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image

@@ -17,15 +17,17 @@ from chalicelib.access.usage import key_usage
 from chalicelib.api import (
     endpoints,
     headers,
+    mcp,
     middleware,
     prefer_header,
+    problem_pages,
     queue_events,
     responses,
     runtime_list,
     static_files,
 )
 from chalicelib.api.batch_request import parse_batch_request
-from chalicelib.api.responses import CORS, json_response
+from chalicelib.api.responses import CORS, base_path, json_response
 from chalicelib.api.run_request import parse_run_request, parse_submission
 from chalicelib.components import Components, build_components
 from chalicelib.fleet import health
@@ -93,6 +95,41 @@ def get_health() -> Response:
     caller = admit_read()
     is_operator = caller.plan.name == health.OPERATOR_PLAN
     return json_response(components().health.report() if is_operator else health.OK_RESPONSE)
+
+
+@app.route("/mcp", methods=["POST"], content_types=[], cors=CORS)
+def call_mcp() -> Response:
+    """Answer a message of the Model Context Protocol, whose tools run programs."""
+    request = current_request()
+    return mcp.respond(request, authenticate(request), components())
+
+
+@app.route("/mcp", methods=["GET", "DELETE"], content_types=[], cors=CORS)  # API Gateway would return 403
+def reject_mcp_session() -> Response:
+    """Refuse to open an event stream or to end a session, which this stateless server does not have."""
+    return mcp.method_not_allowed()
+
+
+@app.route("/openapi.json", methods=["GET"], content_types=[], cors=CORS)
+def get_openapi() -> Response:
+    """Return this description of the API as an OpenAPI document."""
+    request = current_request()
+    text = openapi_document(base_path(request))
+    return static_files.cacheable_response(
+        text, request, media_type="application/json", cache_control=static_files.REVALIDATE
+    )
+
+
+@app.route("/docs", methods=["GET"], content_types=[], cors=CORS)
+def get_docs() -> Response:
+    """Return a page that renders the OpenAPI document."""
+    return static_files.page_response("docs.html", current_request())
+
+
+@app.route("/problems/{slug}", methods=["GET"], content_types=[], cors=CORS)
+def get_problem_type(slug: str) -> Response:
+    """Return a page about a type of problem: its cause and its remedy."""
+    return problem_pages.page_response(slug, current_request())
 
 
 @app.route("/assets/{name}", methods=["GET"], content_types=[], cors=CORS)
@@ -173,6 +210,14 @@ def _build_components() -> Components:
     built = build_components(settings.load(os.environ))
     app.log.info("cold_start", extra=metrics.cold_start_fields())
     return built
+
+
+@cache
+def openapi_document(base: str) -> str:
+    """Return the OpenAPI document of the API at this base path."""
+    from chalicelib.api import openapi  # noqa: PLC0415 - few processes need it, and importing it takes time
+
+    return openapi.render(app.routes, base_path=base)
 
 
 def current_request() -> Request:

@@ -133,6 +133,12 @@ class Handler(ChaliceRequestHandler):
             self.send_header("Connection", "close")  # which sets close_connection
         super().end_headers()
 
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return the handler of a method that Chalice does not know, so that its response is 405 instead of 501."""
+        if name.startswith("do_"):
+            return self._generic_handle
+        raise AttributeError(name)
+
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 

@@ -10,8 +10,9 @@ from infra.env_file import client as aws_client
 from infra.local.processes import free_port
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyAdmin
+from tests.support import openapi_contract
 from tests.support.browser import TIMEOUT_MS, Watch, chromium
-from tests.support.http_client import Client
+from tests.support.http_client import JSON, Client
 from tests.support.playground import Playground
 
 
@@ -29,9 +30,20 @@ def stack(webhook_port, tmp_path_factory):
         stack.check()
 
 
+class CheckedClient(Client):
+    """A client that fails if a response is not as the OpenAPI document says."""
+
+    def send(self, body=None, *, method="POST", path="/", headers=JSON):
+        answer = super().send(body, method=method, path=path, headers=headers)
+        headers = dict(answer.headers)
+        violations = list(openapi_contract.violations(method, path, answer.status, headers, answer.body))
+        assert violations == [], violations
+        return answer
+
+
 @pytest.fixture
 def client(stack):
-    client = Client(stack.url, stack.api_key)
+    client = CheckedClient(stack.url, stack.api_key)
     yield client
     client.close()
 

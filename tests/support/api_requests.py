@@ -8,6 +8,7 @@ import app as api
 from chalice.config import Config
 from chalice.local import LambdaContext, LocalGateway
 
+from tests.support import openapi_contract
 from tests.support.records import KEY
 
 BODY = json.dumps({"code": "1"})
@@ -24,7 +25,7 @@ def send(
     stage_path: str | None = None,
     event: Mapping[str, object] | None = None,
 ) -> tuple[int, dict[str, str], Any]:
-    """Return the status, headers and body of the response, parsed if it is JSON.
+    """Return the status, headers and body of the response, parsed if it is JSON. Fail if it is not as documented.
 
     `repeated` are headers with several values, `stage_path` is the path with API Gateway's stage, and `event` has other
     members of Lambda's event.
@@ -34,12 +35,15 @@ def send(
     generated["requestContext"]["path"] = stage_path or path
     changes = {"multiValueHeaders": repeated, **(event or {})}
     response = api.app(generated | changes, LambdaContext("run", 512))
-    is_text = response["headers"].get("Content-Type", "").startswith(("text/", "image/"))
-    return (
-        response["statusCode"],
-        response["headers"],
-        response["body"] if is_text else json.loads(response["body"] or "null"),
+    status: int = response["statusCode"]
+    response_headers: dict[str, str] = response["headers"]
+    text = response["body"]
+    answer = (
+        text if response_headers.get("Content-Type", "").startswith(("text/", "image/")) else json.loads(text or "null")
     )
+    violations = list(openapi_contract.violations(method, path, status, response_headers, answer))
+    assert violations == [], violations
+    return status, response_headers, answer
 
 
 def preflight(path: str) -> tuple[int, dict[str, str]]:

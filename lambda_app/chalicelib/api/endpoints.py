@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 from chalice.app import Request, Response
 from msgspec import Struct
 
 from chalicelib.api import static_files
 from chalicelib.api.headers import header_values
-from chalicelib.api.responses import base_path, json_response
+from chalicelib.api.responses import base_path
 
 # Stricter than that of other pages: images are static files, or raster images that a program returned.
 CONTENT_SECURITY_POLICY: Final = static_files.CONTENT_SECURITY_POLICY.replace(
@@ -42,7 +43,13 @@ def index_response(request: Request, name: str, routes: Mapping[str, Mapping[str
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Vary": VARY}
         return static_files.page_response("playground.html", request, headers=headers)
     index = Index(name=name, documentation=f"{base_path(request)}/docs", endpoints=tuple(_endpoints(routes)))
-    return json_response(index, headers={"Vary": VARY})
+    return static_files.cacheable_response(
+        msgspec.json.encode(index).decode(),
+        request,
+        media_type="application/json",
+        cache_control=static_files.REVALIDATE,
+        headers={"Vary": VARY},
+    )
 
 
 def _accepts_html(request: Request) -> bool:

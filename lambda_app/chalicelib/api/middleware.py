@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from chalice.app import Request, Response
 
 from chalicelib import problems
+from chalicelib.api import problem_pages
 from chalicelib.api.responses import CORS
 from chalicelib.problems import NO_HEADERS, Headers, ProblemError
 from chalicelib.telemetry import metrics, request_context
@@ -28,7 +29,8 @@ def handle_request(request: Request, get_response: GetResponse) -> Response:
     except ProblemError as error:
         problem_type = error.problem.type
         request_context.bind(problem=problem_type, code=error.problem.code)
-        response = problems.problem_response(error.problem, headers=error.headers)
+        help_link = {"Link": problem_pages.help_link(error.problem, request)}
+        response = problems.problem_response(error.problem, headers={**help_link, **error.headers})
     except Exception:
         logger.exception("unhandled_error")
         response = _generic_problem_response(request, HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -48,9 +50,9 @@ def _call_route(request: Request, get_response: GetResponse) -> Response:
     if "transfer-encoding" in request.headers and not request.raw_body:
         raise ProblemError(problems.LENGTH_REQUIRED)
     response = get_response(request)
-    if response.status_code < HTTPStatus.BAD_REQUEST:
+    if response.status_code < HTTPStatus.BAD_REQUEST or isinstance(response.body, str):
         return response
-    # An error of Chalice's own: an unknown method, or an exception in a route, which Chalice has logged.
+    # An error of Chalice itself, whose body is a dictionary: an unknown method, or an exception that it has logged.
     return _generic_problem_response(request, response.status_code, headers=response.headers)
 
 

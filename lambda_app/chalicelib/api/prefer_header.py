@@ -15,6 +15,9 @@ _PREFERENCE: Final = re.compile(
 )
 
 
+EXAMPLES: Final = ("wait=5", "respond-async", "respond-async, wait=5")  # for the OpenAPI document
+
+
 class Preference(Struct, frozen=True, kw_only=True):
     """Whether to answer 202 without waiting, and how long to wait if the client asked for a wait."""
 

@@ -86,13 +86,18 @@ def too_many(field: str, *, actual_items: int, limit_items: int) -> ProblemError
 
 def parse_body(body: bytes, *, content_type: str, allowed: Collection[str]) -> dict[str, object]:
     """Return the members of the JSON object in a body."""
+    check_json_body(body, content_type=content_type)
+    fields = _json_object(body)
+    reject_unknown_fields(fields, allowed=allowed)
+    return fields
+
+
+def check_json_body(body: bytes, *, content_type: str) -> None:
+    """Raise ProblemError unless a body is declared as JSON and is not too large."""
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, code=RequestErrorCode.UNSUPPORTED_CONTENT_TYPE)
     if len(body) > MAX_BODY_BYTES:
         raise too_large("The body has", actual_bytes=len(body), limit_bytes=MAX_BODY_BYTES)
-    fields = _json_object(body)
-    reject_unknown_fields(fields, allowed=allowed)
-    return fields
 
 
 def reject_unknown_fields(fields: dict[str, object], *, allowed: Collection[str], prefix: str = "") -> None:

@@ -15,10 +15,12 @@ from chalicelib.jobs.submit import PendingJob
 from chalicelib.problems import NO_HEADERS, Headers
 from chalicelib.telemetry import request_context
 
+MCP_HEADERS: Final = ("Mcp-Method", "Mcp-Name", "Mcp-Protocol-Version")  # of its protocol version 2026-07-28
 CORS: Final = CORSConfig(
     allow_origin="*",  # browsers never attach an API key by themselves
-    allow_headers=["Content-Type", "X-Api-Key", "Authorization", "Prefer", "Idempotency-Key"],
+    allow_headers=["Content-Type", "X-Api-Key", "Authorization", "Prefer", "Idempotency-Key", *MCP_HEADERS],
     expose_headers=[
+        "Link",
         "Location",
         "Preference-Applied",
         "RateLimit",

@@ -8,9 +8,11 @@ import hashlib
 import html
 import importlib.util
 import re
+from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from chalice.app import Request, Response
@@ -54,10 +56,11 @@ SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+NO_VALUES: Final[Mapping[str, str]] = MappingProxyType({})
 _HASH_CHARS: Final = 16
 _URL_NAME: Final = re.compile(rf"([a-z0-9-]+)\.([0-9a-f]{{{_HASH_CHARS}}})(\.[a-z]+)")
 _IMPORT: Final = re.compile(r'(?<= from "\./)[a-z0-9-]+\.js(?=";$)', re.MULTILINE)
-_PLACEHOLDER: Final = re.compile(r"\{\{(?:asset:([a-z0-9.-]+)|base)\}\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{(?:asset:([a-z0-9.-]+)|([a-z_]+))\}\}")
 
 
 class StaticFile(Struct, frozen=True):
@@ -104,10 +107,12 @@ def file_response(url_name: str, request: Request) -> Response:
     )
 
 
-def page_response(name: str, request: Request, *, headers: Headers = NO_HEADERS) -> Response:
-    """Return a page of web/; `headers` come in addition to SECURITY_HEADERS and override them."""
+def page_response(
+    name: str, request: Request, *, values: Mapping[str, str] = NO_VALUES, headers: Headers = NO_HEADERS
+) -> Response:
+    """Return a page of web/ with `values` for its other placeholders. `headers` override SECURITY_HEADERS."""
     return cacheable_response(
-        _page(name, base_path(request)),
+        _page(name, {**values, "base": base_path(request)}),
         request,
         media_type=MEDIA_TYPES[".html"],
         cache_control=REVALIDATE,
@@ -131,10 +136,10 @@ def _page_source(name: str) -> str:
     return (WEB / name).read_text("utf-8")
 
 
-def _page(name: str, base: str) -> str:
+def _page(name: str, values: Mapping[str, str]) -> str:
     def value(placeholder: re.Match[str]) -> str:
-        path = f"{base}/assets/{static_file(placeholder[1]).url_name}" if placeholder[1] else base
-        return html.escape(path)
+        asset, other = placeholder.groups()
+        return html.escape(f"{values['base']}/assets/{static_file(asset).url_name}" if asset else values[other])
 
     return _PLACEHOLDER.sub(value, _page_source(name))
 

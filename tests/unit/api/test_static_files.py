@@ -14,6 +14,7 @@ from infra.local import chalice_server
 from tests.support.api_requests import send
 from tests.support.problems import raises_problem
 
+PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}")
 PAGES = sorted(path.name for path in static_files.WEB.glob("*.html"))
 HASHES = {name: static_files.static_file(name).url_name for name in static_files.STATIC_FILES}
 TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -42,6 +43,12 @@ def request_for():
 
 def get_file(url_name, **headers):
     return send(headers, method="GET", path=f"/assets/{url_name}", body="", key=None)
+
+
+def page(name, request):
+    """Return a page with hostile values."""
+    values = PLACEHOLDER.findall((static_files.WEB / name).read_text())
+    return static_files.page_response(name, request, values=dict.fromkeys(values, '"><script>alert(1)</script>'))
 
 
 @pytest.mark.parametrize("name", HASHES)
@@ -83,7 +90,7 @@ def test_files_need_no_components(monkeypatch):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page_runs_only_scripts_of_its_own_files(request_for, name):
-    response = static_files.page_response(name, request_for())
+    response = page(name, request_for())
     assert re.findall(r"<(?:script|style)(?![^>]*\bsrc=)[^>]*>|\son\w+=|\sstyle=|javascript:", response.body) == []
     assert re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.body) == []
     assert "'unsafe" not in response.headers["Content-Security-Policy"]
@@ -93,11 +100,11 @@ def test_page_runs_only_scripts_of_its_own_files(request_for, name):
 @pytest.mark.parametrize("stage", ["", "/api"])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_refers_to_served_files(request_for, name, stage):
-    page = static_files.page_response(name, request_for(stage=stage))
-    urls = re.findall(r'(?:src|href)="([^"]*/assets/[^"]*)"', page.body)
+    body = page(name, request_for(stage=stage)).body
+    urls = re.findall(r'(?:src|href)="([^"]*/assets/[^"]*)"', body)
     assert urls
     assert {url.removeprefix(f"{stage}/assets/") for url in urls} <= set(HASHES.values())
-    assert "{{" not in page.body
+    assert "{{" not in body
 
 
 def test_page_changes_its_etag_with_its_base_path(request_for):
