@@ -78,8 +78,9 @@ bench: $(DEV) ## Run the benchmarks; print a table and write JSON to .local/
 fairness: $(DEV) ## Measure how much busy customers delay a quiet one; fail if it is too much
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.fairness
 
-soak: $(DEV) ## Run hostile workloads for about six minutes; fail if an answer is wrong
+soak: $(DEV) ## Run hostile workloads and batches for about ten minutes; fail if an answer is wrong
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.soak
+	$(WITH_ENGINE) $(BIN)/python -m tests.load.batches
 
 soak-files: $(DEV) ## Send 3 MiB of random files in and out 200 times: FILES_RUNS, FILES_CLIENTS, FILES_BYTES
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.files

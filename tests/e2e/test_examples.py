@@ -40,6 +40,18 @@ def chat_server():
         thread.join()
 
 
+def test_grader_prints_the_verdicts(run_example, tmp_path):
+    folders = submissions, tests = tmp_path / "submissions", tmp_path / "tests"
+    for folder in folders:
+        folder.mkdir()
+    (submissions / "double.py").write_text("print(2 * int(input()))")
+    for number in (0, 3):
+        (tests / f"{number}.in").write_text(f"{number}\n")
+        (tests / f"{number}.out").write_text(f"{2 * number}\n")
+    printed = run_example("grade.py", str(submissions), str(tests))
+    assert printed.splitlines()[1:] == ["double        2/2   .."]
+
+
 def test_tool_loop_runs_what_the_model_asks_for(run_example, chat_server):
     printed = run_example("tool_loop.py", QUESTION, MODEL_URL=chat_server.url, MODEL_KEY="x", MODEL="scripted")
     assert printed == f"{ANSWER}\n"

@@ -31,7 +31,7 @@ from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
-from tests.load import cold_start, page_load
+from tests.load import batches, cold_start, page_load
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
 from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
 from tests.load.program import CODE, STDIN, check_stdout
@@ -205,6 +205,8 @@ def main(arguments):
     whole_path = bench_whole_path()
     rates = jobs_per_second(engine)
     print("\njobs per second: " + ", ".join(f"{name} {value}" for name, value in rates.items()))
+    run_rates = batches.rates(engine)
+    print("runs per second of batches: " + ", ".join(f"{name} {value}" for name, value in run_rates.items()))
     above_floor_ms = rows["whole path, 1 clients"]["p50"] - rows["floor: two queue hops"]["p50"]
     print(f"whole path above its floor, p50: {above_floor_ms:.2f} ms, including admission's DynamoDB call")
     figures = {
@@ -214,6 +216,7 @@ def main(arguments):
         "latency_ms": rows,
         "without_pauses": whole_path,
         "jobs_per_second": rates,
+        "runs_per_second": run_rates,
     }
     LOCAL.mkdir(exist_ok=True)
     output = LOCAL / "bench.json"

@@ -16,6 +16,7 @@ import pytest
 
 from chalicelib import contract
 from chalicelib.contract import UncaughtException
+from chalicelib.jobs.batch_view import RunView
 from chalicelib.jobs.job_view import result_body
 from tests.support.markdown import ROOT
 from tests.support.records import make_result
@@ -34,6 +35,7 @@ def load(name):
 
 client = sys.modules["client"] = load("client")  # which other examples import
 receiver = load("webhook_receiver")
+grade = load("grade")
 async_client = load("async_client")
 tool_loop = load("tool_loop")
 
@@ -144,6 +146,71 @@ def test_client_reports_error_that_is_not_json():
     gateway = urllib.error.HTTPError("http://api/", 403, "Forbidden", Message(), io.BytesIO(b"<html>"))
     with pytest.raises(client.ApiError, match="Forbidden"):
         Server(gateway).run()
+
+
+VERDICTS = {".": True, "F": False, "-": None}
+
+
+def batch_result(symbols):
+    runs = [
+        msgspec.to_builtins(RunView(status="not_run" if symbol == "-" else "ok", passed=VERDICTS[symbol]))
+        for symbol in symbols
+    ]
+    return {"id": "0" * 32, "status": "finished", "runs": runs}
+
+
+def test_client_sends_batch():
+    server = Server((200, batch_result("."), {}))
+    api = client.Client("http://api", "pk_x", urlopen=server.urlopen)
+    assert api.run_batch("1", [{"input": "a"}], stop_on_failure=True) == batch_result(".")
+    (request,) = server.requests
+    assert request.full_url == "http://api/batch"
+    assert json.loads(request.data) == {"code": "1", "runs": [{"input": "a"}], "stop_on_failure": True}
+
+
+@pytest.fixture
+def graded(tmp_path, monkeypatch, capsys):
+    """Return a function that grades programs with two tests and returns the lines of the table."""
+    for folder in ("submissions", "tests"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"tests/{name}.in").write_text(name)
+        (tmp_path / f"tests/{name}.out").write_text(name.upper())
+
+    def graded(responses):
+        server = Server(*responses.values())
+        for name in responses:
+            (tmp_path / f"submissions/{name}.py").write_text(name)
+        monkeypatch.setattr(grade, "WORKERS", 1)
+        monkeypatch.setattr(grade, "Client", lambda url, key: client.Client(url, key, urlopen=server.urlopen))
+        monkeypatch.setenv("URL", "http://api")
+        monkeypatch.setenv("API_KEY", "pk_x")
+        failed = grade.main([str(tmp_path / "submissions"), str(tmp_path / "tests")])
+        return failed, capsys.readouterr(), server.requests
+
+    return graded
+
+
+def test_grader_prints_a_row_for_each_submission(graded):
+    failed, output, requests = graded(
+        {
+            "good": (200, batch_result(".."), {}),
+            "late": (200, batch_result(".-"), {}),
+            "wrong": (200, batch_result("F."), {}),
+            "zero": problem(400, "invalid-request"),
+        }
+    )
+    assert failed == 3
+    assert output.out.splitlines() == [
+        "submission  passed  tests  first failure",
+        "good          2/2   ..",
+        "late          1/2   .-",
+        "wrong         1/2   F.  wrong output",
+        "zero          0/2   ?  invalid-request: None",
+    ]
+    assert output.err.endswith("4 of 4 graded\n")
+    runs = [{"input": "a", "expected_output": "A"}, {"input": "b", "expected_output": "B"}]
+    assert json.loads(requests[0].data) == {"code": "good", "runs": runs}
 
 
 class AsyncServer(Server):
