@@ -54,7 +54,7 @@ _CALLS_ON_PID: Final = ("sched_setaffinity", "sched_setscheduler")
 # Rarer ones, with a process only as 0, the caller: gVisor needs 12 instructions for each filter, of 4,096 in all.
 _CALLS_ON_ITSELF: Final = ("sched_setattr", "sched_setparam")
 _PRIO_PROCESS, _PRIO_PGRP = 0, 1
-_PID_BITS: Final = 15  # of process IDs in a sandbox, unless it forks more often
+_PID_BITS: Final = 13  # of process IDs in a sandbox, unless it forks more often
 _UPPER_HALF: Final = 0xFFFFFFFF << 32  # of a register; where the kernel ignores it, it must be empty
 
 
@@ -78,15 +78,15 @@ def _socket_rules() -> Iterable[dict[str, Any]]:
     yield _allow("socket", args=[_arg_filter(0, _AF_UNIX)])
     yield _allow("socketpair", args=[_arg_filter(0, _AF_UNIX)])
     no_flags = ~_SOCKET_TYPE_FLAGS & 0xFFFFFFFF_FFFFFFFF
-    for family, kind, protocol in itertools.product((_AF_INET, _AF_INET6), _STREAM_OR_DGRAM, _IP_PROTOCOLS):
-        kind_filter = _arg_filter(1, no_flags, "SCMP_CMP_MASKED_EQ", kind)
-        yield _allow("socket", args=[_arg_filter(0, family), kind_filter, _arg_filter(2, protocol)])
-    for level in _OPTION_LEVELS:
-        yield _allow("setsockopt", args=[_arg_filter(1, level)])
-    for option in _SOCKET_OPTIONS:
-        yield _allow("setsockopt", args=[_arg_filter(1, _SOL_SOCKET), _arg_filter(2, option)])
-    for option in _BUFFER_SIZES:
-        yield _ignore("setsockopt", args=[_arg_filter(1, _SOL_SOCKET), _arg_filter(2, option)])
+    families, protocols = _any_of(0, (_AF_INET, _AF_INET6)), _any_of(2, _IP_PROTOCOLS)
+    for family, kind, protocol in itertools.product(families, _STREAM_OR_DGRAM, protocols):
+        yield _allow("socket", args=[family, _arg_filter(1, no_flags, "SCMP_CMP_MASKED_EQ", kind), protocol])
+    for level in _any_of(1, _OPTION_LEVELS):
+        yield _allow("setsockopt", args=[level])
+    for option in _any_of(2, _SOCKET_OPTIONS):
+        yield _allow("setsockopt", args=[_arg_filter(1, _SOL_SOCKET), option])
+    for option in _any_of(2, _BUFFER_SIZES):
+        yield _ignore("setsockopt", args=[_arg_filter(1, _SOL_SOCKET), option])
 
 
 def _file_rules() -> Iterable[dict[str, Any]]:
@@ -100,8 +100,8 @@ def _file_rules() -> Iterable[dict[str, Any]]:
         yield _allow("fcntl", args=[_arg_filter(1, _F_SETFL), _without_flag(2, o_direct)]) | only_here
     yield _allow("mmap", args=[_without_flag(3, _MAP_HUGETLB)])
     yield _allow("memfd_create", args=[_without_flag(1, _MFD_HUGETLB)])
-    for advice in _FILE_ADVICE:
-        yield _allow("fadvise64", args=[_arg_filter(3, advice)])
+    for advice in _any_of(3, _FILE_ADVICE):
+        yield _allow("fadvise64", args=[advice])
     yield _ignore("fadvise64", args=[_arg_filter(3, _DONTNEED)])
     # The program's own files are in memory. Others are on the host's disk, whose caches the first three would flush;
     # sync would also write the dirty pages of the whole host, and cannot be killed meanwhile.
@@ -136,6 +136,23 @@ def _supervisor_rules() -> Iterable[dict[str, Any]]:
     for pid in (_arg_filter(1, 0), *_pid_filters(1)):
         yield _allow("setpriority", args=[_arg_filter(0, _PRIO_PROCESS), pid])
     yield _allow("setpriority", args=[_arg_filter(0, _PRIO_PGRP), _arg_filter(1, 0)])
+
+
+def _any_of(index: int, values: Iterable[int]) -> list[dict[str, int | str]]:
+    """Return filters that together match exactly these numbers, one for all that differ only in the same bits.
+
+    Each filter takes CPU time at the start of every sandbox.
+    """
+    groups = {(value, 0) for value in values}  # the bits that all have in common, and those in which they differ
+    pairs = itertools.combinations(sorted(groups), 2)
+    while pair := next(((a, b) for a, b in pairs if a[1] == b[1] and (a[0] ^ b[0]).bit_count() == 1), None):
+        (low, differing), (high, _) = pair
+        groups = groups - set(pair) | {(low & high, differing | low ^ high)}
+        pairs = itertools.combinations(sorted(groups), 2)
+    return [
+        _arg_filter(index, ~differing & 0xFFFFFFFF_FFFFFFFF, "SCMP_CMP_MASKED_EQ", value)
+        for value, differing in sorted(groups)
+    ]
 
 
 def _pid_filters(index: int) -> list[dict[str, int | str]]:
@@ -176,7 +193,7 @@ def profile(*, is_gvisor: bool = False) -> dict[str, Any]:
         *_file_rules(),
         *_limit_rules(),
         *_supervisor_rules(),
-        *(_allow("prctl", args=[_arg_filter(0, option)]) for option in _PRCTL_OPTIONS),
+        *(_allow("prctl", args=[option]) for option in _any_of(0, _PRCTL_OPTIONS)),
     ]
     if is_gvisor:
         rules = [_allow(*rule["names"], args=rule["args"]) if "errnoRet" in rule else rule for rule in rules]

@@ -24,18 +24,16 @@ from tests.support.polling import eventually
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
 SANDBOXES = 10  # of one version in each round
 USER_NAMESPACE = "userns-remap"
-SUBORDINATE_IDS = f"root:{1 << 31}:{(1 << 31) - 1}\n"  # enough for hardening.FIRST_UID and above
+SUBORDINATE_IDS = "".join(f"{name}:{1 << 31}:{(1 << 31) - 1}\n" for name in ("nobody", "nogroup"))  # for FIRST_UID too
 CGROUPS = Path("/sys/fs/cgroup")
 DRIVER = """
-import sys
+import inspect, sys
 from executor_host.docker_engine import DockerEngine
-try:
+arguments = {"agent": "start-cost"}
+if "runtime" in inspect.signature(DockerEngine).parameters:  # older revisions have only one
     from chalicelib.runtimes import RUNTIMES
-except ImportError:  # a revision with only one runtime
-    runtime = {}
-else:
-    runtime = {"runtime": RUNTIMES["python"]}
-engine = DockerEngine(sys.argv[1], agent="start-cost", **runtime)
+    arguments["runtime"] = RUNTIMES["python"]
+engine = DockerEngine(sys.argv[1], **arguments)
 for count in sys.stdin:
     for _ in range(int(count)):
         outcome = engine.start_sandbox().run("print(1)", "", timeout_s=5.0)
@@ -81,7 +79,7 @@ class Version:
         options = [f"--cgroup-parent={self._counter.parent}", "--exec-opt=native.cgroupdriver=cgroupfs"]
         script, arguments = 'echo $$ >"$0"; ', [str(self._counter.processes)]
         if userns_remap:
-            options.append("--userns-remap=root")
+            options.append("--userns-remap=nobody:nogroup")
             (directory / "ids").write_text(SUBORDINATE_IDS)
             mounts = (f"mount --bind {directory}/ids /etc/{name}; " for name in ("subuid", "subgid"))
             script += "".join(mounts)
@@ -146,6 +144,7 @@ def main(arguments):
     (other,) = arguments
     with contextlib.ExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory()))
+        directory.chmod(0o711)  # the mapped root must reach what is in it
         is_userns = other == USER_NAMESPACE
         tree = ROOT if is_userns else export(other, directory / "tree")
         versions = [
