@@ -21,6 +21,7 @@ from executor_host.host_reporter import HostReporter
 from executor_host.isolation_check import IsolationCheck
 from executor_host.job_queue import JobQueue
 from executor_host.logs import log_json_lines
+from executor_host.payloads import PayloadClient
 from executor_host.pool import Pool
 from executor_host.settings import Settings
 from executor_host.visibility import VisibilityExtender
@@ -104,6 +105,7 @@ def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck, sche
     return Agent(
         queue,
         pool=pool,
+        payloads=PayloadClient(settings.payload_store_url, workers=workers),
         isolation_passed=isolation.passed,
         visibility=VisibilityExtender(queue),
         results_queue_url=settings.results_queue_url,

@@ -8,23 +8,29 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event, Semaphore, Thread
-from typing import Final
+from typing import Final, TypeVar
 
 from chalicelib.contract import (
+    MAX_MESSAGE_BYTES,
     BatchResult,
     ContractError,
     Failure,
     FailureReason,
     Job,
+    JobMessage,
     Reply,
+    ReplyReference,
     Result,
     decode_job,
     encode,
+    pack,
+    unpack_job,
 )
 from executor_host import cloudwatch, metrics
 from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
 from executor_host.job_runner import ACQUIRE_POLL_S, BatchInterruptedError, JobRunner
+from executor_host.payloads import PayloadClient, PayloadError, PayloadRejectedError
 from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Sandbox
 from executor_host.visibility import VisibilityExtender
@@ -33,7 +39,11 @@ QUEUE_RETRY_DELAY_S: Final = 1.0
 REPLY_ATTEMPTS: Final = 4  # SQS may not know a new queue for the first second
 REPLY_RETRY_DELAY_S: Final = 0.5
 REPLY_SEND_TIMEOUT_S: Final = 30.0  # then the job is redelivered and runs again
+PAYLOAD_RETRY_DELAY_S: Final = 1.0
+FETCH_TIMEOUT_S: Final = 30.0  # then the job is released
+PAYLOAD_PAUSE_S: Final = 120  # before a released job is received again: three attempts outlast an outage of 5 minutes
 
+_T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +58,7 @@ class Agent:
         queue: JobQueue,
         *,
         pool: Pool,
+        payloads: PayloadClient,
         isolation_passed: Event,
         visibility: VisibilityExtender,
         results_queue_url: str,
@@ -60,6 +71,7 @@ class Agent:
         self._queue = queue
         self._pool = pool
         self._runtime = pool.runtime.name
+        self._payloads = payloads
         self._isolation_passed = isolation_passed
         self._visibility = visibility
         self._results_queue_url = results_queue_url
@@ -106,6 +118,8 @@ class Agent:
                     continue
                 except QueueError as error:
                     self._pause_after(error)
+                except PayloadError:
+                    logger.warning("reply_upload_failed", exc_info=True)
                 except Exception:  # a bug must cost one attempt at a job, not a worker
                     logger.exception("job_processing_failed")
 
@@ -140,21 +154,34 @@ class Agent:
             job = decode_job(message.body)
             if job.runtime != self._runtime:
                 raise ContractError(f"a job for {job.runtime}")  # noqa: TRY301 - handled like any malformed one
+            reply = self._runner.run(self._fetch(job), sandbox, key=message.message_group_id)
         except ContractError:  # possibly a newer version that another host can read
             metrics.MALFORMED_MESSAGES.inc()
             logger.warning("malformed_message", exc_info=True)
             return
-        try:
-            reply = self._runner.run(job, sandbox, key=message.message_group_id)
-        except (NoSandboxError, BatchInterruptedError) as error:
+        except PayloadRejectedError:
+            logger.warning("job_payload_lost", extra={"job_id": job.id}, exc_info=True)
+            reply = Failure(id=job.id, reason=FailureReason.PAYLOAD_LOST)
+        except (NoSandboxError, BatchInterruptedError, PayloadError) as error:
             if isinstance(error, BatchInterruptedError) or self._clock() < job.start_deadline:
-                self._queue.release(message)
+                self._queue.release(message, pause_s=PAYLOAD_PAUSE_S if isinstance(error, PayloadError) else 0)
                 logger.info("job_released", extra={"job_id": job.id})
                 return
             reply = Failure(id=job.id, reason=FailureReason.START_TIMEOUT)
         self._send_reply(job, reply, message_group_id=message.message_group_id)
         self._queue.delete(message)
         self._record_completion(reply)
+
+    def _fetch(self, job: JobMessage) -> Job:
+        """Return a job, from the payload store if it is a reference. Raises PayloadError, or ContractError."""
+        if isinstance(job, Job):
+            return job
+        deadline = time.monotonic() + min(FETCH_TIMEOUT_S, job.start_deadline - self._clock())
+        data = _repeat(lambda: self._payloads.get(job.url), deadline, stops=self._stopping.is_set)
+        fetched = unpack_job(data)
+        if fetched.id != job.id:
+            raise ContractError("the payload of another job")
+        return fetched
 
     def _record_completion(self, reply: Reply) -> None:
         if isinstance(reply, Result):
@@ -168,10 +195,17 @@ class Agent:
         fields = cloudwatch.job_fields(self._runtime, status, queue_wait_ms, namespace=self._metrics_namespace)
         logger.info("job_completed", extra={"job_id": reply.id, "status": status, **fields})
 
-    def _send_reply(self, job: Job, reply: Reply, *, message_group_id: str | None) -> None:
-        """Reply to the caller, or to the results queue if it no longer waits. Raises QueueError; the job then stays."""
+    def _send_reply(self, job: JobMessage, reply: Reply, *, message_group_id: str | None) -> None:
+        """Reply to the caller, or to the results queue if it no longer waits.
+
+        Raises QueueError or PayloadError. The job then stays in its queue.
+        """
         body = encode(reply)
         deadline = time.monotonic() + REPLY_SEND_TIMEOUT_S
+        if len(body) > MAX_MESSAGE_BYTES:
+            data = pack(reply)
+            _repeat(lambda: self._payloads.put(job.reply_upload_url, data), deadline)
+            body = encode(ReplyReference(id=job.id))
         if job.reply_to is not None and self._reply_to_caller(job.reply_to, body, job.reply_by, deadline):
             return
         while True:
@@ -201,7 +235,21 @@ class Agent:
         return False
 
 
-def _wait_to_retry(error: QueueError, deadline: float, delay_s: float) -> None:
+def _repeat(request: Callable[[], _T], deadline: float, *, stops: Callable[[], bool] = lambda: False) -> _T:
+    """Repeat a request to the payload store until it succeeds. Raises PayloadError at the deadline or if `stops()`."""
+    while True:
+        try:
+            return request()
+        except PayloadRejectedError:
+            raise
+        except PayloadError as error:
+            metrics.PAYLOAD_ERRORS.inc()
+            if stops():
+                raise
+            _wait_to_retry(error, deadline, PAYLOAD_RETRY_DELAY_S)
+
+
+def _wait_to_retry(error: Exception, deadline: float, delay_s: float) -> None:
     """Sleep before another attempt, or raise `error` once the deadline has passed."""
     if time.monotonic() >= deadline:
         raise error

@@ -78,9 +78,10 @@ class JobQueue:
         """Delete a processed message."""
         self._call("delete_message", ReceiptHandle=message.receipt)
 
-    def release(self, message: ReceivedMessage) -> None:
-        """Make a message visible to other hosts once the open polls of this host have ended."""
-        self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=RECEIVE_WAIT_S + 1)
+    def release(self, message: ReceivedMessage, *, pause_s: int = 0) -> None:
+        """Make a message visible after a pause, and not before the open polls of this host have ended."""
+        visibility_timeout_s = max(pause_s, RECEIVE_WAIT_S + 1)
+        self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=visibility_timeout_s)
 
     def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
         try:

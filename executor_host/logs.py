@@ -21,3 +21,4 @@ def log_json_lines() -> None:
     handler.setFormatter(formatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("executor_host").setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings contain URLs, and a presigned one is a secret

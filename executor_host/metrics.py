@@ -32,6 +32,9 @@ VISIBILITY_EXTENSION_FAILURES: Final = Counter(
     "python_exec_visibility_extension_failures", "Failed attempts to extend a running job's visibility timeout"
 )
 SANDBOX_ERRORS: Final = Counter("python_exec_sandbox_errors", "Sandboxes that failed while they ran a job", _RUNTIME)
+PAYLOAD_ERRORS: Final = Counter(
+    "python_exec_payload_errors", "Failed requests to the payload store, which are repeated"
+)
 JOB_DURATION_SECONDS: Final = Histogram(
     "python_exec_job_duration_seconds",
     "Time from handing a job to a sandbox to its outcome",

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from chalicelib.contract import PAYLOAD_STORE_URL_PATTERN
 from chalicelib.runtimes import RUNTIMES
 
 _CORES: Final = os.cpu_count() or 1
@@ -22,6 +23,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     job_queue_url: Annotated[str, Meta(min_length=1)]
     results_queue_url: Annotated[str, Meta(min_length=1)]
+    # https, or the local emulator's address; requests go to no other server.
+    payload_store_url: Annotated[str, Meta(pattern=PAYLOAD_STORE_URL_PATTERN)]
     sandbox_image: Annotated[str, Meta(min_length=1)]
     oci_runtime: str = ""  # for example "runsc"; Docker's default if empty
     agent_name: Annotated[str, Meta(min_length=1, max_length=128)] = socket.gethostname()

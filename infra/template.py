@@ -6,7 +6,7 @@ from typing import Any, Final
 from chalice.package import YAMLTemplateSerializer
 
 PATH: Final = Path(__file__).with_name("template.yaml")
-LOCAL_TYPES: Final = ("AWS::SQS::Queue", "AWS::DynamoDB::Table")
+LOCAL_TYPES: Final = ("AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket")
 
 Template = dict[str, Any]
 
@@ -17,7 +17,7 @@ def load(text: str) -> Template:
     return template
 
 
-def queues_and_tables() -> Template:
-    """Return the queues and tables only, which is all that the local stack takes from the template."""
+def local_resources() -> Template:
+    """Return the queues, tables and the bucket only, which is all that the local stack takes from the template."""
     resources = load(PATH.read_text())["Resources"].items()
     return {"Resources": {name: resource for name, resource in resources if resource.get("Type") in LOCAL_TYPES}}

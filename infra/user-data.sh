@@ -87,6 +87,7 @@ docker run --detach --name python-exec-agent --restart unless-stopped --stop-tim
   --log-opt "awslogs-stream=$HOSTNAME/agent" \
   --env "JOB_QUEUE_URL=${JobQueue}" \
   --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
+  --env "PAYLOAD_STORE_URL=https://${PayloadBucket.RegionalDomainName}" \
   --env "OCI_RUNTIME=$runtime" \
   --env "METRICS_NAMESPACE=${AWS::StackName}" \
   python-exec-agent

@@ -70,7 +70,7 @@ def get_job(job_id: str) -> Response:
     if record.reply is None:
         components().reply_queues.poll_for_late_reply(job_id)
         record = components().results.get(job_id, key_id=caller.record.key_id)
-    return responses.job_response(record)
+    return responses.job_response(record, components().results.read_reply(record))
 
 
 @app.route("/jobs/{job_id}", methods=["DELETE"], content_types=[], cors=CORS)

@@ -1,4 +1,4 @@
-"""Emulate SQS and DynamoDB with moto's server, corrected for concurrency, for the local stack and the tests.
+"""Emulate SQS, DynamoDB and S3 with moto's server, corrected for concurrency, for the local stack and the tests.
 
 Without this module, moto 5.2.5 lost 5 of 600 messages of 4 producers and 4 consumers, let 11 conditional updates
 pass a limit of 10, delivered messages to disconnected clients, and let a message group delay all others. Here, a

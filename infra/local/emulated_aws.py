@@ -1,4 +1,4 @@
-"""The emulated AWS account of the local stack: the emulator's process, and the queues and tables of the template."""
+"""The emulated AWS account of the local stack: the emulator's process, and the resources of the template."""
 
 import contextlib
 import json
@@ -15,9 +15,10 @@ from infra.local.processes import LOOPBACK, START_TIMEOUT_S, Process, child_proc
 REGION: Final = "us-east-1"
 GRACE_S: Final = 2.0
 
-STACK: Final = "python-exec"  # prefix of the names of queues and tables
+STACK: Final = "python-exec"  # prefix of the names of resources
 QUEUES: Final = {"JOB_QUEUE_URL": "JobQueue", "RESULTS_QUEUE_URL": "ResultsQueue", "WEBHOOK_QUEUE_URL": "WebhookQueue"}
 TABLES: Final = {"KEYS_TABLE": "KeysTable", "JOBS_TABLE": "JobsTable"}
+BUCKET: Final = "PayloadBucket"
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
         yield EmulatedAws(process, environment)
 
 
-def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
-    """Create the queues and tables of infra/template.yaml and return the settings that name them."""
+def create_resources(environment: Mapping[str, str], *, stack: str = STACK) -> dict[str, str]:
+    """Create the queues, tables and the bucket of infra/template.yaml and return the settings that name them."""
     cloudformation, sqs = client("cloudformation", environment), client("sqs", environment)
-    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.queues_and_tables()))
+    cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(template.local_resources()))
     resources = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
     physical_ids = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
 
@@ -58,4 +59,5 @@ def create_queues_and_tables(environment: Mapping[str, str], *, stack: str = STA
     return {
         **{setting: queue_url(logical_id) for setting, logical_id in QUEUES.items()},
         **{setting: physical_ids[logical_id] for setting, logical_id in TABLES.items()},
+        "PAYLOAD_STORE_URL": f"{environment['AWS_ENDPOINT_URL']}/{physical_ids[BUCKET]}",
     }

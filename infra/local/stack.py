@@ -30,7 +30,7 @@ from infra.env_file import client
 from infra.errors import CommandError
 from infra.images.sandbox_image import ensure_image
 from infra.local.docker_daemon import docker_engine
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import (
     LOOPBACK,
     START_TIMEOUT_S,
@@ -88,7 +88,7 @@ def local_stack(
         image = _sandbox_image(docker_host)
         progress.report("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
-        settings = {**aws.environment, **create_queues_and_tables(aws.environment)}
+        settings = {**aws.environment, **create_resources(aws.environment)}
         metrics_port, port = free_port(), port or free_port(host)
         own_ports = {metrics_port, port, urlsplit(aws.environment["AWS_ENDPOINT_URL"]).port}
         settings["LOCAL_WEBHOOK_PORTS"] = ",".join(map(str, sorted(webhook_ports - own_ports)))

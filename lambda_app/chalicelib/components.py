@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import boto3
 from botocore.config import Config
 from msgspec import Struct
+from urllib3 import PoolManager
 
 from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
@@ -15,6 +16,7 @@ from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.dispatcher import JobDispatcher
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobTable
+from chalicelib.jobs.payload_store import PayloadStore
 from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.reply_queue import ReplyQueues
 from chalicelib.jobs.reply_queue_cleanup import ReplyQueueCleanup
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_sqs import SQSClient
 
+MAX_CONNECTIONS: Final = 128  # chalice local serves each connection in its own thread
 SHORT_CALL_CONFIG: Final = Config(
     connect_timeout=1,
     read_timeout=3,  # part of the time in which a client waits for its result
     retries={"mode": "standard", "total_max_attempts": 2},  # API Gateway gives up after 29 s
-    max_pool_connections=128,  # chalice local serves each connection in its own thread
+    max_pool_connections=MAX_CONNECTIONS,
     tcp_keepalive=True,
 )
 LONG_POLL_CONFIG: Final = SHORT_CALL_CONFIG.merge(Config(read_timeout=LONG_POLL_S + 5))
@@ -56,8 +59,10 @@ class Components(Struct, frozen=True, kw_only=True):
 
 def build_components(settings: Settings) -> Components:
     """Build the components. Makes no call to AWS."""
-    sqs: SQSClient = boto3.client("sqs", config=SHORT_CALL_CONFIG)
-    dynamodb: DynamoDBClient = boto3.client("dynamodb", config=SHORT_CALL_CONFIG)
+    session = boto3.Session()
+    sqs: SQSClient = session.client("sqs", config=SHORT_CALL_CONFIG)
+    dynamodb: DynamoDBClient = session.client("dynamodb", config=SHORT_CALL_CONFIG)
+    payloads = _payload_store(session, url=settings.payload_store_url)
     key_table = KeyTable(dynamodb, name=settings.keys_table)
     job_table = JobTable(dynamodb, name=settings.jobs_table)
     pending_jobs = PendingJobs(dynamodb, name=settings.jobs_table)
@@ -67,29 +72,28 @@ def build_components(settings: Settings) -> Components:
         queue_url=settings.webhook_queue_url,
         jobs=job_table,
         keys=key_table,
+        payloads=payloads,
         client=WebhookClient(local_ports=settings.webhook_ports),
     )
-    results = JobResults(job_table, pending_jobs=pending_jobs, enqueue_webhook=webhooks.enqueue)
+    results = JobResults(job_table, pending_jobs=pending_jobs, payloads=payloads, enqueue_webhook=webhooks.enqueue)
     reply_queues = ReplyQueues(
         sqs,
-        long_poll_sqs=boto3.client("sqs", config=LONG_POLL_CONFIG),
+        long_poll_sqs=session.client("sqs", config=LONG_POLL_CONFIG),
         prefix=settings.reply_queue_prefix,
         on_late_reply=results.record_reply,
     )
     hosts = HostRegistry(dynamodb, table=settings.jobs_table)
     return Components(
         admission=admission,
-        load_shedders={
-            runtime: LoadShedder(sqs, job_queue_url=url, max_depth=settings.max_queue_depths[runtime])
-            for runtime, url in settings.job_queue_urls.items()
-        },
+        load_shedders=_load_shedders(sqs, settings),
         jobs=JobService(
             job_table,
             admission=admission,
             pending_jobs=pending_jobs,
-            dispatcher=JobDispatcher(sqs, job_queue_urls=settings.job_queue_urls),
+            dispatcher=JobDispatcher(sqs, job_queue_urls=settings.job_queue_urls, payloads=payloads),
             reply_queues=reply_queues,
             results=results,
+            payloads=payloads,
             result_retention_s=settings.result_retention_s,
         ),
         results=results,
@@ -102,4 +106,20 @@ def build_components(settings: Settings) -> Components:
         health=Health(sqs, job_queue_urls=settings.job_queue_urls, hosts=hosts),
         default_wait_s=settings.default_wait_s,
         local_webhook_ports=settings.webhook_ports,
+    )
+
+
+def _load_shedders(sqs: "SQSClient", settings: Settings) -> dict[str, LoadShedder]:
+    return {
+        runtime: LoadShedder(sqs, job_queue_url=url, max_depth=settings.max_queue_depths[runtime])
+        for runtime, url in settings.job_queue_urls.items()
+    }
+
+
+def _payload_store(session: boto3.Session, *, url: str) -> PayloadStore:
+    return PayloadStore(
+        url=url,
+        region=session.region_name,
+        credentials=session.get_credentials(),
+        http=PoolManager(maxsize=MAX_CONNECTIONS),
     )

@@ -194,6 +194,13 @@ JOB_QUEUE_UNAVAILABLE: Final = ProblemType(
     cause="The job could not be sent to the hosts.",
     remedy="Retry the request, with the same Idempotency-Key if it had one.",
 )  # fmt: skip
+PAYLOAD_STORE_UNAVAILABLE: Final = ProblemType(
+    "payload-store-unavailable", 503, "Payload store unavailable",
+    "Large jobs and results cannot be stored or read at the moment. Retry the request.",
+    cause="The job or its result has more than 256 KiB, and the payload store does not respond.",
+    remedy="Retry the request, with the same Idempotency-Key if it had one.",
+    retry_after_s=2,  # S3 outages are short
+)  # fmt: skip
 HEALTH_CHECK_FAILED: Final = ProblemType(
     "health-check-failed", 503, "Health check failed", "The API is up, but its queue or its table does not respond.",
     retry_after_s=5,
@@ -218,6 +225,11 @@ JOB_FAILED: Final = {
         (
             FailureReason.SANDBOX_ERROR, 502, "The job failed because of an internal error, not because of your code.",
             "The sandbox broke on every attempt.",
+            "Retry with another Idempotency-Key. If it happens again, tell your operator the job id.",
+        ),
+        (
+            FailureReason.PAYLOAD_LOST, 502, "The stored job or its result could not be read.",
+            "The job or its result has more than 256 KiB, and its copy in the payload store is missing or damaged.",
             "Retry with another Idempotency-Key. If it happens again, tell your operator the job id.",
         ),
         (

@@ -6,10 +6,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from chalicelib.contract import PAYLOAD_STORE_URL_PATTERN
+
 MIN_WAIT_S: Final = 1.0
 MAX_WAIT_S: Final = 23.0  # API Gateway gives up after 29 s, a cold start and the grace for late replies included
 DEFAULT_WAIT_S: Final = 20.0
 DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
+MAX_RESULT_RETENTION_S: Final = 46 * 3600
 DEFAULT_METRICS_NAMESPACE: Final = "PythonExec"
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html; a UUID follows
@@ -32,10 +35,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     job_queue_url: _Url
     webhook_queue_url: _Url
+    payload_store_url: Annotated[str, Meta(pattern=PAYLOAD_STORE_URL_PATTERN)]
     keys_table: _TableName
     jobs_table: _TableName
     default_wait_s: Annotated[float, Meta(ge=MIN_WAIT_S, le=MAX_WAIT_S)] = DEFAULT_WAIT_S
-    result_retention_s: _Count = 86_400
+    # The payload store keeps an object for two days; a job starts within an hour.
+    result_retention_s: Annotated[int, Meta(ge=1, le=MAX_RESULT_RETENTION_S)] = 86_400
     max_queue_depth: _Count = DEFAULT_MAX_QUEUE_DEPTH
     reply_queue_prefix: _QueuePrefix = "python-exec-reply-"
     metrics_namespace: _Namespace = DEFAULT_METRICS_NAMESPACE

@@ -2,18 +2,16 @@
 
 import http.client
 import json
-import random
 import socket
 from urllib.parse import urlsplit
 
 import pytest
 
 from chalicelib.api.request_fields import MAX_BODY_BYTES
-from chalicelib.contract import MAX_ARGS_BYTES, MAX_CODE_BYTES, MAX_COMPRESSED_PROGRAM_BYTES, MAX_INPUT_BYTES
+from chalicelib.contract import MAX_ARGS_BYTES, MAX_CODE_BYTES, MAX_INPUT_BYTES
 from tests.support.http_client import JSON, TIMEOUT_S, Answer
 
 GOOD = json.dumps({"code": "print(input())", "input": "good"})
-RANDOM_TEXT = "".join(random.Random(1).choices(list(map(chr, range(128))), k=MAX_INPUT_BYTES))  # noqa: S311
 INVALID = {  # tests/unit/api/test_run_request.py has all the others
     "not_utf8": (b'{"code": "\xff"}', None, "invalid_utf8"),
     "unknown_field": (b'{"code": "1", "stdin": "x"}', "stdin", "unknown_field"),
@@ -30,7 +28,6 @@ TOO_LARGE = {
     "code_in_utf8": ({"code": "#" + "ü" * (MAX_CODE_BYTES // 2)}, "code", MAX_CODE_BYTES),
     "input": ({"code": "1", "input": "x" * (MAX_INPUT_BYTES + 1)}, "input", MAX_INPUT_BYTES),
     "args": ({"code": "1", "args": ["x" * MAX_ARGS_BYTES, "x"]}, "args", MAX_ARGS_BYTES),
-    "compressed": ({"code": "1", "input": RANDOM_TEXT}, None, MAX_COMPRESSED_PROGRAM_BYTES),
     "body": ({"code": "1", "input": "x" * MAX_BODY_BYTES}, None, MAX_BODY_BYTES),
 }
 OTHER_TYPES = {

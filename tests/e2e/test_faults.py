@@ -1,11 +1,15 @@
 """Every fault of `make faults` once, so that each change is tested: about two minutes instead of fifteen."""
 
 import contextlib
+import json
+import time
 
 import pytest
 
 from tests.faults import injections, report, run
+from tests.faults.clients import LARGE_INPUT, LARGE_OUTPUT_CHARS
 from tests.faults.stack import FaultStack
+from tests.support.http_client import JSON, Client
 
 # make faults keeps the real visibility timeouts; these are just longer than the interval between extensions.
 VISIBILITY_TIMEOUT_S = 6
@@ -33,6 +37,38 @@ HALVES = [pytest.mark.xdist_group(f"faults-{half}") for half in (1, 2)]  # each 
 def test_every_job_has_exactly_one_result_under_faults(fault_stack, fault, monkeypatch):
     monkeypatch.setattr(run, "COOLDOWN_S", 0.5)
     assert_no_violations(run.run_fault(fault_stack, fault, 1))
+
+
+OUTAGES = {
+    "before_submission": ("PUT", "jobs", 503),
+    "before_the_host_fetches": ("GET", "jobs", 202),
+    "at_the_reply": ("PUT", "replies", 202),
+    "before_the_reply_is_read": ("GET", "replies", 202),
+}
+
+
+@HALVES[1]
+@pytest.mark.parametrize(("method", "folder", "status"), OUTAGES.values(), ids=OUTAGES)
+def test_payload_store_outage_loses_nothing(fault_stack, method, folder, status):
+    client = Client(f"http://127.0.0.1:{fault_stack.port}", fault_stack.api_key)
+    program = f"assert len(input()) == {len(LARGE_INPUT)}; print('\\1' * {LARGE_OUTPUT_CHARS}, end='')"
+    request, proxy = json.dumps({"code": program, "input": LARGE_INPUT}), fault_stack.proxy
+    hits_before, proxy.unavailable_payloads = proxy.hits, (method, folder)
+    try:
+        answer = client.send(request, headers={**JSON, "Prefer": "wait=2"})
+        assert client.run("print(1)")["stdout"] == "1\n"
+    finally:
+        proxy.unavailable_payloads = None
+    assert (answer.status, proxy.hits > hits_before) == (status, True)
+    if status == 503:
+        assert answer.body["type"].endswith(":payload-store-unavailable")
+        assert answer.headers["Retry-After"] == "2"
+        answer = client.send(request)
+    deadline = time.monotonic() + 60
+    while answer.status == 202 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        answer = client.send(method="GET", path=f"/jobs/{answer.body['id']}", headers={})
+    assert (answer.body["status"], answer.body["stdout"]) == ("ok", "\1" * LARGE_OUTPUT_CHARS)
 
 
 @HALVES[1]

@@ -20,7 +20,7 @@ data = sys.stdin.buffer.read()
 sys.stdout.buffer.write(data[:{MAX_STDOUT_BYTES}])
 sys.stderr.buffer.write(data[{MAX_STDOUT_BYTES}:])
 """
-# The largest output and, of one byte for each character, the least compressible.
+# The largest output. It is far above the size of a message, so it goes through the payload store.
 RANDOM_TEXT = "".join(random.Random(1).choices(list(map(chr, range(128))), k=MAX_STDOUT_BYTES + MAX_STDERR_BYTES))  # noqa: S311
 
 

@@ -15,9 +15,13 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from chalicelib.contract import MAX_MESSAGE_BYTES
+
 CLIENT_TIMEOUT_S = 90.0  # from the first request of a job to its result
 JOB_S = 0.3  # how long each program sleeps, so that many jobs run when a fault happens
 POLL_INTERVAL_S = 0.2
+LARGE_INPUT = "x" * MAX_MESSAGE_BYTES
+LARGE_OUTPUT_CHARS = MAX_MESSAGE_BYTES // 6 + 1  # control characters, which JSON escapes as six
 RETRYABLE_STATUSES = {429, 502, 503, 504}
 
 
@@ -29,6 +33,7 @@ class Kind:
     has_key: bool = False
     is_async: bool = False
     has_callback: bool = False
+    is_large: bool = False  # its jobs and their results go through the payload store
 
 
 IDEMPOTENT = Kind("Idempotency-Key", has_key=True)
@@ -37,6 +42,7 @@ KINDS = (
     Kind("plain"),
     Kind("asynchronous", has_key=True, is_async=True),
     Kind("webhook", is_async=True, has_callback=True),
+    Kind("large", has_key=True, is_large=True),
 )
 
 
@@ -58,6 +64,11 @@ class Job:
     error: str = ""  # why the job is lost or wrong
 
     @property
+    def padding(self):
+        """How many control characters its program prints."""
+        return LARGE_OUTPUT_CHARS if self.kind.is_large else 0
+
+    @property
     def is_good(self):
         """Whether the program ran and its result is right."""
         return self.status == "ok" and not self.is_wrong
@@ -73,7 +84,7 @@ class Job:
         if result["status"] == "failed":
             self.status = result["problem"]["type"].rpartition(":")[2]
             return
-        if not re.fullmatch(rf"{self.number} [0-9a-f]{{16}}\n", result["stdout"]):
+        if not re.fullmatch(rf"{self.number} [0-9a-f]{{16}}\n\x01{{{self.padding}}}", result["stdout"]):
             self.mark_wrong(f"the result of another job: {result}")
         self.status = result["status"]
 
@@ -134,7 +145,9 @@ class Client:
 
     def _send(self, job, started_at=None):
         code = f"import os, time; time.sleep({job.sleep_s}); print({job.number!r}, os.urandom(8).hex())"
-        body = {"code": code, "timeout_s": job.sleep_s + 3}
+        if job.kind.is_large:
+            code += f"; assert len(input()) == {len(LARGE_INPUT)}; print('\\1' * {job.padding}, end='')"
+        body = {"code": code, "timeout_s": job.sleep_s + 3, "input": LARGE_INPUT if job.kind.is_large else ""}
         headers = {"Content-Type": "application/json"}
         if job.kind.is_async:
             headers["Prefer"] = "respond-async"

@@ -4,7 +4,7 @@ import signal
 import time
 from functools import partial
 
-from tests.faults.proxy import DELAY_S, DYNAMODB, SQS
+from tests.faults.proxy import DELAY_S, DYNAMODB, S3, SQS
 from tests.support.polling import eventually
 
 OUTAGE_S = 5.0
@@ -105,6 +105,7 @@ FAULTS = {
     "API killed": kill_api,
     "queues unreachable for 5 s": partial(make_unreachable, service=SQS),
     "DynamoDB unreachable for 5 s": partial(make_unreachable, service=DYNAMODB),
+    "S3 unreachable for 5 s": partial(make_unreachable, service=S3),
     "every message twice": duplicate_deliveries,
     "replies delayed": delay_replies,
     "reply queue deleted": delete_reply_queues,

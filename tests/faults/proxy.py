@@ -11,7 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-SQS, DYNAMODB = "AmazonSQS", "DynamoDB_20120810"  # prefixes of X-Amz-Target
+SQS, DYNAMODB, S3 = "AmazonSQS", "DynamoDB_20120810", ""  # prefixes of X-Amz-Target; S3 has none
 REPLY_QUEUE = "python-exec-reply-"
 DELAY_S = 4.0  # of replies: longer than the suite's clients and the API wait for one
 
@@ -19,13 +19,14 @@ DELAY_S = 4.0  # of replies: longer than the suite's clients and the API wait fo
 class FaultProxy:
     """Forwards requests, and fails as its attributes demand.
 
-    `unavailable_service` names a service that is cut off, `duplicate_messages` sends each message twice, and
-    `delay_replies` delays replies. `hits` counts the requests that were affected, and failed polls of reply queues.
+    `unavailable_service` names a service that is cut off, and `unavailable_payloads` requests to the payload store, by
+    method and folder. `duplicate_messages` sends each message twice, and `delay_replies` delays replies. `hits` counts
+    the requests that were affected, and failed polls of reply queues.
     """
 
     def __init__(self, upstream):
         self.upstream = urlsplit(upstream)
-        self.unavailable_service = None
+        self.unavailable_service = self.unavailable_payloads = None
         self.duplicate_messages = self.delay_replies = False
         self.hits = 0
         self.on_received = lambda _queue, _body: None  # called with each message that was received
@@ -107,6 +108,25 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(*self._forward(body))
 
+    def do_GET(self):
+        self._forward_payload()
+
+    def do_PUT(self):
+        self._forward_payload()
+
+    def do_DELETE(self):
+        self._forward_payload()
+
+    def _forward_payload(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.proxy.services[self.connection] = S3
+        folder = self.path.split("/")[2]  # /bucket/folder/id
+        if self.proxy.unavailable_service == S3 or self.proxy.unavailable_payloads == (self.command, folder):
+            self.proxy.record_hit()
+            self.close_connection = True
+        else:
+            self._answer(*self._forward(body))
+
     def _send(self, body, request):
         if self.proxy.delay_replies and REPLY_QUEUE in request["QueueUrl"]:
             self.proxy.record_hit()
@@ -138,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, headers, answer)
 
     def _forward(self, body):
-        self.upstream.request("POST", self.path, body=body, headers=dict(self.headers.items()))
+        self.upstream.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
         self._wait_for_either(self.upstream.sock)
         response = self.upstream.getresponse()
         return response.status, response.getheaders(), response.read()

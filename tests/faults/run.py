@@ -89,7 +89,7 @@ def verify_replays(stack, *reports):
 
 def settings():
     """Return the settings under which the figures were measured."""
-    queues = template.queues_and_tables()["Resources"]
+    queues = template.local_resources()["Resources"]
     return {
         "clients": [kind.name for kind in KINDS],
         "job_s": JOB_S,

@@ -21,7 +21,7 @@ from executor_host.hardening import AGENT_LABEL
 from infra.env_file import client
 from infra.images.sandbox_image import ensure_image
 from infra.local.docker_daemon import running_daemon
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from tests.faults.proxy import REPLY_QUEUE, FaultProxy
@@ -99,7 +99,7 @@ class FaultStack:
         through_proxy = {**aws.environment, "AWS_ENDPOINT_URL": self.proxy.url}
         self.settings = {
             **through_proxy,
-            **create_queues_and_tables(through_proxy),
+            **create_resources(through_proxy),
             **SETTINGS,
             "LOCAL_WEBHOOK_PORTS": str(self._receiver.port),
         }

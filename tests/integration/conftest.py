@@ -11,11 +11,12 @@ import pytest
 from chalicelib.contract import HostReport, Job, decode_from_host, encode
 from executor_host.hardening import AGENT_LABEL
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import child_process, free_port
 from tests.support.http_client import read_metric
 from tests.support.plain_python import plain_python_container
 from tests.support.polling import eventually
+from tests.support.records import UPLOAD_URL
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def dynamodb(aws):
 @pytest.fixture
 def resources(aws):
     """Return the names of new queues and tables, as settings."""
-    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+    return create_resources(aws.environment, stack=f"s-{uuid.uuid4().hex}")
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ class QueueClient:
     def send(self, code, text="", timeout_s=3.0, **changes):
         now = time.time()
         defaults = {"reply_to": self.reply_to, "reply_by": now + 60, "start_deadline": now + 60}
+        defaults["reply_upload_url"] = UPLOAD_URL
         job = Job(
             id=uuid.uuid4().hex, code=code, input=text, timeout_s=timeout_s, submitted_at=now, **defaults | changes
         )
@@ -149,6 +151,7 @@ def start_agent(aws, queue_client, image, docker_client, tmp_path):
                 **aws.environment,
                 "JOB_QUEUE_URL": queue_client.job_queue_url,
                 "RESULTS_QUEUE_URL": queue_client.results_queue_url,
+                "PAYLOAD_STORE_URL": f"{aws.environment['AWS_ENDPOINT_URL']}/payloads",
                 "SANDBOX_IMAGE": image,
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(metrics_port),

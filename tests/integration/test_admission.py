@@ -13,7 +13,7 @@ from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
 from chalicelib.dynamodb import to_item
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.operator.key_admin import KeyAdmin
 from tests.support.problems import raises_problem
 from tests.support.records import make_key_record
@@ -80,7 +80,7 @@ def test_cached_key_makes_one_call(dynamodb, keys_table, key_admin):
 def test_key_table_outage_rejects_all_requests(tmp_path):
     with emulated_aws(logs=tmp_path) as emulated:
         dynamodb = client("dynamodb", emulated.environment)
-        table = create_queues_and_tables(emulated.environment)["KEYS_TABLE"]
+        table = create_resources(emulated.environment)["KEYS_TABLE"]
         key = new_key()
         KeyAdmin(dynamodb, table=table).create(key, plan="pro", owner="customer", now_s=START_S)
         admission = Admission(KeyTable(dynamodb, name=table))

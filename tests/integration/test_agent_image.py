@@ -37,6 +37,7 @@ def start_container(aws, queue_client, agent_image, docker_client):
                 **aws.environment,
                 "JOB_QUEUE_URL": queue_client.job_queue_url,
                 "RESULTS_QUEUE_URL": queue_client.results_queue_url,
+                "PAYLOAD_STORE_URL": f"{aws.environment['AWS_ENDPOINT_URL']}/payloads",
                 "AGENT_NAME": name,
                 "METRICS_PORT": str(free_port()),
                 "RUNTIMES": "python=2",
@@ -114,7 +115,10 @@ def test_image_contains_only_needed_aws_models(docker_client, agent_image):
 def test_agent_reports_missing_settings(docker_client, agent_image):
     with pytest.raises(ContainerError) as raised:
         docker_client.containers.run(agent_image, network_mode="none", remove=True)
-    assert raised.value.stderr.decode() == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing\n"
+    assert (
+        raised.value.stderr.decode()
+        == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing; PAYLOAD_STORE_URL is missing\n"
+    )
 
 
 def test_draining_agent_loses_no_jobs(start_container, queue_client, docker_client, sqs):

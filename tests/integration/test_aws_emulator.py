@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 
 MESSAGES_EACH = 150
 LONG_POLL_S = 10
@@ -129,7 +129,7 @@ def test_message_groups_take_turns(sqs, queue_url):
 
 
 def test_max_receives_moves_message_to_dead_letter_queue(sqs, environment):
-    jobs = create_queues_and_tables(environment)["JOB_QUEUE_URL"]
+    jobs = create_resources(environment)["JOB_QUEUE_URL"]
     policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
     sqs.send_message(QueueUrl=jobs, MessageBody="poison")
     for _ in range(json.loads(policy)["maxReceiveCount"]):

@@ -68,7 +68,7 @@ class Operator:
 
     def deploy(self, *, architecture="x86_64", outputs=("JobQueue",), defaults=DEFAULTS, **parameters):
         packaged = {
-            **template.queues_and_tables(),
+            **template.local_resources(),
             "Parameters": {name: {"Type": "String", "Default": value} for name, value in defaults.items()},
             "Outputs": {f"{name}Url": {"Value": {"Ref": name}} for name in outputs},
         }

@@ -10,7 +10,7 @@ from chalicelib.access.key_table import KeyTable, StaleRecordError
 from chalicelib.access.plans import PLANS
 from chalicelib.dynamodb import TableError, from_item, to_item
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables
+from infra.local.emulated_aws import create_resources
 from tests.support.fakes.tables import FakeKeyTable
 from tests.support.records import make_key_record
 
@@ -27,7 +27,7 @@ class RealTable:
 
     def __init__(self, environment):
         self._dynamodb = client("dynamodb", environment)
-        self._name = create_queues_and_tables(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
+        self._name = create_resources(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
         table = KeyTable(self._dynamodb, name=self._name)
         self.read, self.charge = table.read, table.charge
 

@@ -16,7 +16,7 @@ import pytest
 from chalicelib.access.api_keys import new_key
 from chalicelib.api.static_files import static_file
 from infra.local.bounded_http import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
-from infra.local.emulated_aws import create_queues_and_tables
+from infra.local.emulated_aws import create_resources
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from tests.support.polling import eventually
@@ -38,7 +38,7 @@ def port():
 @pytest.fixture(scope="module")
 def server(aws, dynamodb, port, tmp_path_factory):
     """Start the API without hosts, and return its process."""
-    settings = {**aws.environment, **create_queues_and_tables(aws.environment, stack="local-server")}
+    settings = {**aws.environment, **create_resources(aws.environment, stack="local-server")}
     KeyAdmin(dynamodb, table=settings["KEYS_TABLE"]).create(KEY, plan="internal", owner="test", now_s=int(time.time()))
     command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={LOOPBACK}", f"--port={port}"]
     with child_process(

@@ -14,7 +14,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
 from chalicelib.jobs.reply_queue_cleanup import TIME_BUDGET_S
+from chalicelib.jobs.submission import ASYNC_JOB_TTL_S
+from chalicelib.settings import MAX_RESULT_RETENTION_S
 from executor_host import termination_watcher
 from infra import template
 from infra.aws import lint_templates, package
@@ -24,10 +27,11 @@ ROOT = Path(__file__).parent.parent.parent
 POLICIES = ROOT / "tests/golden/policies.json"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 STACK = "python-exec-x"
-# moto's CloudFormation skips the first four. Its RestApi requires a name where the template has a body, so it is
+# moto's CloudFormation skips the first five. Its RestApi requires a name where the template has a body, so it is
 # left out together with everything that refers to it.
 UNKNOWN_TO_MOTO = {
     "AWS::AutoScaling::ScalingPolicy",
+    "AWS::S3::BucketPolicy",
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::Lambda::EventInvokeConfig",
@@ -126,7 +130,8 @@ def test_only_api_gateway_and_events_can_invoke_functions(expanded):
         ("events.amazonaws.com", "CleanUpReplyQueues", json.dumps({"Fn::GetAtt": [rule, "Arn"]})),
     }
     kinds = {each["Type"] for each in expanded["Resources"].values()}
-    assert {kind for kind in kinds if kind.endswith(("QueuePolicy", "BucketPolicy", "Url", "TopicPolicy"))} == set()
+    granting = ("QueuePolicy", "BucketPolicy", "Url", "TopicPolicy")
+    assert {kind for kind in kinds if kind.endswith(granting)} == {"AWS::S3::BucketPolicy"}  # which only denies
 
 
 def test_single_public_stage_has_throttling_and_logging(expanded):
@@ -157,6 +162,7 @@ def test_function_environment_is_exact(expanded):
             "WEBHOOK_QUEUE_URL": {"Ref": "WebhookQueue"},
             "KEYS_TABLE": {"Ref": "KeysTable"},
             "JOBS_TABLE": {"Ref": "JobsTable"},
+            "PAYLOAD_STORE_URL": {"Fn::Sub": "https://${PayloadBucket.RegionalDomainName}"},
             "REPLY_QUEUE_PREFIX": {"Fn::Sub": "${AWS::StackName}-reply-"},
             "METRICS_NAMESPACE": STACK_NAME,
         }
@@ -172,6 +178,35 @@ def test_queues_and_tables_are_encrypted_and_tables_retained(merged):
         assert table["SSESpecification"]["SSEEnabled"]
         assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
         assert merged["Resources"][name]["DeletionPolicy"] == "Retain"
+
+
+def test_payload_bucket_is_private_encrypted_and_expires(merged):
+    (bucket,) = of_type(merged, "AWS::S3::Bucket").values()
+    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    assert list(bucket["PublicAccessBlockConfiguration"].values()) == [True] * 4
+    assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 2)
+    assert {"Prefix", "TagFilters"}.isdisjoint(rule)
+    assert "VersioningConfiguration" not in bucket  # a deleted object is gone
+    (policy,) = of_type(merged, "AWS::S3::BucketPolicy").values()
+    conditions = []
+    for statement in policy["PolicyDocument"]["Statement"]:
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert [as_text(each) for each in statement["Resource"]] == ["PayloadBucket.Arn", "${PayloadBucket.Arn}/*"]
+        conditions.append(statement["Condition"])
+    assert conditions == [
+        {"Bool": {"aws:SecureTransport": "false"}},
+        {"NumericGreaterThan": {"s3:signatureAge": (ASYNC_JOB_TTL_S + ABANDON_AFTER_S + 60) * 1000}},
+    ]
+
+
+def test_payloads_outlive_every_result(merged):
+    """An object is written before the start deadline at the latest, which is within an hour of the submission."""
+    (bucket,) = of_type(merged, "AWS::S3::Bucket").values()
+    kept_s = bucket["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"] * 86_400
+    assert kept_s > MAX_RESULT_RETENTION_S + ASYNC_JOB_TTL_S
 
 
 def test_zip_contains_exactly_the_api(names):
@@ -328,7 +363,7 @@ def emulated(monkeypatch):
 
 
 def test_queues_are_created_with_their_redrive_policies(emulated):
-    emulated("cloudformation").create_stack(StackName=STACK, TemplateBody=json.dumps(template.queues_and_tables()))
+    emulated("cloudformation").create_stack(StackName=STACK, TemplateBody=json.dumps(template.local_resources()))
     sqs, queues = emulated("sqs"), {}
     for url in sqs.list_queues()["QueueUrls"]:
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]

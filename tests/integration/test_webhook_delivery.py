@@ -8,13 +8,14 @@ from standardwebhooks import Webhook
 
 from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.access.key_table import KeyTable
-from chalicelib.contract import compress
+from chalicelib.contract import pack
 from chalicelib.dynamodb import to_item
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
 from chalicelib.webhooks.client import WebhookClient
 from chalicelib.webhooks.delivery import WebhookDelivery
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables
+from infra.local.emulated_aws import create_resources
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.tables import FakeJobTable
 from tests.support.records import KEY, make_key_record, make_result
 from tests.support.webhook_receiver import WebhookReceiver
@@ -29,7 +30,7 @@ def dynamodb(aws):
 
 @pytest.fixture(scope="module")
 def platform(aws):
-    return create_queues_and_tables(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+    return create_resources(aws.environment, stack=f"s-{uuid.uuid4().hex}")
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def record(url):
         holds_slot=True,
         start_deadline=now_s,
         retained_until=now_s + 3600,
-        reply=compress(make_result(job_id)),
+        reply=pack(make_result(job_id)),
         webhook_url=url,
     )
 
@@ -71,6 +72,7 @@ def test_webhook_is_retried_and_delivered_signed(sqs, job_table, key_table, rece
         queue_url=queue_url,
         jobs=job_table,
         keys=key_table,
+        payloads=FakePayloadStore(),
         client=WebhookClient(local_ports=frozenset({receiver.port})),
     )
     job = job_table.claim(record(f"http://127.0.0.1:{receiver.port}/results"), now_s=int(time.time()))

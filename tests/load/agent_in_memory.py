@@ -13,6 +13,8 @@ from executor_host.isolation_check import IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
+from tests.support.fakes.payloads import FakePayloadClient
+from tests.support.records import UPLOAD_URL
 
 CORES = os.cpu_count() or 1
 REPLY_TIMEOUT_S = 60.0
@@ -28,6 +30,7 @@ def agent_in_memory(engine):
     agent = Agent(
         queue,
         pool=pool,
+        payloads=FakePayloadClient(),
         isolation_passed=isolation.passed,
         visibility=visibility,
         results_queue_url="results",
@@ -51,7 +54,19 @@ def run_job(queue, code, stdin, *, timeout_s=3.0):
     """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S."""
     now, name = time.time(), uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "start_deadline": now + REPLY_TIMEOUT_S}
-    queue.enqueue(encode(Job(id=name, code=code, input=stdin, timeout_s=timeout_s, reply_to=name, **times)))
+    queue.enqueue(
+        encode(
+            Job(
+                id=name,
+                code=code,
+                input=stdin,
+                timeout_s=timeout_s,
+                reply_to=name,
+                reply_upload_url=UPLOAD_URL,
+                **times,
+            )
+        )
+    )
     try:
         return decode_reply(queue.wait_for_sent(name, timeout_s=REPLY_TIMEOUT_S))
     except Empty:

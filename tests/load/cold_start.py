@@ -19,6 +19,7 @@ SETTINGS = {
     "WEBHOOK_QUEUE_URL": "http://127.0.0.1/w",
     "KEYS_TABLE": "keys",
     "JOBS_TABLE": "jobs",
+    "PAYLOAD_STORE_URL": "https://payloads.test",
 }
 PROGRAMS = {
     "bare Python": "pass",

@@ -12,6 +12,7 @@ import boto3
 
 from chalicelib.contract import Job, encode
 from tests.load.program import CODE, STDIN
+from tests.support.records import UPLOAD_URL
 
 
 def sqs_client():
@@ -35,7 +36,7 @@ def queue_round_trip(environment):
     requests, replies = (sqs.create_queue(QueueName=f"bench-{name}")["QueueUrl"] for name in ("requests", "replies"))
     other_process = subprocess.Popen([sys.executable, "-m", "tests.load.queue_round_trip", requests, replies])
     times = {"submitted_at": 0, "reply_by": 0, "start_deadline": 0}
-    body = encode(Job(id="0" * 32, code=CODE, input=STDIN, reply_to=replies, **times))
+    body = encode(Job(id="0" * 32, code=CODE, input=STDIN, reply_to=replies, reply_upload_url=UPLOAD_URL, **times))
 
     def round_trip(_):
         sqs.send_message(QueueUrl=requests, MessageBody=body)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from chalicelib.access.api_keys import new_key
 from infra.env_file import client
-from infra.local.emulated_aws import create_queues_and_tables, emulated_aws
+from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
@@ -52,7 +52,7 @@ def api_with_instant_host():
     """Start the API and a host that answers at once, and yield a function that sends a request."""
     with contextlib.ExitStack() as processes:
         aws = processes.enter_context(emulated_aws(logs=LOCAL))
-        settings = {**aws.environment, **create_queues_and_tables(aws.environment)}
+        settings = {**aws.environment, **create_resources(aws.environment)}
         key = new_key()
         keys = KeyAdmin(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
         keys.create(key, plan="internal", owner="bench", now_s=int(time.time()))

@@ -20,8 +20,10 @@ from executor_host.isolation_check import CHECK_INTERVAL_S, IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
+from tests.support.fakes.payloads import FakePayloadClient
 from tests.support.gvisor import RUNTIME_WITHOUT_SECCOMP, is_gvisor
 from tests.support.polling import eventually
+from tests.support.records import UPLOAD_URL
 
 RESULTS = "results"
 
@@ -59,6 +61,7 @@ def start(image):
             agent = Agent(
                 queue,
                 pool=pool,
+                payloads=FakePayloadClient(),
                 isolation_passed=check.passed,
                 visibility=VisibilityExtender(queue),
                 results_queue_url=RESULTS,
@@ -159,7 +162,9 @@ def test_runsc_without_oci_seccomp_takes_no_job(start, caplog):
 def run_job(queue):
     now = time.time()
     times = {"submitted_at": now, "reply_by": now + 60, "start_deadline": now + 60}
-    queue.enqueue(encode(Job(id=uuid.uuid4().hex, code="print(1)", reply_to="replies", **times)))
+    queue.enqueue(
+        encode(Job(id=uuid.uuid4().hex, code="print(1)", reply_to="replies", reply_upload_url=UPLOAD_URL, **times))
+    )
     return decode_reply(queue.wait_for_sent("replies")).stdout
 
 

@@ -26,6 +26,7 @@ from chalicelib.contract import (
 )
 from chalicelib.jobs.submission import RunRequest, Submission
 
+UPLOAD_URL = "https://payloads.test/replies/1?X-Amz-Signature=secret"  # of jobs whose replies are small
 KEY = new_key()  # its record is in the keys table of most tests
 
 

@@ -94,6 +94,6 @@ class WebhookReceiver:
         head, _, body = head.partition(b"\r\n\r\n")
         lines = head.decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines[1:])
-        while len(body) < int(headers["Content-Length"]):
+        while len(body) < int(headers.get("Content-Length", "0")):
             body += connection.recv(4096)
         return lines[0], headers, body

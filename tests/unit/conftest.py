@@ -15,6 +15,7 @@ from chalicelib.jobs.reply_queue import ReplyQueues
 from chalicelib.jobs.submit import JobService
 from chalicelib.telemetry.logs import JsonFormatter
 from tests.support.fakes.job_service import FakeJobService
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.sqs import FakeSqs
 from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakePendingJobs
 from tests.support.records import KEY, make_key_record
@@ -76,8 +77,8 @@ def hosts():
 @pytest.fixture
 def components(table, sqs, job_queue_url, job_table, hosts):
     """Components of the API whose jobs, tables and queues are fakes."""
-    admission = Admission(table)
-    results = JobResults(job_table, pending_jobs=FakePendingJobs(), enqueue_webhook=lambda _: None)
+    admission, payloads = Admission(table), FakePayloadStore()
+    results = JobResults(job_table, pending_jobs=FakePendingJobs(), payloads=payloads, enqueue_webhook=lambda _: None)
     return api.Components(
         admission=admission,
         load_shedders={"python": LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2)},
@@ -105,20 +106,24 @@ def jobs(monkeypatch, components):
 @pytest.fixture
 def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
     """Let the API of the test use a real JobService, with its table and slots in memory."""
-    pending_jobs = FakePendingJobs()
+    pending_jobs, payloads = FakePendingJobs(), components.results.payloads
     service = JobService(
         job_table,
         admission=components.admission,
         pending_jobs=pending_jobs,
-        dispatcher=JobDispatcher(sqs, job_queue_urls={"python": job_queue_url}),
+        dispatcher=JobDispatcher(sqs, job_queue_urls={"python": job_queue_url}, payloads=payloads),
         reply_queues=components.reply_queues,
         results=components.results,
+        payloads=payloads,
         result_retention_s=86_400,
     )
     with_service = replace(components, jobs=service)
     monkeypatch.setattr(api, "components", lambda: with_service)
     return SimpleNamespace(
-        table=job_table, pending_jobs=pending_jobs, calls=lambda: job_table.calls + pending_jobs.calls
+        payloads=payloads,
+        table=job_table,
+        pending_jobs=pending_jobs,
+        calls=lambda: job_table.calls + pending_jobs.calls,
     )
 
 

@@ -131,7 +131,6 @@ def test_documented_limits_match_code():
         "files": f"{contract.MAX_FILES}, {size(contract.MAX_FILES_BYTES)} together",
         "artifacts": f"{contract.MAX_ARTIFACT_PATTERNS} patterns, {contract.MAX_ARTIFACTS} files, "
         f"{size(contract.MAX_ARTIFACTS_BYTES)} together",
-        "code`, `input`, `args` and `files`, compressed": size(contract.MAX_COMPRESSED_PROGRAM_BYTES),
         "stdout": f"the first {size(contract.MAX_STDOUT_BYTES)}",
         "stderr": f"the first {size(contract.STDERR_HEAD_BYTES)} and the last {size(contract.STDERR_TAIL_BYTES)}",
         "bytes written to a stream": size(contract.MAX_STREAM_BYTES),
@@ -149,8 +148,6 @@ def test_documented_limits_match_code():
 
 def test_documented_sizes_of_requests_match_code():
     assert f"may have up to {size(request_fields.MAX_BODY_BYTES)}," in API
-    assert f"{size(run_request.ALWAYS_FITTING_BODY_BYTES)} of `code`, `input`, `args` and `files` always fit" in API
-    assert f"more than {size(contract.MAX_COMPRESSED_PROGRAM_BYTES)} after compression" in API
 
 
 def all_problems():
@@ -246,7 +243,9 @@ def test_documented_agent_settings_match_code():
 
 
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
-    loaded = agent_settings.load({"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"})
+    loaded = agent_settings.load(
+        {"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i", "PAYLOAD_STORE_URL": "https://p"}
+    )
     cores = agent_settings.os.cpu_count()
     assert loaded.workers == {"python": 8 * cores}
     assert (loaded.agent_name, loaded.oci_runtime) == (agent_settings.socket.gethostname(), "")

@@ -7,15 +7,18 @@ import pytest
 from chalicelib.access.key_table import KeyTable
 from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.job_table import JobTable
+from chalicelib.jobs.payload_store import PayloadStore
 from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.submit import JobService
 from chalicelib.webhooks.client import WebhookClient
 from executor_host.docker_engine import DockerEngine
 from executor_host.job_queue import JobQueue
+from executor_host.payloads import PayloadClient
 from executor_host.sandbox import Sandbox
 from tests.support.fakes.docker_engine import FakeDockerEngine, FakeSandbox
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.fakes.job_service import FakeJobService
+from tests.support.fakes.payloads import FakePayloadClient, FakePayloadStore
 from tests.support.fakes.tables import FakeHostRegistry, FakeJobTable, FakeKeyTable, FakePendingJobs
 from tests.support.fakes.webhook_client import FakeWebhookClient
 
@@ -26,6 +29,8 @@ FAKES = {
     FakeJobService: JobService,
     FakeJobTable: JobTable,
     FakeKeyTable: KeyTable,
+    FakePayloadClient: PayloadClient,
+    FakePayloadStore: PayloadStore,
     FakePendingJobs: PendingJobs,
     FakeSandbox: Sandbox,
     FakeWebhookClient: WebhookClient,

@@ -1,4 +1,4 @@
-"""The largest programs and results, with the texts that compress worst, fit wherever they are sent and stored."""
+"""The largest programs and results fit wherever they are sent and stored."""
 
 import json
 import random
@@ -7,12 +7,22 @@ import pytest
 
 from chalicelib import contract
 from chalicelib.api.responses import json_response
-from chalicelib.contract import Job, OutputBytes, UncaughtException, compress, decode_job, decode_reply, encode
+from chalicelib.contract import (
+    Job,
+    OutputBytes,
+    ReplyReference,
+    UncaughtException,
+    encode,
+    pack,
+    unpack_job,
+    unpack_reply,
+)
 from chalicelib.jobs.job_table import JobRecord, JobState, to_item
 from chalicelib.jobs.job_view import result_body
 from tests.support.records import make_result
 
 ID = "0" * 32
+LAMBDA_RESPONSE_BYTES = 6 * 1024 * 1024  # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 REPLACEMENT = "\ufffd"  # what an invalid byte of a program's output becomes
 ASCII = [chr(number) for number in range(128)]
 TWO_BYTES = [chr(number) for number in range(0x80, 0x800)]
@@ -56,11 +66,30 @@ def largest_result(alphabet):
 
 
 @each_alphabet
-def test_largest_result_fits_everywhere(alphabet):
+def test_largest_result_fits_in_payload_and_response(alphabet):
     result = largest_result(alphabet)
-    body = encode(result)
-    assert len(body) <= contract.MAX_MESSAGE_BYTES
-    assert decode_reply(body) == decode_reply(compress(result)) == result
+    assert unpack_reply(pack(result)) == result
+    response = json_response(result_body(result)).to_dict()
+    assert len(json.dumps(response, ensure_ascii=False).encode()) < LAMBDA_RESPONSE_BYTES * 0.9
+
+
+@each_alphabet
+def test_largest_reply_in_a_message_fits_in_an_item(alphabet):
+    """A reply in a larger message is a reference."""
+    low, high = 0, contract.MAX_STDOUT_BYTES
+    while low < high:
+        middle = (low + high + 1) // 2
+        is_message = len(encode(make_result(ID, stdout=text_of(alphabet, middle)))) <= contract.MAX_MESSAGE_BYTES
+        low, high = (middle, high) if is_message else (low, middle - 1)
+    for reply in (make_result(ID, stdout=text_of(alphabet, low)), ReplyReference(id=ID)):
+        assert item_bytes(reply) < 400 * 1024 * 0.9
+
+
+def item_bytes(reply):
+    """Return the bytes of the names and values of an item with this reply.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+    """
     record = JobRecord(
         job_id=ID,
         key_id="k" * 64,
@@ -70,66 +99,30 @@ def test_largest_result_fits_everywhere(alphabet):
         claim_expires_at=2**31,
         start_deadline=2**31,
         retained_until=2**31,
-        reply=compress(result),
+        reply=pack(reply),
         webhook_url="https://" + "u" * 2048,
         webhook_error="e" * 1024,
     )
-    # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html: names and values together
     values = {name: next(iter(value.values())) for name, value in to_item(record).items()}
-    item_bytes = sum(
-        len(name) + len(value if isinstance(value, bytes) else str(value)) for name, value in values.items()
-    )
-    assert item_bytes < 400 * 1024 * 0.9
-    response = json_response(result_body(result)).to_dict()
-    assert len(json.dumps(response)) < 6 * 1024 * 1024 * 0.9  # of AWS Lambda
+    return sum(len(name) + len(value if isinstance(value, bytes) else str(value)) for name, value in values.items())
 
 
 def fill(filler, limit_bytes):
     return filler * (limit_bytes // len(filler.encode()))
 
 
-def largest_job(**changes):
-    times = {"submitted_at": 1_700_000_000.123456, "reply_by": 1_700_000_020.654321, "start_deadline": 1_700_000_120.5}
-    return Job(id="0123456789abcdef" * 2, reply_to=text_of([ASCII[32:]], 1024), timeout_s=3.3, **times, **changes)
-
-
 @pytest.mark.parametrize("filler", ["x", "\x01", '"', "\u00fc", "\ufffe", "\U0001f600"], ids=ascii)
-def test_largest_repetitive_program_fits_in_a_message(filler):
-    job = largest_job(
+def test_largest_job_fits_in_payload(filler):
+    job = Job(
+        id="0123456789abcdef" * 2,
+        reply_to=text_of([ASCII[32:]], 1024),
+        reply_upload_url="https://" + text_of([ASCII[32:]], 8184),
+        timeout_s=3.3,
+        submitted_at=1_700_000_000.123456,
+        reply_by=1_700_000_020.654321,
+        start_deadline=1_700_000_120.5,
         code=fill(filler, contract.MAX_CODE_BYTES),
         input=fill(filler, contract.MAX_INPUT_BYTES),
         args=(fill(filler, contract.MAX_ARGS_BYTES // contract.MAX_ARGS),) * contract.MAX_ARGS,
     )
-    body = encode(job)
-    assert len(body) <= contract.MAX_MESSAGE_BYTES
-    assert decode_job(body) == job
-
-
-def text_without_repetitions(alphabets, block):
-    """Return `block` characters of each alphabet. No three of them occur again in the 32 KiB in which zlib looks."""
-    chooser, last_seen, characters = random.Random(1), {}, ["?", "!"]  # noqa: S311
-    for alphabet in alphabets:
-        end = len(characters) + block
-        while len(characters) < end:
-            character = chooser.choice(alphabet)
-            three = (*characters[-2:], character)
-            if len(characters) - last_seen.get(three, -40_000) > 33_000:
-                last_seen[three] = len(characters)
-                characters.append(character)
-    return "".join(characters[2:])
-
-
-def test_job_adds_little_to_its_compressed_program():
-    """A block of zlib has 16,383 symbols and one code. If the other members shifted these blocks, this text would grow.
-
-    With `reply_to` in front of the program, by 10 KB.
-    """
-    code = text_without_repetitions([ASCII[:64], ASCII[64:]] * 7, 16_383)
-    compressed_bytes = contract.compressed_program_bytes(code, stdin="", args=())
-    reserved_bytes = contract.MAX_MESSAGE_BYTES // 4 * 3 - contract.MAX_COMPRESSED_PROGRAM_BYTES
-    assert 0 < len(compress(largest_job(code=code))) - compressed_bytes < reserved_bytes / 2
-
-
-def test_message_above_sqs_limit_is_rejected():
-    with pytest.raises(contract.ContractError, match="exceeds 1048576"):
-        encode(largest_job(code="1", input=text_of([ASCII], contract.MAX_INPUT_BYTES)))
+    assert unpack_job(pack(job)) == job

@@ -9,6 +9,7 @@ REQUIRED = {
     "KEYS_TABLE": "python-exec-keys",
     "WEBHOOK_QUEUE_URL": WEBHOOKS,
     "JOBS_TABLE": "python-exec-jobs",
+    "PAYLOAD_STORE_URL": "https://a-bucket.s3.eu-central-1.amazonaws.com",
 }
 
 
@@ -18,6 +19,7 @@ def test_optional_settings_have_defaults():
         default_wait_s=20.0,
         keys_table="python-exec-keys",
         jobs_table="python-exec-jobs",
+        payload_store_url="https://a-bucket.s3.eu-central-1.amazonaws.com",
         metrics_namespace="PythonExec",
         result_retention_s=86_400,
         reply_queue_prefix="python-exec-reply-",

@@ -5,7 +5,6 @@ from typing import Final
 from chalicelib.api import request_fields
 from chalicelib.api.request_fields import RequestErrorCode, invalid_field
 from chalicelib.api.request_files import parse_files
-from chalicelib.api.run_request import ALWAYS_FITTING_BODY_BYTES, check_compressed_size
 from chalicelib.contract import MAX_BATCH_RUNS, MAX_INPUT_BYTES, Run, batch_output_limits
 from chalicelib.jobs.expectations import Expectations, output_digest
 from chalicelib.jobs.submission import RunRequest
@@ -27,7 +26,7 @@ def parse_batch_request(
         strict=True,
     )
     stop_on_failure = _parse_stop_on_failure(fields)
-    request = RunRequest(
+    return RunRequest(
         code=code,
         files=parse_files(fields),
         runs=runs,
@@ -36,9 +35,6 @@ def parse_batch_request(
         runtime=request_fields.parse_runtime(fields),
         callback_url=request_fields.parse_callback_url(fields, local_ports=local_webhook_ports),
     )
-    if len(body) > ALWAYS_FITTING_BODY_BYTES:
-        check_compressed_size(request)
-    return request
 
 
 def _parse_items(fields: dict[str, object]) -> list[object]:

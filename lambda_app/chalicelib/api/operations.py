@@ -62,7 +62,12 @@ AUTHENTICATION: Final = (
     problems.AUTHENTICATION_UNAVAILABLE,
     problems.RATE_LIMITED,
 )
-LOOKUP: Final = (problems.JOB_NOT_FOUND, problems.JOB_EXPIRED_OR_DELETED, problems.JOB_STORE_UNAVAILABLE)
+LOOKUP: Final = (
+    problems.JOB_NOT_FOUND,
+    problems.JOB_EXPIRED_OR_DELETED,
+    problems.JOB_STORE_UNAVAILABLE,
+    problems.PAYLOAD_STORE_UNAVAILABLE,
+)
 SUBMISSION: Final = (
     problems.INVALID_REQUEST,
     problems.INVALID_IDEMPOTENCY_KEY,
@@ -76,6 +81,7 @@ SUBMISSION: Final = (
     problems.TOO_MANY_PENDING_JOBS,
     problems.OVERLOADED,
     problems.JOB_QUEUE_UNAVAILABLE,
+    problems.PAYLOAD_STORE_UNAVAILABLE,
     problems.JOB_STORE_UNAVAILABLE,
     problems.RESULT_TIMEOUT,
     *JOB_FAILED.values(),

@@ -31,7 +31,7 @@ class RequestErrorCode(StrEnum):
     """What is wrong with a request: `code` of its problem. Stable, because clients compare it."""
 
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"  # anything but application/json
-    TOO_LARGE = "too_large"  # the body, the UTF-8 text of a field, or the compressed program
+    TOO_LARGE = "too_large"  # the body, or the UTF-8 text of a field
     TOO_MANY = "too_many"  # items of an array
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"  # RFC 8259: no NaN, no BOM

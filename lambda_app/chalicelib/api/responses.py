@@ -57,9 +57,9 @@ def outcome_response(
     return json_response(job_view.result_body(outcome, expectations), headers=headers)
 
 
-def job_response(record: JobRecord) -> Response:
-    """Return the response for a job that was accepted earlier."""
-    return _pending_response(record.job_id) if record.reply is None else json_response(job_view.job_body(record))
+def job_response(record: JobRecord, reply: Reply | None) -> Response:
+    """Return the response for a job that was accepted earlier, with its reply if there is one."""
+    return _pending_response(record.job_id) if reply is None else json_response(job_view.job_body(record, reply))
 
 
 def _pending_response(job_id: str, headers: Headers = NO_HEADERS) -> Response:

@@ -14,13 +14,11 @@ from chalicelib.api.headers import idempotency_key
 from chalicelib.api.prefer_header import Preference
 from chalicelib.api.request_fields import RequestErrorCode, invalid_field
 from chalicelib.api.request_files import parse_artifacts, parse_files
-from chalicelib.contract import MAX_COMPRESSED_PROGRAM_BYTES, MAX_INPUT_BYTES, compressed_program_bytes
+from chalicelib.contract import MAX_INPUT_BYTES
 from chalicelib.jobs.submission import RunRequest, Submission
 from chalicelib.problems import ProblemError
 
 FIELDS: Final = ("code", "input", "args", "timeout_s", "runtime", "files", "artifacts", "callback_url")
-# A field has at most as many bytes as its JSON, and zlib adds far less than these 16 KiB to the largest program.
-ALWAYS_FITTING_BODY_BYTES: Final = MAX_COMPRESSED_PROGRAM_BYTES - 16 * 1024
 
 
 def parse_submission(
@@ -56,7 +54,7 @@ def parse_run_request(
 ) -> RunRequest:
     """Parse a request body; `local_webhook_ports` as in the settings. Raise ProblemError if it is invalid."""
     fields = request_fields.parse_body(body, content_type=content_type, allowed=FIELDS)
-    run_request = RunRequest(
+    return RunRequest(
         code=request_fields.parse_code(fields),
         input=request_fields.parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True) or "",
         args=request_fields.parse_args(fields),
@@ -66,27 +64,6 @@ def parse_run_request(
         artifacts=parse_artifacts(fields),
         callback_url=request_fields.parse_callback_url(fields, local_ports=local_webhook_ports),
     )
-    if len(body) > ALWAYS_FITTING_BODY_BYTES:
-        check_compressed_size(run_request)
-    return run_request
-
-
-def check_compressed_size(request: RunRequest) -> None:
-    """Raise ProblemError if the request does not fit into a message."""
-    actual_bytes = compressed_program_bytes(
-        request.code,
-        stdin=request.input,
-        args=request.args,
-        files=request.files,
-        artifacts=request.artifacts,
-        runs=request.runs,
-    )
-    if actual_bytes > MAX_COMPRESSED_PROGRAM_BYTES:
-        raise request_fields.too_large(
-            "Compressed, code, input, args and files have",
-            actual_bytes=actual_bytes,
-            limit_bytes=MAX_COMPRESSED_PROGRAM_BYTES,
-        )
 
 
 def check_plan_limits(request: RunRequest, plan: Plan) -> None:

@@ -7,3 +7,4 @@ from chalicelib.contract.encoding import *  # noqa: F403 - the package is one na
 from chalicelib.contract.files import *  # noqa: F403
 from chalicelib.contract.limits import *  # noqa: F403
 from chalicelib.contract.messages import *  # noqa: F403
+from chalicelib.contract.payloads import *  # noqa: F403

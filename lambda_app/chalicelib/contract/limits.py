@@ -31,20 +31,14 @@ MAX_BATCH_RUNS: Final = 100
 MAX_BATCH_S: Final = 60.0  # wall time; a run starts only if its timeout_s fits into the rest
 MAX_RUNS_WITH_LONG_OUTPUT: Final = 10
 
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-MAX_MESSAGE_BYTES: Final = 1024 * 1024
-COMPRESSION_THRESHOLD_BYTES: Final = 64 * 1024  # most messages are far below and stay readable
+MAX_MESSAGE_BYTES: Final = 256 * 1024  # of JSON; larger messages go through the payload store. SQS takes 1 MiB
 # The largest job, and the largest result: in a stream, U+FFFD makes three bytes of each invalid one.
-_MAX_JOB_TEXT_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES + MAX_FILES_BYTES
-_MAX_RESULT_TEXT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES) + MAX_ARTIFACTS_BYTES
+_MAX_JOB_BYTES: Final = MAX_CODE_BYTES + MAX_INPUT_BYTES + MAX_ARGS_BYTES + MAX_FILES_BYTES
+_MAX_RESULT_BYTES: Final = 3 * (MAX_STDOUT_BYTES + STDERR_HEAD_BYTES + STDERR_TAIL_BYTES) + MAX_ARTIFACTS_BYTES
 _MAX_RUN_BYTES: Final = 3 * 2 * 16 * 1024 + 4 * MAX_ERROR_MESSAGE_CHARS * 4  # of one of MAX_BATCH_RUNS
 # The names of members, and the paths of 64 files and 16 patterns or of 32 artifacts and 256 omissions.
 _MAX_OTHER_BYTES: Final = 256 * 1024
-MAX_DECODED_BYTES: Final = (
-    max(_MAX_JOB_TEXT_BYTES, _MAX_RESULT_TEXT_BYTES, MAX_BATCH_RUNS * _MAX_RUN_BYTES) + _MAX_OTHER_BYTES
-)
-# A job is sent as base64, four characters for three bytes, and its other members need less than 4 KiB of that.
-MAX_COMPRESSED_PROGRAM_BYTES: Final = MAX_MESSAGE_BYTES // 4 * 3 - 4 * 1024
+MAX_PAYLOAD_BYTES: Final = max(_MAX_JOB_BYTES, _MAX_RESULT_BYTES, MAX_BATCH_RUNS * _MAX_RUN_BYTES) + _MAX_OTHER_BYTES
 
 
 class OutputLimits(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ WIRE_VERSION: Final = 3
 
 RuntimeName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}\Z")]  # one of chalicelib/runtimes.py
 PythonVersion = Annotated[str, Meta(pattern=r"^3\.[0-9]{1,2}\Z")]
+PresignedUrl = Annotated[str, Meta(pattern="^https?://", max_length=8192)]  # its session token has up to 4 KiB
 
 
 class Status(StrEnum):
@@ -45,6 +46,7 @@ class FailureReason(StrEnum):
     START_TIMEOUT = "start-timeout"  # no host started it before start_deadline
     SANDBOX_ERROR = "sandbox-error"  # its sandbox broke on every attempt
     HOST_LOST = "host-lost"  # every host that received it was lost
+    PAYLOAD_LOST = "payload-lost"  # the job or its reply is not in the payload store, or not intact
 
 
 class IsolationState(StrEnum):
@@ -62,13 +64,23 @@ class Run(Struct, frozen=True, kw_only=True):
     args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
 
 
-class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
-    """A request to run code. Times are seconds since the epoch.
-
-    The program comes first, so that it is compressed to the same bytes whatever the other members are.
-    """
+class JobHeader(Struct, frozen=True, kw_only=True):
+    """The members of a job that do not depend on its program. Times are seconds since the epoch."""
 
     version: int = WIRE_VERSION
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
+    runtime: RuntimeName = "python"
+    # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
+    reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
+    reply_upload_url: PresignedUrl  # for a PUT of a reply that is too large for a message
+    submitted_at: float
+    reply_by: float  # a later reply goes to the results queue
+    start_deadline: float  # from then on, no host starts it
+
+
+class Job(JobHeader, frozen=True, kw_only=True, tag_field="kind", tag="job"):
+    """A request to run code."""
+
     code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE_BYTES)]
     input: Annotated[str, Meta(max_length=MAX_INPUT_BYTES)] = ""
     args: Annotated[tuple[Annotated[str, Meta(max_length=MAX_ARGS_BYTES)], ...], Meta(max_length=MAX_ARGS)] = ()
@@ -77,14 +89,13 @@ class Job(Struct, frozen=True, kw_only=True, tag_field="kind", tag="job"):
     # The runs of a batch, which has neither `input` nor `args` nor `artifacts`; none for a job that is not a batch.
     runs: Annotated[tuple[Run, ...], Meta(max_length=MAX_BATCH_RUNS)] = ()
     stop_on_failure: bool = False  # no more runs after one whose status is not ok
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # $ alone allows a newline after it
     timeout_s: Annotated[float, Meta(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
-    runtime: RuntimeName = "python"
-    # The URL of the reply queue that a request polls until reply_by; None for an asynchronous job.
-    reply_to: Annotated[str, Meta(min_length=1, max_length=1024)] | None
-    submitted_at: float
-    reply_by: float  # a later reply goes to the results queue
-    start_deadline: float  # from then on, no host starts it
+
+
+class JobReference(JobHeader, frozen=True, kw_only=True, tag_field="kind", tag="job_reference"):
+    """The message of a job that is in the payload store."""
+
+    url: PresignedUrl  # for a GET of the job
 
 
 class Truncated(Struct, frozen=True, kw_only=True):
@@ -183,6 +194,13 @@ class Failure(Struct, frozen=True, kw_only=True, tag_field="kind", tag="failure"
     reason: FailureReason
 
 
+class ReplyReference(Struct, frozen=True, kw_only=True, tag_field="kind", tag="reply_reference"):
+    """The message of a reply that is in the payload store."""
+
+    version: int = WIRE_VERSION
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]  # of the job, which names the object
+
+
 class RuntimeReport(Struct, frozen=True, kw_only=True):
     """The state of one runtime on a host."""
 
@@ -202,5 +220,7 @@ class HostReport(Struct, frozen=True, kw_only=True, tag_field="kind", tag="host_
     sent_at: Annotated[float, Meta(ge=0)]  # seconds since the epoch
 
 
-Message = Job | Result | BatchResult | Failure | HostReport
+JobMessage = Job | JobReference
 Reply = Result | BatchResult | Failure
+ReplyMessage = Reply | ReplyReference
+Message = JobMessage | ReplyMessage | HostReport

@@ -8,7 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
 from chalicelib import problems
-from chalicelib.contract import Job, encode
+from chalicelib.contract import MAX_MESSAGE_BYTES, Job, encode
+from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
 from chalicelib.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -22,13 +23,21 @@ class JobDispatcher(Struct, frozen=True):
 
     sqs: "SQSClient"
     job_queue_urls: Mapping[str, str]  # by name of the runtime
+    payloads: PayloadStore
 
-    def send(self, job: Job, *, key_id: str) -> None:
-        """Send a job. Raise ProblemError if SQS does not take it."""
+    def send(self, job: Job, *, key_id: str) -> bool:
+        """Send a job, and return whether it is in the payload store. Raise ProblemError if it cannot be sent."""
+        body = encode(job)
+        is_stored = len(body) > MAX_MESSAGE_BYTES
         try:
-            self.sqs.send_message(
-                QueueUrl=self.job_queue_urls[job.runtime], MessageBody=encode(job), MessageGroupId=key_id
-            )
+            if is_stored:
+                body = encode(self.payloads.put_job(job))
+            queue_url = self.job_queue_urls[job.runtime]
+            self.sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageGroupId=key_id)
+        except PayloadStoreError as error:
+            logger.exception("job_upload_failed")
+            raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
         except (BotoCoreError, ClientError) as error:
             logger.exception("job_send_failed")
             raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
+        return is_stored

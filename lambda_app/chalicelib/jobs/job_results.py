@@ -11,9 +11,11 @@ from typing import Final
 from msgspec import Struct
 
 from chalicelib import problems
-from chalicelib.contract import Failure, FailureReason, Reply, compress
+from chalicelib.contract import Failure, FailureReason, Reply, ReplyMessage, ReplyReference, pack
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
+from chalicelib.jobs.job_view import decode_stored_reply
+from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
 from chalicelib.problems import ProblemError
 from chalicelib.sqs import QueueSendError
@@ -28,6 +30,7 @@ class JobResults(Struct, frozen=True):
 
     table: JobTable
     pending_jobs: PendingJobs
+    payloads: PayloadStore
     enqueue_webhook: Callable[[JobRecord], object]
     clock: Callable[[], float] = time.time
 
@@ -43,6 +46,16 @@ class JobResults(Struct, frozen=True):
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record
 
+    def read_reply(self, record: JobRecord) -> Reply | None:
+        """Return the reply of a job, None if there is none yet. Raise ProblemError, or CorruptReplyError."""
+        if record.reply is None:
+            return None
+        try:
+            return self.payloads.read_reply(decode_stored_reply(record))
+        except PayloadStoreError as error:
+            logger.exception("payload_store_error")
+            raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
+
     def delete(self, job_id: str, *, key_id: str) -> None:
         """Delete what the customer sent and received. Raise ProblemError if the key has no such job."""
         try:
@@ -52,20 +65,27 @@ class JobResults(Struct, frozen=True):
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         if record is None or record.key_id != key_id or not record.is_visible:
             raise ProblemError(problems.JOB_NOT_FOUND)
+        try:
+            self.payloads.delete(job_id)
+        except PayloadStoreError as error:  # repeating the request deletes what is left
+            logger.exception("payload_store_error")
+            raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
 
-    def record_reply(self, reply: Reply, *, key_id: str | None = None) -> JobRecord | None:
+    def record_reply(self, reply: ReplyMessage, *, key_id: str | None = None) -> JobRecord | None:
         """Store a reply unless its job has one, and return the job's record.
 
         Return None if the job has no record. If `key_id` is given, create a hidden record instead, so that a request
         that is about to accept the job finds the result. Idempotent: callers may retry on failure. Raise TableError,
-        or QueueSendError if the webhook cannot be scheduled.
+        PayloadStoreError, or QueueSendError if the webhook cannot be scheduled.
         """
-        compressed = compress(reply)
-        record = self.table.set_reply(reply.id, compressed)
+        packed = pack(reply)
+        record = self.table.set_reply(reply.id, packed)
         if record is None and key_id is not None:
-            record = self._hide(reply.id, compressed, key_id)
+            record = self._hide(reply.id, packed, key_id)
         if record is None:
             return None
+        if record.state is JobState.DELETED and isinstance(reply, ReplyReference):
+            self.payloads.delete(reply.id)  # the job ran while it was deleted
         if record.holds_slot:
             self.pending_jobs.release(record)
         self.enqueue_webhook(record)

@@ -58,8 +58,8 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One item of the table. Times are whole seconds since the epoch.
 
     `claim_token` is unique per writer: it lets a writer recognize its own record when boto3 retries a write whose
-    response was lost. `reply` is written once, as contract.compress writes it; as base64, the largest would exceed the
-    400 KB of an item.
+    response was lost. `reply` is written once, as contract.pack writes it. Its size is that of a message, far below the
+    400 KB of an item: of a larger reply, it is the reference.
     """
 
     job_id: str

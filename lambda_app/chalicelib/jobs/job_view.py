@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from chalicelib import problems
-from chalicelib.contract import BatchResult, ContractError, Failure, Reply, Result, decode_reply
+from chalicelib.contract import BatchResult, ContractError, Failure, Reply, ReplyMessage, Result, unpack_reply
 from chalicelib.jobs.batch_view import batch_body
 from chalicelib.jobs.expectations import Expectations, load
 from chalicelib.jobs.job_table import JobRecord
@@ -39,13 +39,9 @@ def pending_body(job_id: str) -> dict[str, Any]:
     return {"id": job_id, "status": PENDING}
 
 
-def job_body(record: JobRecord) -> dict[str, Any]:
-    """Return a stored job, with its result or its failure. Raise CorruptReplyError."""
-    body = (
-        pending_body(record.job_id)
-        if record.reply is None
-        else _reply_body(decode_stored_reply(record), load(record.expectations))
-    )
+def job_body(record: JobRecord, reply: Reply | None) -> dict[str, Any]:
+    """Return a stored job, with its result or its failure if it has a reply."""
+    body = pending_body(record.job_id) if reply is None else _reply_body(reply, load(record.expectations))
     if record.webhook_url is not None:
         body["webhook"] = {
             "state": record.webhook_state,
@@ -55,15 +51,15 @@ def job_body(record: JobRecord) -> dict[str, Any]:
     return body
 
 
-def webhook_body(record: JobRecord) -> bytes:
-    """Return the JSON for a callback_url, the same for each attempt. Raise CorruptReplyError."""
-    return msgspec.json.encode(_reply_body(decode_stored_reply(record), load(record.expectations)))
+def webhook_body(record: JobRecord, reply: Reply) -> bytes:
+    """Return the JSON for a callback_url, the same for each attempt."""
+    return msgspec.json.encode(_reply_body(reply, load(record.expectations)))
 
 
-def decode_stored_reply(record: JobRecord) -> Reply:
+def decode_stored_reply(record: JobRecord) -> ReplyMessage:
     """Decode the reply of a finished job. Raise CorruptReplyError."""
     try:
-        return decode_reply(record.reply or b"")
+        return unpack_reply(record.reply or b"")
     except ContractError as error:
         raise CorruptReplyError(record.job_id) from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import problems
-from chalicelib.contract import ContractError, Reply, decode_reply
+from chalicelib.contract import ContractError, ReplyMessage, decode_reply
 from chalicelib.problems import ProblemError
 from chalicelib.sqs import BATCH_SIZE, LONG_POLL_S, is_missing_queue
 
@@ -50,7 +50,7 @@ class ReplyQueue:
         self._current: tuple[str, str] | None = None  # job id and receipt of the reply that was returned
         self._processed: OrderedDict[str, None] = OrderedDict()  # jobs whose replies may be redelivered
 
-    def wait(self, job_id: str, *, deadline: float) -> Reply | None:
+    def wait(self, job_id: str, *, deadline: float) -> ReplyMessage | None:
         """Return the reply to a job. Return None at `deadline`, a time of the clock, or if the queue is missing."""
         self._current = None
         self._delete_processed()
@@ -62,7 +62,7 @@ class ReplyQueue:
                 time.sleep(min(POLL_PAUSE_S, remaining_s))
         return None
 
-    def receive(self, job_id: str | None, *, wait_s: int) -> Reply | None:
+    def receive(self, job_id: str | None, *, wait_s: int) -> ReplyMessage | None:
         """Process one batch of messages, and return the reply to this job if it is among them."""
         own_reply = None
         for message in self._receive(wait_s):
@@ -95,7 +95,7 @@ class ReplyQueue:
             return []
         return list(response.get("Messages", []))
 
-    def _process_late_reply(self, reply: Reply, message: Mapping[str, Any]) -> None:
+    def _process_late_reply(self, reply: ReplyMessage, message: Mapping[str, Any]) -> None:
         try:
             self._queues.on_late_reply(reply)
         except Exception:  # the request that polls is another customer's
@@ -145,7 +145,7 @@ class ReplyQueues:
         *,
         long_poll_sqs: "SQSClient",
         prefix: str,
-        on_late_reply: Callable[[Reply], object],
+        on_late_reply: Callable[[ReplyMessage], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Name queues with `prefix`, and pass replies that no request waits for to `on_late_reply`."""
@@ -205,7 +205,7 @@ class ReplyQueues:
         return ReplyQueue(url, self)
 
 
-def decode_or_drop(message: Mapping[str, Any]) -> Reply | None:
+def decode_or_drop(message: Mapping[str, Any]) -> ReplyMessage | None:
     """Return the reply in a message, or None, with a log line, if it is malformed."""
     try:
         return decode_reply(message["Body"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from chalicelib.contract import Reply
+from chalicelib.contract import ReplyMessage
 from chalicelib.jobs.reply_queue import decode_or_drop
 from chalicelib.sqs import BATCH_SIZE
 
@@ -28,7 +28,7 @@ class ReplyQueueCleanup(Struct, frozen=True):
 
     sqs: "SQSClient"
     prefix: str
-    store_reply: Callable[[Reply], object]
+    store_reply: Callable[[ReplyMessage], object]
     clock: Callable[[], float] = time.time
 
     def run(self) -> None:

@@ -92,7 +92,9 @@ def build_record(
     )
 
 
-def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to: str | None) -> Job:
+def build_job(
+    submission: Submission, record: JobRecord, *, now: float, reply_to: str | None, reply_upload_url: str
+) -> Job:
     """Return the message for the hosts; `reply_to` is the reply queue of a caller that waits."""
     request_expectations = submission.request.expectations
     return Job(
@@ -107,6 +109,7 @@ def build_job(submission: Submission, record: JobRecord, *, now: float, reply_to
         runtime=submission.request.runtime,
         timeout_s=submission.request.timeout_s,
         reply_to=reply_to,
+        reply_upload_url=reply_upload_url,
         submitted_at=now,
         reply_by=now + submission.wait_s if reply_to else now,
         start_deadline=record.start_deadline,

@@ -18,12 +18,13 @@ from msgspec.structs import replace
 from chalicelib import problems
 from chalicelib.access.admission import Admission, Caller
 from chalicelib.access.plans import Plan
-from chalicelib.contract import Reply
+from chalicelib.contract import Reply, ReplyReference
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.dispatcher import JobDispatcher
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.job_view import decode_stored_reply
+from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
 from chalicelib.jobs.pending_jobs import PendingJobs
 from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueues
 from chalicelib.jobs.submission import Submission, build_job, build_record, idempotent_job_id
@@ -54,6 +55,7 @@ class JobService(Struct, frozen=True):
     dispatcher: JobDispatcher
     reply_queues: ReplyQueues
     results: JobResults
+    payloads: PayloadStore
     result_retention_s: int
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], object] = time.sleep
@@ -69,13 +71,20 @@ class JobService(Struct, frozen=True):
             except TableError as error:
                 logger.exception("job_table_error")
                 raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
+            except PayloadStoreError as error:
+                logger.exception("payload_store_error")
+                raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
         if not isinstance(outcome, JobRecord):
             return outcome
         if outcome.state is JobState.DELETED:
             raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)
         if outcome.reply is None or submission.is_async:
             return PendingJob(outcome.job_id)
-        return decode_stored_reply(outcome)
+        try:
+            return self.payloads.read_reply(decode_stored_reply(outcome))
+        except PayloadStoreError:  # the reply is kept; its caller asks for it later
+            logger.exception("payload_store_error")
+            return PendingJob(outcome.job_id)
 
     def _submit_new(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         record = self._build_record(submission, uuid.uuid4().hex)
@@ -90,8 +99,8 @@ class JobService(Struct, frozen=True):
         with self.reply_queues.lease(record.job_id) as queue:
             with self._slot(record, submission.plan):
                 charge.pay(runs=submission.request.run_count)
-                self._send(submission, record, reply_to=queue.url)
-            return self._await_reply(submission, record, queue, is_stored=False)
+                has_payload = self._send(submission, record, reply_to=queue.url)
+            return self._await_reply(submission, record, queue, is_stored=False, has_payload=has_payload)
 
     def _submit_idempotent(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         new_record = self._build_record(submission, idempotent_job_id(submission))
@@ -156,8 +165,15 @@ class JobService(Struct, frozen=True):
         return self._start_claimed(resumed, record)
 
     def _await_reply(
-        self, submission: Submission, record: JobRecord, queue: ReplyQueue, *, is_stored: bool
+        self,
+        submission: Submission,
+        record: JobRecord,
+        queue: ReplyQueue,
+        *,
+        is_stored: bool,
+        has_payload: bool = False,
     ) -> Reply | JobRecord:
+        """Wait for the reply. The job may have a record (`is_stored`) and an object in the store (`has_payload`)."""
         started_at = time.monotonic()
         reply = queue.wait(record.job_id, deadline=started_at + submission.wait_s + REPLY_GRACE_S)
         request_context.record("ReplyWaitMs", round((time.monotonic() - started_at) * 1000))
@@ -172,13 +188,29 @@ class JobService(Struct, frozen=True):
             if reply is None:
                 return record
         elif not is_stored:
-            self._release_slot(record)
-            return reply
-        return self.results.record_reply(reply) or reply
+            try:
+                result = self.payloads.read_reply(reply)
+            except PayloadStoreError:
+                logger.exception("payload_store_error")
+                record = self._accept(record, is_stored=False)  # its customer asks for the result later
+            else:
+                self._release_slot(record)
+                if has_payload or isinstance(reply, ReplyReference):
+                    self._delete_payloads(record.job_id)
+                return result
+        return self.results.record_reply(reply) or self.payloads.read_reply(reply)
 
-    def _send(self, submission: Submission, record: JobRecord, *, reply_to: str | None = None) -> None:
-        job = build_job(submission, record, now=self.clock(), reply_to=reply_to)
-        self.dispatcher.send(job, key_id=submission.key_id)
+    def _delete_payloads(self, job_id: str) -> None:
+        try:
+            self.payloads.delete(job_id)
+        except PayloadStoreError:  # they expire
+            logger.warning("payload_delete_failed", exc_info=True)
+
+    def _send(self, submission: Submission, record: JobRecord, *, reply_to: str | None = None) -> bool:
+        """Send the job, and return whether it is in the payload store."""
+        upload_url = self.payloads.reply_upload_url(record.job_id, start_deadline=record.start_deadline)
+        job = build_job(submission, record, now=self.clock(), reply_to=reply_to, reply_upload_url=upload_url)
+        return self.dispatcher.send(job, key_id=submission.key_id)
 
     def _accept(self, record: JobRecord, *, is_stored: bool) -> JobRecord:
         """Let the customer ask for the job later. Return its current record, which may already have a reply."""

@@ -41,3 +41,4 @@ def configure(*names: str) -> None:
         logger.handlers = [handler]
         logger.propagate = False  # Lambda's root handler would print each line a second time
         logger.setLevel(logging.INFO)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings contain URLs, and a presigned one is a secret

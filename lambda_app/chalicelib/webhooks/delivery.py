@@ -20,7 +20,8 @@ from msgspec import Meta, Struct
 from chalicelib.access.api_keys import SIGNING_PREFIX, KeyStatus
 from chalicelib.access.key_table import KeyTable
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable, WebhookState
-from chalicelib.jobs.job_view import webhook_body
+from chalicelib.jobs.job_view import decode_stored_reply, webhook_body
+from chalicelib.jobs.payload_store import PayloadStore
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, WebhookClient
 
@@ -43,12 +44,16 @@ class _Attempt(Struct, frozen=True):
 
 
 class WebhookDelivery(Struct, frozen=True):
-    """The delivery of webhooks. On an outage, methods raise QueueSendError or TableError, for a redelivery."""
+    """The delivery of webhooks.
+
+    On an outage, methods raise QueueSendError, TableError or PayloadStoreError, for a redelivery.
+    """
 
     sqs: "SQSClient"
     queue_url: str
     jobs: JobTable
     keys: KeyTable
+    payloads: PayloadStore
     client: WebhookClient
     clock: Callable[[], float] = time.time
 
@@ -109,7 +114,7 @@ class WebhookDelivery(Struct, frozen=True):
 
     def _post(self, record: JobRecord, secret: str) -> str | None:
         """Send the result and return the error code, or None if the endpoint confirmed it with a 2xx status."""
-        body = webhook_body(record)
+        body = webhook_body(record, self.payloads.read_reply(decode_stored_reply(record)))
         timestamp = int(self.clock())
         headers = {
             "Content-Type": "application/json",

@@ -16,6 +16,7 @@ class FakeJobQueue:
         self._sent: defaultdict[str, SimpleQueue[str]] = defaultdict(SimpleQueue)
         self.deleted: list[ReceivedMessage] = []
         self.released: list[ReceivedMessage] = []
+        self.pauses_s: list[int] = []  # of each released message
         self.extended: list[tuple[str, int]] = []  # body and new visibility timeout of each extended message
         self.groups: dict[str, str | None] = {}  # message group of each sent body
         self.failures: defaultdict[str, list[Exception]] = defaultdict(
@@ -51,9 +52,10 @@ class FakeJobQueue:
         self._fail("delete")
         self.deleted.append(message)
 
-    def release(self, message: ReceivedMessage) -> None:
+    def release(self, message: ReceivedMessage, *, pause_s: int = 0) -> None:
         self._fail("release")
         self.released.append(message)
+        self.pauses_s.append(pause_s)
         self._visible.put((message.body, message.message_group_id))
 
     def _fail(self, method: str) -> None:

@@ -229,6 +229,7 @@ def test_components_are_built_once_across_threads(monkeypatch):
     monkeypatch.setenv("WEBHOOK_QUEUE_URL", "http://sqs.test/0/webhooks")
     monkeypatch.setenv("KEYS_TABLE", "keys")
     monkeypatch.setenv("JOBS_TABLE", "jobs")
+    monkeypatch.setenv("PAYLOAD_STORE_URL", "https://payloads.test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     api._build_components.cache_clear()
     with ThreadPoolExecutor(16) as pool:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from chalicelib.access.api_keys import KeyStatus, new_key, new_signing_secret
-from chalicelib.contract import Failure, FailureReason, compress, encode
+from chalicelib.contract import Failure, FailureReason, encode, pack
 from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord, JobState
 from chalicelib.jobs.submit import PendingJob
@@ -35,7 +35,7 @@ def accept_job(job_table, **changes):
 
 def finish_job(job_table, **changes):
     record = accept_job(job_table, **changes)
-    return job_table.set_reply(record.job_id, compress(make_result(record.job_id, stdout="\u00fc\ufffe")))
+    return job_table.set_reply(record.job_id, pack(make_result(record.job_id, stdout="\u00fc\ufffe")))
 
 
 PENDING = PendingJob("a" * 32)
@@ -168,7 +168,7 @@ def test_get_job_polls_own_reply_queue(sqs, job_table):
 @pytest.mark.parametrize("reason", FailureReason, ids=str)
 def test_get_failed_job_returns_200_with_problem(job_table, reason):
     record = accept_job(job_table)
-    job_table.set_reply(record.job_id, compress(Failure(id=record.job_id, reason=reason)))
+    job_table.set_reply(record.job_id, pack(Failure(id=record.job_id, reason=reason)))
     status, _, body = job(record.job_id)
     assert (status, body["id"], body["status"]) == (200, record.job_id, "failed")
     assert (body["problem"]["type"], body["problem"]["job_id"]) == (f"{SLUG}job-failed:{reason}", record.job_id)

@@ -5,12 +5,20 @@ import app as api
 import pytest
 
 from chalicelib.api import queue_events
-from chalicelib.contract import ContractError, Failure, FailureReason, Job, encode
+from chalicelib.contract import ContractError, Failure, FailureReason, Job, encode, unpack_reply
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs import job_view
-from tests.support.records import make_result
+from tests.support.records import UPLOAD_URL, make_result
 
-JOB = Job(id="0" * 32, code="secret code", reply_to=None, submitted_at=1.0, reply_by=1.0, start_deadline=2.0)
+JOB = Job(
+    id="0" * 32,
+    code="secret code",
+    reply_to=None,
+    reply_upload_url=UPLOAD_URL,
+    submitted_at=1.0,
+    reply_by=1.0,
+    start_deadline=2.0,
+)
 
 
 class FakeResults:
@@ -105,5 +113,5 @@ def test_lambda_event_stores_result_visible_to_its_key(job_table, function, body
     assert function(event, None) == {"batchItemFailures": [{"itemIdentifier": "bad"}]}
     ((job_id, record),) = job_table.records.items()
     assert record.key_id == "key"
-    assert job_view.job_body(record)["status"] == status
+    assert job_view.job_body(record, unpack_reply(record.reply))["status"] == status
     assert job_id in {"0" * 32, "1" * 32}

@@ -1,6 +1,4 @@
 import json
-import random
-import time
 
 import pytest
 
@@ -13,7 +11,7 @@ from chalicelib.api.run_request import RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
 from tests.support.bad_files import BAD_FILES
 from tests.support.problems import raises_problem
-from tests.support.records import KEY, make_key_record
+from tests.support.records import KEY, UPLOAD_URL, make_key_record
 
 CODE = 256 * 1024
 INPUT = 1024 * 1024
@@ -202,43 +200,6 @@ def test_largest_fields_fit_body_limit_and_lambda_event(filler):
     assert len(json.dumps({"body": body})) < 6_000_000
 
 
-def input_of(compressed_bytes):
-    """Return an input that makes a program of exactly this compressed size."""
-    characters = random.Random(1).choices([chr(number) for number in range(32, 127)], k=INPUT)  # noqa: S311
-    length = compressed_bytes
-    for attempt in range(200):
-        text = "".join(characters[:length])
-        excess = contract.compressed_program_bytes("1", stdin=text, args=()) - compressed_bytes
-        if excess == 0:
-            return text
-        length -= excess
-        characters[length - 2 - attempt] = "x"  # sizes may skip one
-    raise AssertionError("no input has this size")
-
-
-def test_program_at_compressed_limit_is_accepted_and_fits_in_a_message():
-    text = input_of(contract.MAX_COMPRESSED_PROGRAM_BYTES)
-    run_request = parse({"code": "1", "input": text})
-    times = {"submitted_at": time.time(), "reply_by": time.time(), "start_deadline": time.time()}
-    job = contract.Job(code="1", input=run_request.input, id="f" * 32, reply_to="https://" + "x" * 1016, **times)
-    assert contract.decode_job(contract.encode(job)).input == text
-
-
-def test_program_above_compressed_limit_returns_413():
-    limit_bytes = contract.MAX_COMPRESSED_PROGRAM_BYTES
-    problem = problem_of({"code": "1", "input": input_of(limit_bytes + 1)})
-    assert (problem.status, problem.field, problem.code) == (413, None, "too_large")
-    assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, limit_bytes + 1)
-    expected = f"Compressed, code, input, args and files have {limit_bytes + 1} bytes; the limit is {limit_bytes}."
-    assert problem.detail == expected
-
-
-def test_body_below_the_size_check_always_fits():
-    """See compressBound in zlib's compress.c; 200 bytes are those of the names of the members."""
-    program_bytes = run_request.ALWAYS_FITTING_BODY_BYTES + 200
-    assert program_bytes + (program_bytes >> 12) + (program_bytes >> 14) + 13 < contract.MAX_COMPRESSED_PROGRAM_BYTES
-
-
 def test_valid_request_produces_valid_job():
     run_request = parse({"code": "\x01" * CODE, "input": "\ufffd" * (INPUT // 3), "timeout_s": 10})
     job = contract.Job(
@@ -247,11 +208,12 @@ def test_valid_request_produces_valid_job():
         input=run_request.input,
         timeout_s=run_request.timeout_s,
         reply_to="http://sqs",
+        reply_upload_url=UPLOAD_URL,
         submitted_at=0,
         reply_by=0,
         start_deadline=0,
     )
-    assert contract.decode_job(contract.encode(job)) == job
+    assert contract.decode_job(contract.encode(job)) == contract.unpack_job(contract.pack(job)) == job
 
 
 def test_long_callback_url_returns_413():

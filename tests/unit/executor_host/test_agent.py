@@ -8,29 +8,38 @@ from threading import Event
 import pytest
 
 from chalicelib.contract import (
+    MAX_MESSAGE_BYTES,
     Artifact,
     BatchResult,
     Failure,
     FailureReason,
     InputFile,
     Job,
+    JobHeader,
+    JobReference,
+    ReplyReference,
     Result,
     Run,
     Status,
     decode_reply,
     encode,
+    pack,
+    unpack_reply,
 )
 from executor_host import metrics
-from executor_host.agent import REPLY_ATTEMPTS, Agent
+from executor_host.agent import PAYLOAD_PAUSE_S, REPLY_ATTEMPTS, Agent
 from executor_host.channel import SandboxError
 from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import NoSuchQueueError, QueueError
 from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS
+from executor_host.payloads import PayloadError, PayloadRejectedError
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
 from tests.support.fakes.job_queue import FakeJobQueue
+from tests.support.fakes.payloads import FakePayloadClient
 from tests.support.polling import eventually
+from tests.support.records import UPLOAD_URL
 
 REPLIES, RESULTS = "http://queue/reply", "http://queue/results"
 INTERVAL_S = 0.02
@@ -47,6 +56,11 @@ def queue():
 
 
 @pytest.fixture
+def payloads():
+    return FakePayloadClient()
+
+
+@pytest.fixture
 def isolation_passed():
     passed = Event()
     passed.set()
@@ -54,7 +68,7 @@ def isolation_passed():
 
 
 @pytest.fixture
-def start(queue, isolation_passed):
+def start(queue, payloads, isolation_passed):
     """Return a function that starts an agent and its pool on an engine."""
     with contextlib.ExitStack() as started:
 
@@ -64,6 +78,7 @@ def start(queue, isolation_passed):
             agent = Agent(
                 queue,
                 pool=pool,
+                payloads=payloads,
                 isolation_passed=isolation_passed,
                 visibility=visibility,
                 results_queue_url=RESULTS,
@@ -96,6 +111,7 @@ def job(**changes):
         "args": ("an", "arg"),
         "timeout_s": 1.5,
         "reply_to": REPLIES,
+        "reply_upload_url": UPLOAD_URL,
         "submitted_at": now - 2,
         "reply_by": now + 20,
         "start_deadline": now + 20,
@@ -418,3 +434,85 @@ def test_failed_release_stops_extending_visibility(engine, queue, start_without_
     engine.failing = False
     assert send_and_wait(queue, job()).status is Status.OK  # the worker survived
     assert queue.released == []
+
+
+JOB_URL = "https://payloads.test/jobs/1"
+
+
+def store(payloads, sent, url=JOB_URL):
+    """Store a job as the API does, and return its reference."""
+    payloads.objects[url] = pack(sent)
+    return JobReference(url=url, **{name: getattr(sent, name) for name in JobHeader.__struct_fields__})
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("executor_host.agent.PAYLOAD_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.FETCH_TIMEOUT_S", 0.05)
+
+
+def test_stored_job_is_fetched_and_run(agent, engine, queue, payloads):
+    payloads.failures["get"] += [PayloadError("gone")] * 2
+    sent = job()
+    assert send_and_wait(queue, store(payloads, sent)).id == sent.id
+    assert [ran for sandbox in engine.started for ran in sandbox.ran] == [("the code", "the input", ("an", "arg"), 1.5)]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_job_is_released_while_payload_store_fails(agent, engine, queue, payloads):
+    payloads.failures["get"] += [PayloadError("gone")] * 1000
+    queue.enqueue(encode(store(payloads, job())))
+    eventually(lambda: queue.released)
+    assert (queue.pauses_s[0], queue.deleted) == (PAYLOAD_PAUSE_S, [])
+    payloads.failures["get"].clear()
+    assert decode_reply(queue.wait_for_sent(REPLIES)).status is Status.OK
+
+
+@pytest.mark.usefixtures("impatient")
+def test_job_that_stays_unfetched_until_its_start_deadline_is_failed(agent, queue, payloads):
+    payloads.failures["get"] += [PayloadError("gone")] * 1000
+    sent = job(start_deadline=time.time() - 1)
+    assert send_and_wait(queue, store(payloads, sent)) == Failure(id=sent.id, reason=FailureReason.START_TIMEOUT)
+    eventually(lambda: len(queue.deleted) == 1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_lost_job_payload_fails_the_job_at_once(agent, engine, queue, payloads):
+    sent = store(payloads, job())
+    payloads.objects.clear()
+    assert send_and_wait(queue, sent) == Failure(id=sent.id, reason=FailureReason.PAYLOAD_LOST)
+    eventually(lambda: len(queue.deleted) == 1)
+    assert [sandbox.ran for sandbox in engine.started if sandbox.ran] == []
+
+
+@pytest.mark.parametrize("data", [b"no job", pack(job())], ids=["garbage", "another_job"])
+def test_malformed_job_payload_is_not_deleted(agent, queue, payloads, data):
+    malformed = store(payloads, job())
+    payloads.objects[JOB_URL] = data
+    queue.enqueue(encode(malformed))
+    send_and_wait(queue, job())
+    eventually(lambda: len(queue.deleted) == 1)
+    assert encode(malformed) not in {message.body for message in queue.deleted}
+
+
+LARGE_OUTPUT = "x" * MAX_MESSAGE_BYTES  # the fake sandbox returns the code as output
+
+
+def test_large_reply_is_uploaded_and_its_reference_sent(agent, queue, payloads):
+    payloads.failures["put"] += [PayloadError("gone")]
+    sent = job(code=LARGE_OUTPUT)
+    assert send_and_wait(queue, sent) == ReplyReference(id=sent.id)
+    assert unpack_reply(payloads.objects[UPLOAD_URL]).stdout == LARGE_OUTPUT
+    eventually(lambda: len(queue.deleted) == 1)
+
+
+@pytest.mark.parametrize("error", [PayloadError("gone"), PayloadRejectedError("HTTP 403")])
+def test_job_is_not_deleted_when_reply_cannot_be_uploaded(agent, queue, payloads, error, monkeypatch):
+    monkeypatch.setattr("executor_host.agent.REPLY_SEND_TIMEOUT_S", 0.0)
+    payloads.failures["put"] += [error]
+    failed, completed = job(code=LARGE_OUTPUT), job()
+    queue.enqueue(encode(failed))
+    eventually(lambda: not payloads.failures["put"])
+    send_and_wait(queue, completed)
+    eventually(lambda: queue.deleted)
+    assert [message.body for message in queue.deleted] == [encode(completed)]

@@ -13,6 +13,7 @@ from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS, BatchInterruptedError, JobRunner
 from executor_host.pool import NoSandboxError
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
+from tests.support.records import UPLOAD_URL
 
 FAILED = make_outcome(status=Status.ERROR)
 BROKEN = SandboxError("died")
@@ -53,6 +54,7 @@ def run(engine, stopping):
             code="the code",
             runs=tuple(Run(input=text, args=(text.upper(),)) for text in inputs),
             reply_to=None,
+            reply_upload_url=UPLOAD_URL,
             **{"submitted_at": now - 2, "reply_by": now, "start_deadline": now + 20} | changes,
         )
         return runner.run(job, engine.start_sandbox())

@@ -4,7 +4,7 @@ import pytest
 
 from executor_host.settings import SettingsError, load
 
-REQUIRED = {"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i"}
+REQUIRED = {"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i", "PAYLOAD_STORE_URL": "https://p"}
 
 
 def test_runtimes_set_their_workers():
@@ -17,6 +17,30 @@ def test_runtimes_set_their_workers():
 def test_invalid_runtimes_are_rejected(text):
     with pytest.raises(SettingsError, match="RUNTIMES"):
         load(REQUIRED | {"RUNTIMES": text})
+
+
+STORES = {
+    "aws": "https://python-exec-payloadbucket-1.s3.eu-central-1.amazonaws.com",
+    "emulator": "http://127.0.0.1:4566/a-bucket",
+    "localhost": "http://localhost:4566/a-bucket",
+}
+
+
+@pytest.mark.parametrize("url", STORES.values(), ids=STORES)
+def test_payload_store_url_is_accepted(url):
+    assert load(REQUIRED | {"PAYLOAD_STORE_URL": url}).payload_store_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "bucket", "http://bucket.s3.amazonaws.com", "http://169.254.169.254", "https://user@host", "file:///etc"),
+        *("https://host/", "https://host/a/b", "https://host?x", "https://host#x", "https://host\n", "https://"),
+    ],
+)
+def test_other_payload_store_url_is_rejected(url):
+    with pytest.raises(SettingsError, match="PAYLOAD_STORE_URL"):
+        load(REQUIRED | {"PAYLOAD_STORE_URL": url})
 
 
 def test_unknown_runtime_is_named():

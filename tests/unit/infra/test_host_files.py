@@ -28,13 +28,14 @@ SUBSTITUTIONS = {
     "JobQueue": "https://sqs/jobs",
     "ResultsQueue": "https://sqs/results",
     "OciRuntime": "runsc",
+    "PayloadBucket.RegionalDomainName": "a-bucket.s3.eu-central-1.amazonaws.com",
 }
 
 
 def substituted():
     """Return the script after Fn::Sub."""
     text = package.USER_DATA.read_text()
-    filled = re.sub(r"\$\{([A-Za-z:]+)\}", lambda match: SUBSTITUTIONS[match[1]], text)
+    filled = re.sub(r"\$\{([A-Za-z:.]+)\}", lambda match: SUBSTITUTIONS[match[1]], text)
     return filled.replace("${!", "${")
 
 
@@ -49,9 +50,12 @@ def test_shellcheck_finds_nothing_in_user_data():
 
 def test_user_data_references_exist_in_template():
     parsed = template.load(template.PATH.read_text())
-    references = set(re.findall(r"\$\{([A-Za-z:]+)\}", package.USER_DATA.read_text()))
+    references = set(re.findall(r"\$\{([A-Za-z:.]+)\}", package.USER_DATA.read_text()))
     assert references == set(SUBSTITUTIONS)
-    assert {name for name in references if "::" not in name} <= {*parsed["Parameters"], *parsed["Resources"]}
+    assert {name.split(".")[0] for name in references if "::" not in name} <= {
+        *parsed["Parameters"],
+        *parsed["Resources"],
+    }
 
 
 def test_user_data_passes_only_expected_environment():
@@ -61,6 +65,7 @@ def test_user_data_passes_only_expected_environment():
             "AWS_DEFAULT_REGION",
             "JOB_QUEUE_URL",
             "RESULTS_QUEUE_URL",
+            "PAYLOAD_STORE_URL",
             "OCI_RUNTIME",
             "METRICS_NAMESPACE",
             "HOST_GROUP",

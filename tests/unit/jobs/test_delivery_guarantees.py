@@ -18,13 +18,14 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, Result, compress
+from chalicelib.contract import Failure, Result, pack
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
 from chalicelib.jobs.submission import ASYNC_JOB_TTL_S, RunRequest
 from chalicelib.jobs.submit import REPLY_GRACE_S, JobService
 from chalicelib.problems import ProblemError
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.records import make_result, make_submission
 
@@ -68,10 +69,14 @@ class Simulation:
         self.broken, self.errors = [], []  # calls and how, and what nothing should raise
         self.now = 1_794_000_000.5
         self.calls, self.numbers = itertools.count(), itertools.count()
-        self.entries = FakePendingJobs()
+        self.entries, self.payloads = FakePendingJobs(), FakePayloadStore()
         self.table, self.pending_jobs = FaultInjector(FakeJobTable(), self), FaultInjector(self.entries, self)
         self.results = JobResults(
-            self.table, pending_jobs=self.pending_jobs, enqueue_webhook=lambda _: None, clock=lambda: self.now
+            self.table,
+            pending_jobs=self.pending_jobs,
+            payloads=self.payloads,
+            enqueue_webhook=lambda _: None,
+            clock=lambda: self.now,
         )
         self.sent, self.ran, self.processes = [], set(), {}
         self.runs, self.charged, self.answered_senders = Counter(), Counter(), set()  # by sender
@@ -123,6 +128,7 @@ class Simulation:
             dispatcher=process,
             reply_queues=process,
             results=self.results,
+            payloads=self.payloads,
             result_retention_s=86_400,
             clock=lambda: self.now,
             sleep=self.sleep,
@@ -136,7 +142,7 @@ class Simulation:
             return
         self.answered_senders.add(sender)
         if isinstance(outcome, Result | Failure):
-            self.replies[outcome.id].add(compress(outcome))
+            self.replies[outcome.id].add(pack(outcome))
         else:
             self.accepted.add(outcome.job_id)
 

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, FailureReason, compress
+from chalicelib.contract import Failure, FailureReason, pack
 from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.submission import RunRequest
 from chalicelib.jobs.submit import JobService, PendingJob
 from chalicelib.problems import ProblemError
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.records import make_result, make_submission
 
@@ -43,9 +44,13 @@ class JobLifecycle(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now = 1_794_000_000.5
-        self.table, self.pending_jobs = FakeJobTable(), FakePendingJobs()
+        self.table, self.pending_jobs, self.payloads = FakeJobTable(), FakePendingJobs(), FakePayloadStore()
         self.results = JobResults(
-            self.table, pending_jobs=self.pending_jobs, enqueue_webhook=lambda _: None, clock=lambda: self.now
+            self.table,
+            pending_jobs=self.pending_jobs,
+            payloads=self.payloads,
+            enqueue_webhook=lambda _: None,
+            clock=lambda: self.now,
         )
         self.jobs = JobService(
             self.table,
@@ -54,6 +59,7 @@ class JobLifecycle(RuleBasedStateMachine):
             dispatcher=self,
             reply_queues=self,
             results=self.results,
+            payloads=self.payloads,
             result_retention_s=RETENTION_S,
             clock=lambda: self.now,
             sleep=self.advance,
@@ -129,7 +135,7 @@ class JobLifecycle(RuleBasedStateMachine):
         if isinstance(outcome, PendingJob):
             self.accepted[outcome.job_id] = True
         else:
-            self.seen[outcome.id].add(compress(outcome))
+            self.seen[outcome.id].add(pack(outcome))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), is_lost=st.booleans())

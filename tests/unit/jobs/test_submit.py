@@ -3,16 +3,14 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from msgspec.structs import replace
 
 from chalicelib import problems
-from chalicelib.access.plans import PLANS
-from chalicelib.contract import Failure, FailureReason, compress
+from chalicelib.contract import Failure, FailureReason, pack
 from chalicelib.dynamodb import TableError
-from chalicelib.jobs.job_results import ORPHAN_RESULT_TTL_S, JobResults
+from chalicelib.jobs.job_results import ORPHAN_RESULT_TTL_S
 from chalicelib.jobs.job_table import JobRecord, JobState
 from chalicelib.jobs.job_view import job_body
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, slot_expires_at
@@ -24,117 +22,13 @@ from chalicelib.jobs.submission import (
     RunRequest,
     idempotent_job_id,
 )
-from chalicelib.jobs.submit import TAKEOVER_GRACE_S, JobService, PendingJob
+from chalicelib.jobs.submit import TAKEOVER_GRACE_S, PendingJob
 from chalicelib.problems import ProblemError
 from chalicelib.telemetry import request_context
 from tests.support.fakes.sqs import client_error
-from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.problems import raises_problem
-from tests.support.records import make_result, make_submission
-
-NOW = 1_794_000_000.5
-RETENTION_S = 1000
-PLAN = replace(PLANS["free"], max_pending_jobs=2)
-
-
-class FakeHosts:
-    """The dispatcher and the reply queues at once: answers with `reply(job)`, where None is late.
-
-    `error` is raised instead of sending. The replies that a request failed to handle are in `redelivered`.
-    """
-
-    url = "http://queue/reply"
-
-    def __init__(self):
-        self.sent = []
-        self.redelivered = []
-        self.error = None
-        self.lease_error = None
-        self.late_reply = None  # is in the queue when it is looked at for the last time
-        self.reply = lambda job: make_result(job.id, stdout=f"run {len(self.sent)}")
-
-    @contextmanager
-    def lease(self, job_id):
-        if self.lease_error:
-            raise self.lease_error
-        try:
-            yield self
-        except Exception:
-            self.redelivered.append(job_id)
-            raise
-
-    def send(self, job, *, key_id):
-        if self.error:
-            raise self.error
-        self.sent.append((job, key_id))
-
-    def wait(self, job_id, *, deadline):
-        assert deadline > time.monotonic()
-        return self.reply(next(job for job, _ in reversed(self.sent) if job.id == job_id))
-
-    def receive(self, job_id, *, wait_s):
-        assert wait_s == 0
-        return self.late_reply and self.late_reply(job_id)
-
-
-class Harness:
-    """Everything around a JobService, and a clock that moves only when set, or when the service sleeps."""
-
-    def __init__(self):
-        self.now = NOW
-        self.table, self.hosts = FakeJobTable(), FakeHosts()
-        self.pending_jobs, self.webhooks = FakePendingJobs(), []
-        self.charges = []  # runs of each request
-        self.rejection = None
-        self.results = JobResults(
-            self.table, pending_jobs=self.pending_jobs, enqueue_webhook=self.webhooks.append, clock=lambda: self.now
-        )
-        self.jobs = JobService(
-            self.table,
-            admission=self,
-            pending_jobs=self.pending_jobs,
-            dispatcher=self.hosts,
-            reply_queues=self.hosts,
-            results=self.results,
-            result_retention_s=RETENTION_S,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        )
-        self.on_sleep = lambda: None
-
-    def sleep(self, seconds):
-        self.now += seconds
-        self.on_sleep()
-
-    @property
-    def runs_charged(self):
-        return sum(self.charges)
-
-    def charge(self, caller, *, runs=1):
-        assert caller.plan == PLAN
-        if self.rejection:
-            raise self.rejection
-        self.charges.append(runs)
-
-    def submit(self, **changes):
-        return self.jobs.submit(submission(**changes))
-
-    @property
-    def only_record(self):
-        (record,) = self.table.records.values()
-        return record
-
-    def slots(self, key_id="key"):
-        return self.pending_jobs.entries[key_id]
-
-
-def submission(**changes):
-    members = {
-        "request": RunRequest(code="c", input="i", args=("-n", "3"), timeout_s=2.5),
-        "plan": PLAN,
-        "body": b"body",
-    }
-    return make_submission(**members | changes)
+from tests.support.records import make_result
+from tests.unit.jobs.harness import NOW, PLAN, RETENTION_S, Harness, submission
 
 
 @pytest.fixture
@@ -174,7 +68,7 @@ def test_late_result_is_accepted_and_stored(harness):
     assert (record.state, record.key_id) == (JobState.ACCEPTED, "key")
     assert record.retained_until == int(NOW) + SYNC_JOB_TTL_S + RETENTION_S
     harness.results.record_reply(make_result(record.job_id), key_id="key")
-    assert job_body(harness.results.get(record.job_id, key_id="key"))["stdout"] == "out"
+    assert harness.stored_reply(record.job_id).stdout == "out"
 
 
 def test_result_stored_before_acceptance_is_returned(harness):
@@ -186,7 +80,7 @@ def test_reply_at_the_last_poll_is_stored_and_returned(harness):
     harness.hosts.reply = lambda _: None
     harness.hosts.late_reply = make_result
     reply = harness.submit()
-    assert job_body(harness.results.get(reply.id, key_id="key"))["stdout"] == reply.stdout
+    assert harness.stored_reply(reply.id) == reply
 
 
 def test_reply_wait_and_late_replies_are_recorded_as_metrics(harness):
@@ -482,7 +376,7 @@ def test_replay_with_shorter_wait_resends_and_is_accepted(harness):
     result = harness.submit(idempotency_key="k", wait_s=20.0)
     assert [job.reply_to is None for job, _ in harness.hosts.sent] == [False, True]
     assert again == [PendingJob(result.id)]
-    assert compress(result) == harness.only_record.reply
+    assert pack(result) == harness.only_record.reply
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -614,7 +508,7 @@ def test_expired_result_returns_410(harness):
 def test_lost_job_fails_with_start_timeout(harness):
     pending = harness.submit(is_async=True)
     harness.now = harness.only_record.start_deadline + ABANDON_AFTER_S
-    body = job_body(harness.results.get(pending.job_id, key_id="key"))
+    body = job_body(harness.only_record, harness.stored_reply(pending.job_id))
     assert (body["status"], body["problem"].type) == ("failed", "urn:python-exec:problem:job-failed:start-timeout")
     assert harness.slots() == {}
 
@@ -647,7 +541,7 @@ def test_result_arriving_during_acceptance_is_stored(harness):
 
     harness.table.set_reply = set_reply_just_before_acceptance
     harness.results.record_reply(make_result(accepted.job_id), key_id="key")
-    finished = replace(accepted, state=JobState.FINISHED, reply=compress(make_result(accepted.job_id)))
+    finished = replace(accepted, state=JobState.FINISHED, reply=pack(make_result(accepted.job_id)))
     assert harness.only_record == finished
 
 
@@ -686,8 +580,8 @@ def make_record(**changes):
 
 
 def test_job_body_shows_pending_and_webhook_state():
-    assert job_body(make_record()) == {"id": "0" * 32, "status": "pending"}
-    body = job_body(make_record(webhook_url="https://x", reply=compress(make_result("0" * 32))))
+    assert job_body(make_record(), None) == {"id": "0" * 32, "status": "pending"}
+    body = job_body(make_record(webhook_url="https://x"), make_result("0" * 32))
     assert body["webhook"] == {"state": "pending", "attempts": 0, "error": None}
     assert "version" not in body
 

@@ -42,6 +42,7 @@ def test_cold_start_is_counted(monkeypatch, log_lines):
         "WEBHOOK_QUEUE_URL": "http://w",
         "KEYS_TABLE": "keys",
         "JOBS_TABLE": "jobs",
+        "PAYLOAD_STORE_URL": "https://payloads.test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     for name, value in settings.items():

@@ -9,13 +9,14 @@ from msgspec.structs import replace
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import KeyStatus
-from chalicelib.contract import compress
+from chalicelib.contract import pack, unpack_reply
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_table import JobRecord, JobState, WebhookState
 from chalicelib.jobs.job_view import webhook_body
 from chalicelib.sqs import QueueSendError
 from chalicelib.webhooks.client import DeliveryError, DeliveryErrorCode
 from chalicelib.webhooks.delivery import RETRY_DELAYS_S, UnprocessableAttemptError, WebhookDelivery, sign
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.sqs import client_error
 from tests.support.fakes.tables import FakeJobTable, FakeKeyTable
 from tests.support.fakes.webhook_client import FakeWebhookClient
@@ -33,7 +34,7 @@ RECORD = JobRecord(
     holds_slot=True,
     start_deadline=NOW_S,
     retained_until=NOW_S + 86_400,
-    reply=compress(make_result("1" * 32)),
+    reply=pack(make_result("1" * 32)),
     webhook_url=URL,
 )
 
@@ -66,7 +67,13 @@ def queue(sqs, queue_url):
 @pytest.fixture
 def delivery(sqs, queue_url, jobs, key_table, client):
     return WebhookDelivery(
-        sqs, queue_url=queue_url, jobs=jobs, keys=key_table, client=client, clock=lambda: NOW_S + 0.9
+        sqs,
+        queue_url=queue_url,
+        jobs=jobs,
+        keys=key_table,
+        payloads=FakePayloadStore(),
+        client=client,
+        clock=lambda: NOW_S + 0.9,
     )
 
 
@@ -91,7 +98,7 @@ def test_result_is_delivered_signed_and_recorded(delivery, queue, jobs, client):
     assert jobs.webhook_state() == ("retrying", 0, "")
     deliver_all(delivery, queue)
     ((url, body, headers),) = client.requests
-    assert (url, body) == (URL, webhook_body(RECORD))
+    assert (url, body) == (URL, webhook_body(RECORD, unpack_reply(RECORD.reply)))
     assert headers == {
         "Content-Type": "application/json",
         "User-Agent": "python-exec-webhooks/1",
