@@ -20,7 +20,7 @@ if __name__ == "sitecustomize":
         from .parent import supervise
 
         supervise()
-    else:
+    elif os.environ.get("PYTHONPATH") in sys.path:  # a subinterpreter of the program imports this module too
         from .program import finish_restart
 
         finish_restart()
