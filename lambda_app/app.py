@@ -193,8 +193,8 @@ def submit(parse: Callable[..., RunRequest]) -> Response:
     except ProblemError:
         components().admission.charge(caller)  # an invalid request counts too (docs/decisions/007)
         raise
-    under_pressure = components().load_shedders[submission.request.runtime].check_capacity()
-    outcome = components().jobs.submit(replace(submission, under_pressure=under_pressure))
+    load = components().load_shedders[submission.request.runtime].check_capacity()
+    outcome = components().jobs.submit(replace(submission, queue_load=load))
     applied = preference.applied_header(waits=not submission.is_async)
     return responses.outcome_response(outcome, request, headers=applied, expectations=submission.request.expectations)
 

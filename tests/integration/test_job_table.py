@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from msgspec.structs import replace
 
-from chalicelib import problems
-from chalicelib.access.plans import PLANS
 from chalicelib.contract import MAX_MESSAGE_BYTES, pack
 from chalicelib.dynamodb import TableError, from_item
 from chalicelib.jobs.job_table import (
@@ -20,15 +18,13 @@ from chalicelib.jobs.job_table import (
     states_before,
     to_item,
 )
-from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, PendingJobs
-from chalicelib.problems import ProblemError
+from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, NoSlotError, PendingJobs
 from infra.local.emulated_aws import create_resources
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
-from tests.support.problems import raises_problem
 from tests.support.records import make_result
 
 NOW_S = 1_794_000_000
-PLAN = replace(PLANS["free"], max_pending_jobs=3)
+LIMIT = 3
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +247,7 @@ def test_missing_table_raises(dynamodb):
         lambda: table.release_claim(job),
         lambda: table.set_reply(job.job_id, b"x"),
         lambda: table.mark_deleted(job.job_id, key_id="key"),
-        lambda: pending_jobs.reserve(job, plan=PLAN, now_s=0),
+        lambda: pending_jobs.reserve(job, limit=LIMIT, now_s=0),
         lambda: pending_jobs.release(job),
     ]
     for call in calls:
@@ -270,7 +266,7 @@ def make_job(job_id, *, key_id, slot_expires_at=NOW_S + 60):
 
 
 def reserve(pending_jobs, job_id, *, key_id, now_s=NOW_S, **options):
-    pending_jobs.reserve(make_job(job_id, key_id=key_id, **options), plan=PLAN, now_s=now_s)
+    pending_jobs.reserve(make_job(job_id, key_id=key_id, **options), limit=LIMIT, now_s=now_s)
 
 
 @pytest.fixture
@@ -279,13 +275,13 @@ def key_id():
 
 
 def reserve_all(pending_jobs, key_id):
-    for number in range(PLAN.max_pending_jobs):
+    for number in range(LIMIT):
         reserve(pending_jobs, f"{number}", key_id=key_id)
 
 
 def test_pending_jobs_up_to_plan_limit_are_accepted(pending_jobs, key_id):
     reserve_all(pending_jobs, key_id)
-    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
+    with pytest.raises(NoSlotError):
         reserve(pending_jobs, "one more", key_id=key_id)
     reserve(pending_jobs, "one", key_id=f"other than {key_id}")
 
@@ -303,18 +299,18 @@ def test_releasing_a_slot_is_idempotent(pending_jobs, key_id):
     for _ in range(2):
         pending_jobs.release(make_job("0", key_id=key_id))
     reserve(pending_jobs, "one more", key_id=key_id)
-    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
+    with pytest.raises(NoSlotError):
         reserve(pending_jobs, "two more", key_id=key_id)
 
 
 def test_expired_slot_is_free(pending_jobs, key_id):
     reserve(pending_jobs, "lost", key_id=key_id, slot_expires_at=NOW_S + 10)
-    for number in range(PLAN.max_pending_jobs - 1):
+    for number in range(LIMIT - 1):
         reserve(pending_jobs, f"{number}", key_id=key_id)
-    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
+    with pytest.raises(NoSlotError):
         reserve(pending_jobs, "early", key_id=key_id, now_s=NOW_S + 9)
     reserve(pending_jobs, "later", key_id=key_id, now_s=NOW_S + 10)
-    with raises_problem(problems.TOO_MANY_PENDING_JOBS):
+    with pytest.raises(NoSlotError):
         reserve(pending_jobs, "one more", key_id=key_id, now_s=NOW_S + 10)
 
 
@@ -328,9 +324,9 @@ def test_concurrent_reservations_respect_plan_limit(pending_jobs, key_id):
     def try_(number):
         try:
             reserve(pending_jobs, f"{number}", key_id=key_id)
-        except ProblemError:
+        except NoSlotError:
             return False
         return True
 
     with ThreadPoolExecutor(16) as threads:
-        assert sum(threads.map(try_, range(16))) == PLAN.max_pending_jobs
+        assert sum(threads.map(try_, range(16))) == LIMIT

@@ -1,9 +1,14 @@
-"""Reject requests while their job queue is deeper than the hosts can clear in time, before they are charged."""
+"""Reject requests while their job queue is deeper than the hosts can clear in time, before they are charged.
+
+A key without pending jobs has not caused the depth, and SQS fair queues deliver its job before those of others. So it
+is admitted until the queue is twice as deep.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,6 +24,15 @@ logger = logging.getLogger(__name__)
 VISIBLE_MESSAGES: Final = "ApproximateNumberOfMessages"  # jobs that no host has received yet
 REFRESH_INTERVAL_S: Final = 3.0  # SQS's own number is about this old
 PRESSURE_THRESHOLD: Final = 0.25  # of max_depth; below it customers do not delay each other (docs/decisions/012)
+REJECTION_THRESHOLD: Final = 2.0  # of max_depth; above it no key is admitted
+
+
+class QueueLoad(Enum):
+    """How deep a job queue is, and so which requests are admitted."""
+
+    NORMAL = "normal"  # all
+    HIGH = "high"  # those of keys that have a slot left
+    FULL = "full"  # those of keys without pending jobs
 
 
 class LoadShedder:
@@ -35,8 +49,8 @@ class LoadShedder:
         self._refresh_at = float("-inf")
         self._depth = 0
 
-    def check_capacity(self) -> bool:
-        """Return whether the queue is under pressure, so that each job needs a slot. Raise ProblemError if it is full.
+    def check_capacity(self) -> QueueLoad:
+        """Return the load of the queue. Raise ProblemError if no key is admitted.
 
         One thread at a time refreshes the depth; the others use the last one.
         """
@@ -45,9 +59,11 @@ class LoadShedder:
                 self._refresh_depth()
             finally:
                 self._refresh_lock.release()
-        if self._depth > self._max_depth:
+        if self._depth > self._max_depth * REJECTION_THRESHOLD:
             raise ProblemError(problems.OVERLOADED)
-        return self._depth > self._max_depth * PRESSURE_THRESHOLD
+        if self._depth > self._max_depth:
+            return QueueLoad.FULL
+        return QueueLoad.HIGH if self._depth > self._max_depth * PRESSURE_THRESHOLD else QueueLoad.NORMAL
 
     def _refresh_depth(self) -> None:
         try:

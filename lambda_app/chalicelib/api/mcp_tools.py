@@ -102,13 +102,13 @@ def _run_python(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
     wait_s = context.deadline - time.monotonic()
     if wait_s < MIN_WAIT_S:
         return model_output.text_result("Not run: the other calls of this batch took too long.", is_error=True)
-    under_pressure = components.load_shedders[request.runtime].check_capacity()
+    queue_load = components.load_shedders[request.runtime].check_capacity()
     program = display_last_expression(request.code)
     submission = Submission(
         request=msgspec.structs.replace(request, code=program.code),
         caller=caller,
         wait_s=wait_s,
-        under_pressure=under_pressure,
+        queue_load=queue_load,
     )
     outcome = components.jobs.submit(submission)
     if isinstance(outcome, Result):

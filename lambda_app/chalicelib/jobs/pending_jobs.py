@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from chalicelib import problems
-from chalicelib.access.plans import Plan
 from chalicelib.dynamodb import ConditionFailedError, translate_errors
 from chalicelib.jobs.job_table import PARTITION_KEY, JobRecord
-from chalicelib.problems import ProblemError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -22,21 +19,25 @@ ABANDON_AFTER_S: Final = 600
 MAX_ATTEMPTS: Final = 3  # to reserve a slot, each after the first once expired entries were removed
 
 
+class NoSlotError(Exception):
+    """The key has as many pending jobs as it may."""
+
+
 class PendingJobs(Struct, frozen=True):
     """The slots of all keys. Methods raise TableError if DynamoDB does not respond."""
 
     dynamodb: "DynamoDBClient"
     name: str
 
-    def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
-        """Reserve a slot for a job. Raise ProblemError if its key has none left."""
+    def reserve(self, record: JobRecord, *, limit: int, now_s: int) -> None:
+        """Reserve a slot for a job. Raise NoSlotError if its key has `limit` other pending jobs."""
         entry = _entry(record)
         for _ in range(MAX_ATTEMPTS):
             try:
                 return self._update(
                     record.key_id,
                     "ADD pending :entries",
-                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":max": {"N": str(plan.max_pending_jobs)}},
+                    {":entries": {"SS": [entry]}, ":entry": {"S": entry}, ":max": {"N": str(limit)}},
                     ConditionExpression="attribute_not_exists(pending) OR size(pending) < :max "
                     "OR contains(pending, :entry)",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -47,8 +48,7 @@ class PendingJobs(Struct, frozen=True):
                 if not expired:
                     break
                 self._remove(record.key_id, expired)
-        detail = f"You have {plan.max_pending_jobs} pending jobs, the maximum for plan {plan.name}."
-        raise ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name)
+        raise NoSlotError
 
     def release(self, record: JobRecord) -> None:
         """Release the slot of a job."""

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from chalicelib.access.admission import Caller
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.access.plans import Plan
 from chalicelib.contract import DEFAULT_TIMEOUT_S, InputFile, Job, Run
 from chalicelib.jobs import expectations
@@ -48,7 +49,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     caller: Caller
     wait_s: float
     is_async: bool = False
-    under_pressure: bool = False  # then synchronous jobs need a slot too
+    queue_load: QueueLoad = QueueLoad.NORMAL
     idempotency_key: str | None = None
     body: bytes = b""  # as received
 
@@ -84,7 +85,7 @@ def build_record(
         body_sha256=hashlib.sha256(submission.body).hexdigest() if is_idempotent else "",
         claim_token=uuid.uuid4().hex,
         claim_expires_at=math.ceil(now + claim_ttl_s),
-        holds_slot=submission.is_async or submission.under_pressure,
+        holds_slot=submission.is_async or submission.queue_load is not QueueLoad.NORMAL,
         start_deadline=start_deadline,
         retained_until=start_deadline + result_retention_s,
         webhook_url=submission.request.callback_url,

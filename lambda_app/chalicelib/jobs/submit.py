@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from chalicelib import problems
 from chalicelib.access.admission import Admission, Caller
-from chalicelib.access.plans import Plan
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.contract import Reply, ReplyReference
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.dispatcher import JobDispatcher
@@ -25,7 +25,7 @@ from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.job_view import decode_stored_reply
 from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
-from chalicelib.jobs.pending_jobs import PendingJobs
+from chalicelib.jobs.pending_jobs import NoSlotError, PendingJobs
 from chalicelib.jobs.reply_queue import ReplyQueue, ReplyQueues
 from chalicelib.jobs.submission import Submission, build_job, build_record, idempotent_job_id
 from chalicelib.problems import ProblemError
@@ -90,14 +90,14 @@ class JobService(Struct, frozen=True):
         record = self._build_record(submission, uuid.uuid4().hex)
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
-            with self._slot(record, submission.plan):
+            with self._slot(record, submission):
                 charge.pay(runs=submission.request.run_count)
                 accepted = self._accept(record, is_stored=False)  # the result and the webhook need the record
                 with self._claim(accepted):
                     self._send(submission, accepted)
             return accepted
         with self.reply_queues.lease(record.job_id) as queue:
-            with self._slot(record, submission.plan):
+            with self._slot(record, submission):
                 charge.pay(runs=submission.request.run_count)
                 has_payload = self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False, has_payload=has_payload)
@@ -120,7 +120,7 @@ class JobService(Struct, frozen=True):
         with ExitStack() as leases:
             with self._claim(record, is_charged=charge is None) as claim:
                 queue = None if submission.is_async else leases.enter_context(self.reply_queues.lease(record.job_id))
-                with self._slot(record, submission.plan):
+                with self._slot(record, submission):
                     if charge is not None:
                         charge.pay(runs=submission.request.run_count)
                         claim.is_charged = True
@@ -257,15 +257,26 @@ class JobService(Struct, frozen=True):
             raise
 
     @contextmanager
-    def _slot(self, record: JobRecord, plan: Plan) -> Iterator[None]:
+    def _slot(self, record: JobRecord, submission: Submission) -> Iterator[None]:
         """Reserve a slot if the job needs one, and release it if the block raises."""
         if record.holds_slot:
-            self.pending_jobs.reserve(record, plan=plan, now_s=int(self.clock()))
+            self._reserve_slot(record, submission)
         try:
             yield
         except Exception:
             self._release_slot(record)
             raise
+
+    def _reserve_slot(self, record: JobRecord, submission: Submission) -> None:
+        plan, is_full = submission.plan, submission.queue_load is QueueLoad.FULL
+        try:
+            limit = 1 if is_full else plan.max_pending_jobs
+            self.pending_jobs.reserve(record, limit=limit, now_s=int(self.clock()))
+        except NoSlotError as error:
+            if is_full:
+                raise ProblemError(problems.OVERLOADED) from error
+            detail = f"You have {limit} pending jobs, the maximum for plan {plan.name}."
+            raise ProblemError(problems.TOO_MANY_PENDING_JOBS, detail=detail, plan=plan.name) from error
 
     def _release_slot(self, record: JobRecord) -> None:
         if not record.holds_slot:

@@ -11,7 +11,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from chalicelib import problems
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_table import StaleRecordError
@@ -19,8 +18,7 @@ from chalicelib.access.plans import Plan, Rate
 from chalicelib.contract import HostReport
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_table import TRANSITIONS, JobRecord, JobState, WebhookState, states_before
-from chalicelib.jobs.pending_jobs import slot_expires_at
-from chalicelib.problems import ProblemError
+from chalicelib.jobs.pending_jobs import NoSlotError, slot_expires_at
 
 
 class FakeKeyTable:
@@ -202,17 +200,17 @@ class FakePendingJobs:
         self.calls = 0
         self.is_unavailable = False
 
-    def reserve(self, record: JobRecord, *, plan: Plan, now_s: int) -> None:
+    def reserve(self, record: JobRecord, *, limit: int, now_s: int) -> None:
         self.calls += 1
         if self.is_unavailable:
             raise TableError("gone")
         with self._lock:
             entries, entry = self.entries[record.key_id], self._entry(record)
-            if entry not in entries and len(entries) >= plan.max_pending_jobs:
+            if entry not in entries and len(entries) >= limit:
                 for expired in [entry for entry in entries if entry[1] <= now_s]:
                     del entries[expired]
-                if len(entries) >= plan.max_pending_jobs:
-                    raise ProblemError(problems.TOO_MANY_PENDING_JOBS)
+                if len(entries) >= limit:
+                    raise NoSlotError
             entries[entry] = True
 
     def release(self, record: JobRecord) -> None:

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chalicelib import problems
-from chalicelib.access.load_shedding import REFRESH_INTERVAL_S, LoadShedder
+from chalicelib.access.load_shedding import REFRESH_INTERVAL_S, LoadShedder, QueueLoad
 from tests.support.fakes.sqs import client_error
 from tests.support.problems import raises_problem
 
@@ -33,11 +33,17 @@ def send(sqs, job_queue_url, count):
 
 def test_queue_at_limit_accepts_requests(sqs, job_queue_url, load_shedder):
     send(sqs, job_queue_url, 2)
-    load_shedder.check_capacity()
+    assert load_shedder.check_capacity() is QueueLoad.HIGH
 
 
-def test_queue_above_limit_returns_503_with_retry_after(sqs, job_queue_url, load_shedder):
-    send(sqs, job_queue_url, 3)
+@pytest.mark.parametrize("depth", [3, 4])
+def test_queue_above_limit_accepts_keys_without_pending_jobs(sqs, job_queue_url, load_shedder, depth):
+    send(sqs, job_queue_url, depth)
+    assert load_shedder.check_capacity() is QueueLoad.FULL
+
+
+def test_queue_above_twice_its_limit_returns_503_with_retry_after(sqs, job_queue_url, load_shedder):
+    send(sqs, job_queue_url, 5)
     with raises_problem(problems.OVERLOADED) as caught:
         load_shedder.check_capacity()
     assert (caught.value.problem.status, caught.value.headers) == (503, {"Retry-After": "5"})
@@ -51,7 +57,7 @@ def test_queue_depth_is_cached_between_refreshes(sqs, load_shedder, clock):
 
 
 def test_overload_clears_on_next_refresh(sqs, job_queue_url, load_shedder, clock):
-    send(sqs, job_queue_url, 3)
+    send(sqs, job_queue_url, 5)
     with raises_problem(problems.OVERLOADED):
         load_shedder.check_capacity()
     sqs.queues[job_queue_url].messages.clear()

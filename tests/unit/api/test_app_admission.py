@@ -186,7 +186,7 @@ def test_key_table_failure_returns_503_and_submits_nothing(jobs, table, known):
 
 
 def test_overload_returns_503_without_consuming_quota(jobs, table, sqs, job_queue_url):
-    for _ in range(3):
+    for _ in range(5):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     status, headers, problem = send()
     assert (status, problem["type"], headers["Retry-After"]) == (503, SLUG + "overloaded", "5")

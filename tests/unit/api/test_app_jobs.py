@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from chalicelib.access.api_keys import KeyStatus, new_key, new_signing_secret
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.contract import Failure, FailureReason, encode, pack
 from chalicelib.jobs import job_view
 from chalicelib.jobs.job_table import JobRecord, JobState
@@ -92,12 +93,12 @@ def test_location_includes_gateway_stage(jobs, path, location):
     assert headers["Location"] == location + PENDING.job_id
 
 
-@pytest.mark.parametrize(("queued", "under_pressure"), [(0, False), (1, True)])
-def test_sync_jobs_reserve_slot_under_pressure(jobs, sqs, job_queue_url, queued, under_pressure):
+@pytest.mark.parametrize(("queued", "load"), [(0, QueueLoad.NORMAL), (1, QueueLoad.HIGH)])
+def test_load_of_the_queue_decides_which_jobs_need_a_slot(jobs, sqs, job_queue_url, queued, load):
     for _ in range(queued):
         sqs.send_message(QueueUrl=job_queue_url, MessageBody="job")
     send()
-    assert jobs.submissions[0].under_pressure == under_pressure
+    assert jobs.submissions[0].queue_load is load
 
 
 def test_result_has_no_location(jobs):

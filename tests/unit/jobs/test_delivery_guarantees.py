@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import problems
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.access.plans import PLANS
 from chalicelib.contract import Failure, Result, pack
 from chalicelib.dynamodb import TableError
@@ -31,7 +32,7 @@ from tests.support.records import make_result, make_submission
 
 PLAN = replace(PLANS["free"], max_pending_jobs=3)
 KEY = "key"  # requests of this sender repeat one another; each other sender makes a request of its own
-FIRST_REQUESTS = {"sync": {}, "under_pressure": {"under_pressure": True}, "async": {"is_async": True}}
+FIRST_REQUESTS = {"sync": {}, "under_pressure": {"queue_load": QueueLoad.HIGH}, "async": {"is_async": True}}
 REPLAYS = {"async": {"is_async": True}, "short_wait": {"wait_s": 1.0}, "long_wait": {"wait_s": 23.0}}
 FAULTS = ("dies_before", "dies_after", "fails", "answer_lost")
 # A fault in one of these calls, or a death, may leave a claim that was not charged: the job then runs for free.

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from chalicelib import problems
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.access.plans import PLANS
 from chalicelib.contract import Failure, FailureReason, pack
 from chalicelib.jobs.job_results import JobResults
@@ -27,6 +28,7 @@ KEY_ID = "key"
 RETENTION_S = 86_400  # longer than any sequence
 EXPECTED_PROBLEMS = {
     problems.TOO_MANY_PENDING_JOBS.uri,
+    problems.OVERLOADED.uri,
     problems.JOB_EXPIRED_OR_DELETED.uri,
     problems.IDEMPOTENCY_KEY_REUSED.uri,
 }
@@ -109,7 +111,7 @@ class JobLifecycle(RuleBasedStateMachine):
         body=st.sampled_from([b"same", b"same", b"same", b"same", b"same", b"other"]),
         fate=st.sampled_from(["dies", "in_time", "late", "stored"]),
         is_async=st.booleans(),
-        under_pressure=st.booleans(),
+        queue_load=st.sampled_from(QueueLoad),
         wait_s=st.sampled_from([1.0, 20.0]),
     )
     def submit(self, idempotency_key, body, fate, **changes):

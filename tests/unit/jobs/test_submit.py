@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import problems
+from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.contract import Failure, FailureReason, pack
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.job_results import ORPHAN_RESULT_TTL_S
@@ -51,7 +52,7 @@ def test_job_ids_are_unique(harness):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"idempotency_key": "k"}, {"is_async": True}, {"under_pressure": True}], ids=str
+    "changes", [{}, {"idempotency_key": "k"}, {"is_async": True}, {"queue_load": QueueLoad.HIGH}], ids=str
 )
 def test_rejected_submission_sends_and_stores_nothing(harness, changes):
     harness.rejection = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
@@ -96,7 +97,7 @@ def test_reply_wait_and_late_replies_are_recorded_as_metrics(harness):
 def test_reply_queue_failure_uses_no_run(harness, changes):
     harness.hosts.lease_error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
     with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
-        harness.submit(**changes, under_pressure=True)
+        harness.submit(**changes, queue_load=QueueLoad.HIGH)
     assert (harness.charges, harness.table.records, harness.slots()) == ([0], {}, {})
 
 
@@ -143,21 +144,32 @@ def test_lost_job_slot_expires(harness):
 def test_sync_job_reserves_slot_under_pressure(harness, changes):
     counted = []
     harness.hosts.reply = lambda job: counted.append(len(harness.slots())) or make_result(job.id)
-    harness.submit(**changes, under_pressure=True)
+    harness.submit(**changes, queue_load=QueueLoad.HIGH)
     harness.submit()
     assert (counted, harness.slots()) == ([1, 0], {})
+
+
+@pytest.mark.parametrize("changes", [{}, {"idempotency_key": "k"}, {"is_async": True}], ids=str)
+def test_full_queue_admits_a_key_without_pending_jobs_only(harness, changes):
+    assert harness.submit(**changes, queue_load=QueueLoad.FULL)
+    pending = harness.submit(is_async=True, idempotency_key="pending")
+    before = list(harness.charges)
+    with raises_problem(problems.OVERLOADED):
+        harness.submit(**changes | {"idempotency_key": "other"}, queue_load=QueueLoad.FULL)
+    assert harness.charges == [*before, 0]
+    harness.results.record_reply(make_result(pending.job_id))
 
 
 def test_slot_is_released_on_send_failure(harness):
     harness.hosts.error = ProblemError(problems.JOB_QUEUE_UNAVAILABLE)
     with raises_problem(problems.JOB_QUEUE_UNAVAILABLE):
-        harness.submit(under_pressure=True)
+        harness.submit(queue_load=QueueLoad.HIGH)
     assert harness.slots() == {}
 
 
 def test_late_job_holds_slot_until_result(harness):
     harness.hosts.reply = lambda _: None
-    record = harness.submit(under_pressure=True)
+    record = harness.submit(queue_load=QueueLoad.HIGH)
     assert len(harness.slots()) == 1
     harness.results.record_reply(make_result(record.job_id))
     assert harness.slots() == {}
@@ -168,7 +180,7 @@ def test_slot_release_failure_does_not_fail_request(harness):
         raise TableError("gone")
 
     harness.pending_jobs.release = release
-    assert harness.submit(under_pressure=True).stdout == "run 1"
+    assert harness.submit(queue_load=QueueLoad.HIGH).stdout == "run 1"
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -493,7 +505,7 @@ def test_async_job_deleted_while_sending_returns_410(harness):
 
 def test_orphan_result_releases_slot(harness):
     harness.hosts.reply = lambda job: harness.results.record_reply(make_result(job.id), key_id="key") and None
-    assert harness.submit(under_pressure=True).stdout == "out"
+    assert harness.submit(queue_load=QueueLoad.HIGH).stdout == "out"
     assert harness.slots() == {}
 
 
