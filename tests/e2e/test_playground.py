@@ -16,6 +16,7 @@ EXAMPLES = {  # the status of each
     "Read input": "ok",
     "Arguments": "ok",
     "Exception": "error",
+    "Batch: leap years": "failed",
     "Timeout": "timeout",
     "No network": "error",
 }
@@ -110,6 +111,33 @@ def test_arguments_are_passed_one_a_line(opened):
     opened.page.get_by_label("Arguments, one a line").fill("-n\ntwo words")
     opened.run("import sys; print(sys.argv[1:])", status="ok")
     expect(opened.stream("stdout")).to_have_text("['-n', 'two words']\n")
+
+
+def test_batch_shows_verdict_and_output_of_each_run(opened):
+    opened.page.get_by_label("Example").select_option("Batch: leap years")
+    opened.run()
+    expect(opened.result).to_contain_text("3 passed, 1 failed of 4 runs")
+    rows = opened.result.locator("tbody tr")
+    assert [re.split(r"\s+", row.inner_text())[1] for row in rows.all()] == ["passed", "passed", "passed", "failed"]
+    assert rows.last.locator("pre").all_inner_texts() == ["2023", "leap", "common\n"]
+
+
+def test_batch_is_edited_and_ends_at_its_first_failure(opened):
+    opened.tab("Batch")
+    opened.page.get_by_role("button", name="Add a run").click()
+    opened.page.get_by_role("button", name="Add a run").click()
+    opened.page.get_by_role("button", name="Remove this run").last.click()
+    for name, values in {"Input": ("a", "b"), "Arguments": ("", "-n\n2"), "Expected output": ("x", "")}.items():
+        for field, value in zip(opened.page.locator("#cases").get_by_label(name).all(), values, strict=True):
+            field.fill(value)
+    opened.page.get_by_label("Stop at the first failure").check()
+    opened.run("import sys; print(input(), sys.argv[1:])")
+    expect(opened.result).to_contain_text("0 passed, 1 failed, 1 not run of 2 runs")
+    opened.page.get_by_label("Stop at the first failure").uncheck()
+    opened.run()
+    expect(opened.result).to_contain_text("0 passed, 1 failed, 1 not checked of 2 runs")
+    opened.result.get_by_text("Input and output").last.click()
+    expect(opened.result.locator("tbody tr").last).to_contain_text("b ['-n', '2']")
 
 
 def test_timeout_is_sent_and_reported(opened):

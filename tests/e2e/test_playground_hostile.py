@@ -27,6 +27,7 @@ RESULT = {
     "error": {"type": MARKUP, "message": MARKUP, "line": 1},
     "usage": {"duration_ms": 1, "cpu_ms": 1, "memory_bytes": 1, "queued_ms": 1},
     "runtime": MARKUP,
+    "python_version": MARKUP,
 }
 
 

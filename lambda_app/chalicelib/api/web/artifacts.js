@@ -12,11 +12,12 @@ let imageUrls = [];
 export function artifactElements({ artifacts = [], artifacts_omitted: omitted = [] }) {
   for (const url of imageUrls) URL.revokeObjectURL(url);
   imageUrls = [];
+  const missing = omitted.filter(({ reason }) => reason !== "unchanged"); // which the page has already
   const files = artifacts.map((artifact) => ({ path: artifact.path, content: contentOf(artifact) }));
   const images = files.filter((file) => imageType(file.path));
   const elements = images.map(figure);
-  if (files.length || omitted.length) {
-    const items = [...files.map(downloadItem), ...omitted.map(omittedItem)];
+  if (files.length || missing.length) {
+    const items = [...files.map(downloadItem), ...missing.map(omittedItem)];
     elements.push(element("h3", {}, "Files"), element("ul", { class: "file-list" }, ...items));
   }
   return elements;
@@ -45,8 +46,9 @@ function downloadItem({ path, content }) {
   return element("li", {}, element("span", { class: "mono grow" }, path), element("span", { class: "hint" }, bytes(content.length)), button);
 }
 
-function omittedItem({ path, reason }) {
-  return element("li", {}, element("span", { class: "mono grow" }, path), element("span", { class: "hint" }, `omitted: ${reason}`));
+function omittedItem({ path, reason, count }) {
+  const name = path ?? (count > 1 ? `${count} more` : "More files");
+  return element("li", {}, element("span", { class: "mono grow" }, name), element("span", { class: "hint" }, reason.replaceAll("_", " ")));
 }
 
 function download(path, content) {

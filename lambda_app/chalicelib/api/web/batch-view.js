@@ -23,9 +23,10 @@ export function batchElements(result, runs) {
 }
 
 /** Return one sentence on the result of a batch. */
-export function batchSummary({ passed, failed, runs }) {
-  const unchecked = runs.length - passed - failed;
-  return `${passed} passed, ${failed} failed${unchecked ? `, ${unchecked} not checked` : ""} of ${plural(runs.length, "run")}`;
+export function batchSummary({ passed, failed, not_run: notRun, runs }) {
+  const counts = { passed, failed, "not run": notRun, "not checked": runs.length - passed - failed - notRun };
+  const parts = Object.entries(counts).filter(([name, value]) => value || name === "passed");
+  return `${parts.map(([name, value]) => `${value} ${name}`).join(", ")} of ${plural(runs.length, "run")}`;
 }
 
 function overall({ passed, failed, runs }) {
@@ -46,7 +47,7 @@ function row(run, { input = "", args = [], expected_output: expected }, index) {
     "tr",
     {},
     element("th", { scope: "row" }, index + 1),
-    element("td", {}, badge(...VERDICTS[run.passed ?? null])),
+    element("td", {}, badge(...(run.status === "not_run" ? ["not run", "none"] : VERDICTS[run.passed ?? null]))),
     element("td", {}, run.status.replaceAll("_", " ")),
     element("td", { class: "number" }, run.usage ? milliseconds(run.usage.duration_ms) : "–"),
     element("td", { class: "details" }, details.length ? element("details", { open: run.passed === false }, element("summary", {}, "Input and output"), element("dl", {}, ...details)) : "–"),

@@ -24,7 +24,6 @@ export const EXAMPLES = {
     timeout_s: 3,
   },
   "Batch: leap years": {
-    batch: true,
     code: 'year = int(input())\nis_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)\nprint("leap" if is_leap else "common")\n',
     runs: [
       { input: "2024", expected_output: "leap" },

@@ -51,7 +51,7 @@ function facts({ exit_code: exitCode, signal, usage, runtime, python_version: ve
     ["CPU", milliseconds(usage.cpu_ms)],
     ["Memory", bytes(usage.memory_bytes)],
     ["Queued", milliseconds(usage.queued_ms)],
-    ["Runtime", version ? `${runtime}, Python ${version}` : runtime],
+    ["Runtime", `${runtime} ${version}`],
   ];
   const shown = values.filter(([, value]) => value !== null && value !== undefined);
   return element("dl", { class: "facts" }, ...shown.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
