@@ -11,11 +11,16 @@ from playwright.sync_api import expect
 
 from tests.support.playground import Playground
 
+PNG = (  # one pixel
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de000"
+    "0000c49444154789c6308a8b8030002c001a55258d8400000000049454e44ae426082"
+)
 EXAMPLES = {  # the status of each
     "Hello": "ok",
     "Read input": "ok",
     "Arguments": "ok",
     "Exception": "error",
+    "Files": "ok",
     "Batch: leap years": "failed",
     "Timeout": "timeout",
     "No network": "error",
@@ -111,6 +116,42 @@ def test_arguments_are_passed_one_a_line(opened):
     opened.page.get_by_label("Arguments, one a line").fill("-n\ntwo words")
     opened.run("import sys; print(sys.argv[1:])", status="ok")
     expect(opened.stream("stdout")).to_have_text("['-n', 'two words']\n")
+
+
+def test_chosen_and_dropped_files_are_sent_and_returned(opened):
+    opened.tab("Files")
+    chosen = {"name": "data.bin", "mimeType": "application/octet-stream", "buffer": b"\xff\x00"}
+    opened.page.get_by_label("choose files").set_input_files([chosen])
+    opened.drop_file("a.txt", "first\n")
+    opened.page.get_by_label("Path of the file").last.fill("sub/a.txt")
+    opened.drop_file("unused.txt", "")
+    opened.page.get_by_role("button", name="Remove unused.txt").click()
+    expect(opened.page.locator("#file-total")).to_have_text("2 files, 8 B")
+    opened.page.get_by_label("Files to return").fill("*.out sub/*")
+    opened.run(
+        "import pathlib\n"
+        "print(pathlib.Path('data.bin').read_bytes(), pathlib.Path('sub/a.txt').read_text(), end='')\n"
+        "pathlib.Path('copy.out').write_bytes(bytes(range(256)))",
+        status="ok",
+    )
+    expect(opened.stream("stdout")).to_have_text("b'\\xff\\x00' first\n")
+    with opened.page.expect_download() as download:
+        opened.result.get_by_role("button", name="Download copy.out").click()
+    assert download.value.path().read_bytes() == bytes(range(256))
+    expect(opened.result).not_to_contain_text("sub/a.txt")
+
+
+def test_image_is_displayed(opened):
+    opened.run(f"open('pixel.png', 'wb').write(bytes.fromhex('{PNG}'))", status="ok")
+    image = opened.result.get_by_role("img", name="Image pixel.png")
+    expect(image).to_be_visible()
+    assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 1
+
+
+def test_omitted_file_is_listed_with_its_reason(opened):
+    opened.run("import os; os.mkdir('directory'); open('kept.txt', 'w').close()", status="ok")
+    expect(opened.result).to_contain_text("not a file")
+    expect(opened.result.get_by_role("button", name="Download kept.txt")).to_be_visible()
 
 
 def test_batch_shows_verdict_and_output_of_each_run(opened):

@@ -16,7 +16,6 @@ export const EXAMPLES = {
   "Files": {
     code: 'import csv\nfrom pathlib import Path\n\nwith open("sales.csv", newline="") as file:\n    rows = list(csv.DictReader(file))\n\nbest = max(rows, key=lambda row: int(row["units"]))\nPath("report.txt").write_text(f"{best[\'product\']}: {best[\'units\']} units\\n")\nprint(f"Read {len(rows)} rows, wrote report.txt")\n',
     files: [{ path: "sales.csv", content: "product,units\npencil,120\nnotebook,45\neraser,80\n" }],
-    artifacts: ["*.txt"],
   },
   "Chart": {
     runtime: "data",

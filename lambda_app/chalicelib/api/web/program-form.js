@@ -5,6 +5,7 @@ import { readFiles, writeFiles } from "./input-files.js";
 
 export const DEFAULT_TIMEOUT_S = 3;
 const DEFAULT_RUNTIME = "python";
+const DEFAULT_ARTIFACTS = ["*"]; // all files that the program leaves in its working directory
 
 /** Return everything that the page has of a program. */
 export function readProgram(editor) {
@@ -23,7 +24,7 @@ export function readProgram(editor) {
 
 /** Replace everything that the page has of a program. Raise TypeError if the program is malformed. */
 export function writeProgram(editor, program) {
-  const { code = "", input = "", args = [], files = [], artifacts = [], runs = [] } = program;
+  const { code = "", input = "", args = [], files = [], artifacts = DEFAULT_ARTIFACTS, runs = [] } = program;
   writeFiles(files);
   writeRuns(runs);
   editor.setCode(String(code));
