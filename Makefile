@@ -17,7 +17,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak soak-files fuzz faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
+	fairness soak soak-files fuzz mcp-clients faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -90,6 +90,9 @@ faults: $(DEV) ## Kill every component under load, three times each; fail if a j
 
 fuzz: $(DEV) ## Send 5,000 generated requests; fail unless each response is as the OpenAPI document says
 	$(WITH_ENGINE) $(BIN)/python -m tests.fuzz.fuzz
+
+mcp-clients: $(DEV) ## Call POST /mcp with the official TypeScript SDK; needs npm and node 20
+	$(WITH_ENGINE) $(BIN)/python -m tests.mcp_client.run
 
 sandbox-image: $(RUN) ## Build the sandbox image and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image

@@ -1,9 +1,11 @@
 """The Model Context Protocol, as its official client speaks it and as a model uses it."""
 
+import base64
+
 import pytest
 
 from chalicelib.access.api_keys import new_key
-from tests.support.mcp_client import McpClient, text_of
+from tests.support.mcp_client import McpClient, images_of, text_of
 
 MODES = {"auto": "2026-07-28", "legacy": "2025-11-25"}
 SALES = "month,amount\nJanuary,120\nFebruary,95\nMarch,210\n"
@@ -71,3 +73,41 @@ def test_model_analyzes_a_csv(model):
     first = text_of(model.run(program.format(source="open('sales.csv')")))
     assert "Hint: No file is kept" in first
     assert text_of(model.run(program.format(source="sys.stdin"), input=SALES)) == "'March'"
+
+
+CHART = """\
+import struct, zlib
+
+values = {values}
+width, height = 10 * len(values), max(values)
+blue, white = b"\\x00\\x00\\xff", b"\\xff\\xff\\xff"
+rows = [
+    b"\\0" + b"".join(blue if values[x // 10] > height - y - 1 else white for x in range(width))
+    for y in range(height)
+]
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+with open("chart.png", "wb") as file:
+    file.write(b"\\x89PNG\\r\\n\\x1a\\n" + image)
+"""
+
+
+def test_model_draws_a_chart(model):
+    """The first attempt returns nothing to see, and the model asks for the file."""
+    first = model.run(CHART.format(values=[120, 95, 210]))
+    assert "without any output" in text_of(first)
+    result = model.run(CHART.format(values=[120, 95, 210]), artifacts=["*.png"])
+    (image,) = images_of(result)
+    assert (image.mime_type, base64.b64decode(image.data)[:8]) == ("image/png", b"\x89PNG\r\n\x1a\n")
+
+
+def test_files_reach_the_program_and_come_back(mcp):
+    files = [{"path": "sales.csv", "content": SALES}]
+    code = "text = open('sales.csv').read()\nopen('copy.txt', 'w').write(text.upper())"
+    assert "FEBRUARY,95" in text_of(mcp.run(code, files=files, artifacts=["copy.txt"]))

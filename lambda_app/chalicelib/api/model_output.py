@@ -1,23 +1,34 @@
 """Writes the results of tools for a language model: short, and with a hint where models usually go wrong."""
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from chalicelib.contract import MAX_TIMEOUT_S, Result, Status
+from chalicelib.contract import MAX_TIMEOUT_S, Artifact, Result, Status
 from chalicelib.problems import Problem
 
 MAX_CHARS: Final = 6_000  # of a stream; a few thousand tokens for the whole result
 TAIL_CHARS: Final = 2_000  # of those
+IMAGE_TYPES: Final = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
 MIB: Final = 1024 * 1024
+NO_NETWORK: Final = "There is no network. Send the data that the program needs as `input` or `files`."
 HINTS: Final = (  # a part of stderr, and what to do about it
     ("No module named 'pip'", "There is no pip. Use the packages that list_runtimes names."),
     ("ModuleNotFoundError", "This package is not installed, and none can be. list_runtimes names those that are."),
-    ("Network is unreachable", "There is no network. Send the data that the program needs as `input`."),
-    ("Name or service not known", "There is no network. Send the data that the program needs as `input`."),
-    ("Temporary failure in name resolution", "There is no network. Send the data that the program needs as `input`."),
+    ("Network is unreachable", NO_NETWORK),
+    ("Name or service not known", NO_NETWORK),
+    (
+        "Temporary failure in name resolution",
+        NO_NETWORK,
+    ),
     ("EOFError", "The program read more than its input. Send what it reads as `input`."),
     ("No such file or directory: '/bin/sh'", "There is no shell and no other program than Python."),
-    ("FileNotFoundError", "No file is kept from earlier calls. The program must create the files that it reads."),
+    ("FileNotFoundError", "No file is kept from earlier calls. Send the files that the program reads as `files`."),
     ("Read-only file system", "Only the working directory can be written to."),
 )
 ENDS: Final = {
@@ -31,7 +42,7 @@ ENDS: Final = {
 
 
 def run_result(result: Result, *, timeout_s: float) -> dict[str, Any]:
-    """Return the result of a program as MCP writes the result of a tool."""
+    """Return the result of a program as MCP writes the result of a tool: a text, and its images."""
     written, truncated = result.output_bytes, result.truncated
     has_end = not truncated.stdout
     parts = [shorten(result.stdout, written_bytes=written.stdout, is_truncated=truncated.stdout, has_end=has_end)]
@@ -41,9 +52,35 @@ def run_result(result: Result, *, timeout_s: float) -> dict[str, Any]:
     parts.append(end.format(timeout_s=timeout_s, signal=result.signal, exit_code=result.exit_code))
     if result.status is Status.ERROR:
         parts.append(next((f"Hint: {hint}" for pattern, hint in HINTS if pattern in result.stderr), ""))
+    parts += [_describe_artifact(artifact) for artifact in result.artifacts]
+    parts += [f"Not returned: {omitted.path or 'files'} ({omitted.reason})" for omitted in result.artifacts_omitted]
     if not any(parts):
         parts.append("The program ended without any output. Print what you want to see.")
-    return text_result("\n".join(filter(None, parts)), is_error=result.status is not Status.OK)
+    answer = text_result("\n".join(filter(None, parts)), is_error=result.status is not Status.OK)
+    answer["content"] += [_image(artifact) for artifact in result.artifacts if _image_type(artifact)]
+    return answer
+
+
+def _describe_artifact(artifact: Artifact) -> str:
+    size = f"File {artifact.path} ({len(artifact.content)} bytes)"
+    if _image_type(artifact):
+        return f"{size}: an image, below."
+    try:
+        text = artifact.content.decode()
+    except UnicodeDecodeError:
+        return f"{size}: binary, left out."
+    return f"{size}:\n{shorten(text, written_bytes=len(artifact.content), is_truncated=False)}"
+
+
+def _image(artifact: Artifact) -> dict[str, Any]:
+    data = base64.b64encode(artifact.content).decode()
+    return {"type": "image", "data": data, "mimeType": _image_type(artifact)}
+
+
+def _image_type(artifact: Artifact) -> str | None:
+    """Return the media type of an image that models can see, by its first bytes: its name may say anything."""
+    types = (media_type for start, media_type in IMAGE_TYPES.items() if artifact.content.startswith(start))
+    return next(types, None)
 
 
 def runtimes_result(runtimes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,18 +1,30 @@
 """The results of tools as a language model reads them."""
 
+import base64
+
 import pytest
 
 from chalicelib.api import model_output
 from chalicelib.api.model_output import MAX_CHARS, TAIL_CHARS
 from chalicelib.api.runtime_list import RUNTIME_LIST
-from chalicelib.contract import OutputBytes, Status, Truncated
+from chalicelib.contract import Artifact, OmissionReason, OmittedArtifact, OutputBytes, Status, Truncated
 from tests.support.records import make_result
+
+SILENT = {
+    "status": Status.OK,
+    "exit_code": 0,
+    "stdout": "",
+    "stderr": "",
+    "truncated": Truncated(),
+    "error": None,
+    "artifacts": (),
+    "artifacts_omitted": (),
+}
 
 
 def write(**changes):
     """Return whether the result of a program is an error, and its text."""
-    members = {"status": Status.OK, "exit_code": 0, "stdout": "", "stderr": "", "error": None, "truncated": Truncated()}
-    members |= changes
+    members = {**SILENT, **changes}
     written = OutputBytes(stdout=len(members["stdout"].encode()), stderr=len(members["stderr"].encode()))
     result = make_result("0" * 32, **{"output_bytes": written, **members})
     answer = model_output.run_result(result, timeout_s=3)
@@ -76,7 +88,7 @@ HINTS = {
     "socket.gaierror: [Errno -2] Name or service not known": "There is no network.",
     "EOFError: EOF when reading a line": "Send what it reads as `input`",
     "FileNotFoundError: [Errno 2] No such file or directory: '/bin/sh'": "There is no shell",
-    "FileNotFoundError: [Errno 2] No such file or directory: 'data.csv'": "No file is kept from earlier calls.",
+    "FileNotFoundError: [Errno 2] No such file or directory: 'data.csv'": "Send the files",
     "OSError: [Errno 30] Read-only file system: '/data'": "Only the working directory",
 }
 
@@ -99,3 +111,36 @@ def test_packages_of_a_runtime_are_listed():
     (runtime, *_) = RUNTIME_LIST["runtimes"]
     text = model_output.runtimes_result([{**runtime, "packages": {"numpy": "2.4"}}])["content"][0]["text"]
     assert "its standard library and numpy 2.4;" in text
+
+
+def write_artifacts(*artifacts, **changes):
+    """Return the contents of the result of a program that wrote files."""
+    written = OutputBytes(stdout=0, stderr=0)
+    files = tuple(Artifact(path=path, content=content) for path, content in artifacts)
+    result = make_result("0" * 32, **{**SILENT, "output_bytes": written, "artifacts": files, **changes})
+    return model_output.run_result(result, timeout_s=3)["content"]
+
+
+@pytest.mark.parametrize(
+    ("start", "media_type"),
+    [(b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF89a", "image/gif")],
+    ids=["png", "jpeg", "gif"],
+)
+def test_image_is_image_content_whatever_its_name(start, media_type):
+    text, image = write_artifacts(("chart.txt", start + b"rest"))
+    assert text["text"] == f"File chart.txt ({len(start) + 4} bytes): an image, below."
+    assert image == {"type": "image", "data": base64.b64encode(start + b"rest").decode(), "mimeType": media_type}
+
+
+def test_markup_named_as_an_image_is_text():
+    (content,) = write_artifacts(("a.png", b"<svg onload='alert(1)'/>"))
+    assert content == {"type": "text", "text": "File a.png (24 bytes):\n<svg onload='alert(1)'/>"}
+
+
+def test_binary_file_is_named_only():
+    assert write_artifacts(("a.bin", b"\xff\x00"))[0]["text"] == "File a.bin (2 bytes): binary, left out."
+
+
+def test_omitted_files_are_named_with_their_reason():
+    omitted = (OmittedArtifact(path="big.csv", reason=OmissionReason.TOO_LARGE),)
+    assert write_artifacts(artifacts_omitted=omitted)[0]["text"] == "Not returned: big.csv (too_large)"
