@@ -17,7 +17,6 @@ from chalicelib.access.usage import key_usage
 from chalicelib.api import (
     endpoints,
     headers,
-    mcp,
     middleware,
     prefer_header,
     problem_pages,
@@ -100,6 +99,8 @@ def get_health() -> Response:
 @app.route("/mcp", methods=["POST"], content_types=[], cors=CORS)
 def call_mcp() -> Response:
     """Answer a message of the Model Context Protocol, whose tools run programs."""
+    from chalicelib.api import mcp  # noqa: PLC0415 - as for openapi below
+
     request = current_request()
     return mcp.respond(request, authenticate(request), components())
 
@@ -107,7 +108,7 @@ def call_mcp() -> Response:
 @app.route("/mcp", methods=["GET", "DELETE"], content_types=[], cors=CORS)  # API Gateway would return 403
 def reject_mcp_session() -> Response:
     """Refuse to open an event stream or to end a session, which this stateless server does not have."""
-    return mcp.method_not_allowed()
+    return problems.method_not_allowed(allow="POST")
 
 
 @app.route("/openapi.json", methods=["GET"], content_types=[], cors=CORS)

@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn, cast
 
 from chalice.app import Request, Response
 
-from chalicelib import problems
 from chalicelib.access.admission import Caller
 from chalicelib.api import mcp_tools
 from chalicelib.api.headers import header_values
@@ -69,12 +68,6 @@ def respond(request: Request, caller: Caller, components: Components) -> Respons
     if answer is None:
         return Response(body="", status_code=HTTPStatus.ACCEPTED)
     return json_response(answer, status=_status(answer, request))
-
-
-def method_not_allowed() -> Response:
-    """Return the response to a GET or a DELETE: there is no event stream, and no session to end."""
-    problem = problems.problem_for_status(HTTPStatus.METHOD_NOT_ALLOWED)
-    return problems.problem_response(problem, headers={"Allow": "POST"})
 
 
 def _decode(body: bytes) -> object:
