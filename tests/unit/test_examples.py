@@ -350,5 +350,6 @@ def test_receiver_accepts_the_largest_result():
         stdout="\x01" * contract.MAX_STDOUT_BYTES,
         stderr="\x01" * (contract.STDERR_HEAD_BYTES + contract.STDERR_TAIL_BYTES),
         error=UncaughtException(type="\x01" * 1000, message="\x01" * 1000, line=2**31),
+        artifacts=(contract.Artifact(path="a", content=bytes(contract.MAX_ARTIFACTS_BYTES)),),
     )
     assert len(msgspec.json.encode(result_body(result))) < receiver.MAX_BODY_BYTES

@@ -19,7 +19,8 @@ from chalicelib.problems import ProblemError
 from chalicelib.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from chalicelib.webhooks import url as webhook_url
 
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024  # Lambda takes an event of 6 MB, in which quotes and backslashes are escaped
+# 3 MiB of files are 4 MiB in base64. Lambda takes an event of 6 MB, in which quotes and backslashes are escaped.
+MAX_BODY_BYTES: Final = 5 * 1024 * 1024
 
 MAX_ECHO_CHARS: Final = 64  # of the name of an unknown field
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from chalicelib import contract
 from chalicelib.access.plans import PLANS
+from chalicelib.api.request_fields import MAX_BODY_BYTES
 from chalicelib.api.run_request import check_plan_limits, parse_run_request
 from chalicelib.contract import InputFile
 from chalicelib.jobs.submission import RunRequest
@@ -91,6 +92,16 @@ def test_files_above_limit_return_413(files, field, limit_bytes, actual_bytes):
     problem = caught.value.problem
     assert (problem.status, problem.field, problem.code) == (413, field, "too_large")
     assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, actual_bytes)
+
+
+def test_largest_files_fit_body_limit_and_lambda_event():
+    """Lambda takes 6,291,556 bytes, as JSON in JSON."""
+    content = base64.b64encode(bytes(contract.MAX_FILES_BYTES // contract.MAX_FILES)).decode()
+    paths = (f"{number:02}" + "x" * (contract.MAX_PATH_BYTES - 2) for number in range(contract.MAX_FILES))
+    files = [{"path": path, "content_base64": content} for path in paths]
+    body = json.dumps({"code": '"' * contract.MAX_CODE_BYTES, "files": files, "artifacts": ["out/**"]}, indent=4)
+    assert len(body) < MAX_BODY_BYTES
+    assert len(json.dumps({"body": body})) < 6_000_000
 
 
 @given(st.binary(max_size=200))
