@@ -17,7 +17,8 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak soak-files fuzz mcp-clients faults sandbox-image agent-image package lint-infra deploy set destroy simulate-fleet lock clean
+	fairness soak soak-files fuzz mcp-clients faults sandbox-images agent-image package lint-infra deploy set destroy \
+	simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -94,8 +95,8 @@ fuzz: $(DEV) ## Send 5,000 generated requests; fail unless each response is as t
 mcp-clients: $(DEV) ## Call POST /mcp with the official TypeScript SDK; needs npm and node 20
 	$(WITH_ENGINE) $(BIN)/python -m tests.mcp_client.run
 
-sandbox-image: $(RUN) ## Build the sandbox image and print its tag
-	@$(WITH_ENGINE) $(BIN)/python -m infra.images.sandbox_image
+sandbox-images: $(RUN) ## Build the image of each runtime and print its tag
+	@$(WITH_ENGINE) $(BIN)/python -m infra.images.runtime_images
 
 agent-image: $(RUN) ## Build the agent image and save what a host loads to .local/host-….tar.gz
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.agent_image
@@ -115,8 +116,8 @@ set: $(RUN) ## Change parameters of a stack and nothing else: STAGE=prod PARAMET
 destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"
 
-simulate-fleet: $(RUN) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour)
-	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000)
+simulate-fleet: $(RUN) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour) DATA_SHARE=0
+	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000) --data-share $(or $(DATA_SHARE),0)
 
 lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the network
 	$(COMPILE) --universal --python-version 3.11 --upgrade requirements.in --output-file requirements.txt
@@ -124,6 +125,8 @@ lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the n
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
 	$(COMPILE) --python-version 3.13 --no-deps --upgrade $(STATIC:.txt=.in) --output-file $(STATIC)
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
+	$(COMPILE) --python-version 3.13 --upgrade infra/images/data/requirements.in --output-file infra/images/data/requirements.txt
+	$(BIN)/python -m infra.images.data_packages
 
 clean: ## Remove what the other targets created here; Docker keeps its images
 	rm -rf $(VENV) .local .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage* *.egg-info

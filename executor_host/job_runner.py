@@ -121,7 +121,8 @@ class _Execution:
         self.queued_s = 0.0
         self.waited_s = 0.0  # for a core, before all runs
         self._job, self._replacements, self._runner, self._key = job, replacements, runner, key
-        self._program = Program(code=job.code, files=job.files, artifacts=job.artifacts)
+        artifacts = job.artifacts if job.runs else (*job.artifacts, *sandbox.runtime.artifacts)
+        self._program = Program(code=job.code, files=job.files, artifacts=artifacts)
         self._has_started = False
 
     @property

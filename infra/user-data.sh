@@ -86,6 +86,7 @@ step="start the agent"
 docker run --detach --name python-exec-agent --restart unless-stopped --stop-timeout 20 "${!container_options[@]}" \
   --log-opt "awslogs-stream=$HOSTNAME/agent" \
   --env "JOB_QUEUE_URL=${JobQueue}" \
+  --env "DATA_JOB_QUEUE_URL=${DataJobQueue}" \
   --env "RESULTS_QUEUE_URL=${ResultsQueue}" \
   --env "PAYLOAD_STORE_URL=https://${PayloadBucket.RegionalDomainName}" \
   --env "OCI_RUNTIME=$runtime" \

@@ -5,6 +5,7 @@ import re
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -12,6 +13,7 @@ import pytest
 
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
+from infra.images import data_image as data_images
 from infra.images.sandbox_image import ensure_image
 from tests.support import gvisor
 from tests.support.remote_sandboxes import RemoteSandboxes
@@ -42,12 +44,29 @@ def image():
 
 
 @pytest.fixture(scope="session")
-def engine(image):
+def data_image():
+    return data_images.ensure_image(docker.from_env())
+
+
+@contextmanager
+def engine_of(image, runtime):
     agent, oci_runtime = f"tests-{uuid.uuid4().hex}", os.environ.get("OCI_RUNTIME")
-    engine = DockerEngine(image, runtime=RUNTIMES["python"], agent=agent, oci_runtime=oci_runtime)
+    engine = DockerEngine(image, runtime=RUNTIMES[runtime], agent=agent, oci_runtime=oci_runtime)
     yield engine
     for container_id, _ in engine.containers():
         engine.remove(container_id)
+
+
+@pytest.fixture(scope="session")
+def engine(image):
+    with engine_of(image, "python") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def data_engine(data_image):
+    with engine_of(data_image, "data") as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Read the files that a program leaves behind, once all of its processes are dead."""
 
 import os
+import re
 import stat
 import time
 from collections import Counter
@@ -26,6 +27,7 @@ from .protocol import (
 )
 
 SEARCH_TIMEOUT_S = 1.0
+_NUMBERS = re.compile("([0-9]+)")
 MAX_ENTRIES = 32 * 1024  # to look at; the scratch directory holds half as many
 # The program chose the names: no link is followed, no pipe is waited for, and no terminal becomes PID 1's.
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -66,7 +68,7 @@ class ArtifactSearch:
         """Search a directory, close its descriptor, and search the directories in it."""
         try:
             with os.scandir(directory) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+                entries = sorted(scan, key=lambda entry: natural_order(entry.name))
             for entry in entries:
                 self._entries_left -= 1
                 if self._entries_left < 0 or time.monotonic() >= self._deadline:
@@ -130,6 +132,13 @@ class ArtifactSearch:
 
     def _add_omission(self, reason: bytes, *, count: int = 1, path: bytes = b"") -> None:
         self._omissions += OMISSION_HEADER.pack(reason, count, len(path)) + path
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Return a key that sorts figure-10.png after figure-9.png."""
+    parts: list[str | int] = list(_NUMBERS.split(name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -14,11 +14,7 @@ from .connection import receive_into
 from .streams import Streams
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
-# Common imports that are cheap enough, loaded before the job arrives.
-PRELOAD = (
-    "bisect", "collections.abc", "copy", "datetime", "functools", "heapq", "itertools", "json", "math", "operator",
-    "random", "re", "string", "traceback", "typing",
-)  # fmt: skip
+PRELOAD = os.path.join(os.path.dirname(__file__), "preload")  # names the modules to load before the job arrives
 PR_SET_DUMPABLE = 4  # prctl(2)
 MADV_POPULATE_WRITE = 23  # madvise(2), Linux 5.14; an older kernel rejects it, and the program runs a little slower
 
@@ -51,7 +47,9 @@ class StartPipes:
 
 def prepare_interpreter(libc: ctypes.CDLL) -> None:
     """In PID 1: bring the interpreter that programs are forks of to the state of `python3 main.py`, and preload."""
-    for module in PRELOAD:
+    with open(PRELOAD) as file:
+        modules = file.read().split()
+    for module in modules:
         __import__(module)
     remove_traces(libc)
     gc.collect()
@@ -72,6 +70,8 @@ def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes,
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # if memory runs out, the kernel kills the program and not the supervisor
     open_standard_streams()
+    if "numpy.random" in sys.modules:  # no two forks may see the same numbers; `random` seeds itself
+        sys.modules["numpy.random"].seed()
     gc.freeze()  # objects older than the program are not its garbage: each collection would take 1 ms, three at exit
     program = types.ModuleType("__main__")  # not frozen: objects in its reference cycles are finalized at exit
     vars(program).update(vars(sys.modules["__main__"]))

@@ -23,7 +23,7 @@ from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.errors import CommandError
-from infra.images import agent_image
+from infra.images import agent_image, wheels
 from infra.local.docker_daemon import docker_engine
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
@@ -125,7 +125,7 @@ def _is_foreign_default(name: str, value: str, architecture: str) -> bool:
 
 def build_host_bundle(client: docker.DockerClient, *, architecture: str) -> Path:
     """Build the hosts' images and return their bundle. Raises CommandError."""
-    built = agent_image.docker_architecture(client)
+    built = wheels.docker_architecture(client)
     if built != architecture:
         raise CommandError(
             f"Docker builds images for {built}, but the hosts are {architecture}. "

@@ -45,7 +45,9 @@ TRANSFER_GB: Final = 0.09  # to the internet
 
 VCPUS: Final = {"c7i.large": 2, "c7i.xlarge": 4, "c7i.2xlarge": 8, "c7i.4xlarge": 16}
 
-CPU_S_PER_JOB: Final = 0.18  # without the program; `make bench` measured 11.2 jobs per second on two cores
+# By runtime, without the program. `make bench` measured 11.2 jobs per second of `python` on two cores, and the CPU time
+# of a sandbox of `data`, which imports its packages.
+CPU_S_PER_JOB: Final = {"python": 0.18, "data": 0.95}
 UTILIZATION: Final = 0.5  # of the hosts' CPU: CpuTarget of the template
 
 # An average run, which is an assumption: the program takes 20 ms, so the request waits about 0.1 s.
@@ -57,20 +59,20 @@ LOG_BYTES_PER_RUN: Final = 1_500  # a line each of the API, the gateway and the 
 BYTES_PER_RUN: Final = 2_000  # of a response
 NAT_BYTES_PER_RUN: Final = 8_000  # TLS traffic of a host to SQS, including headers
 
-WORKERS_PER_VCPU: Final = 2
+WORKERS_PER_VCPU: Final = 2.5  # of both runtimes
 IDLE_RECEIVE_S: Final = 2.2  # a long poll of 2 s
 POLLERS: Final = 5  # of Lambda, for each of three queues
 POLL_S: Final = 20.0
 REPORTS_PER_HOUR: Final = 180  # per host
-METRICS: Final = 31  # including dimensions
-ALARM_METRICS: Final = 30  # a test counts those of the template
+METRICS: Final = 45  # including dimensions
+ALARM_METRICS: Final = 31  # a test counts those of the template
 INSTANCE_METRICS: Final = 7  # detailed monitoring, once per minute
 DISK_GB: Final = 20
 
 
-def jobs_per_second(instance_type: str) -> float:
-    """Return the throughput of a host at full load, without the CPU time of the programs."""
-    return VCPUS[instance_type] / CPU_S_PER_JOB
+def jobs_per_second(instance_type: str, runtime: str = "python") -> float:
+    """Return the throughput of a host at full load with jobs of one runtime, without the CPU time of the programs."""
+    return VCPUS[instance_type] / CPU_S_PER_JOB[runtime]
 
 
 def hourly_price(instance_type: str, *, spot: bool) -> float:
@@ -125,17 +127,18 @@ def cost_table() -> str:
 
 
 def capacity_table() -> str:
-    """Return the throughput and the price of each instance type as a Markdown table."""
+    """Return the throughput and the price of each instance type and runtime as a Markdown table."""
     rows = []
     for name, vcpus in VCPUS.items():
-        rate = jobs_per_second(name)
-        spot, on_demand = (
-            hourly_price(name, spot=spot) / (rate * UTILIZATION * 3600) * MILLION for spot in (True, False)
-        )
-        prices = f"{on_demand:.2f} on demand, {spot:.2f} spot"
-        rows.append([f"`{name}`", str(vcpus), f"{rate:.1f}", f"{rate * UTILIZATION:.1f}", prices])
-    header = ["Instance type", "vCPUs", "Jobs per second", f"at {UTILIZATION:.0%} CPU", "USD per million runs"]
-    return _markdown(header, *rows)
+        for runtime in CPU_S_PER_JOB:
+            rate = jobs_per_second(name, runtime)
+            spot, on_demand = (
+                hourly_price(name, spot=spot) / (rate * UTILIZATION * 3600) * MILLION for spot in (True, False)
+            )
+            prices = f"{on_demand:.2f} on demand, {spot:.2f} spot"
+            rows.append([f"`{name}`", str(vcpus), f"`{runtime}`", f"{rate:.1f}", f"{rate * UTILIZATION:.1f}", prices])
+    usd = "USD per million runs"
+    return _markdown(["Instance type", "vCPUs", "Runtime", "Jobs per second", f"at {UTILIZATION:.0%} CPU", usd], *rows)
 
 
 def _markdown(header: list[str], *rows: list[str]) -> str:

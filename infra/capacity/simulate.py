@@ -16,8 +16,12 @@ DAY_MINUTES: Final = 24 * 60
 PROGRAM_CPU_S: Final = 0.05  # of an average program
 BURSTS: Final = ((9 * 60, 10, 3.0), (14 * 60, 45, 2.0), (20 * 60, 2, 6.0))  # start and length in minutes, factor
 # The backlog metric that fleet_model.py models: queued jobs, sampled once per minute, per host in service.
-BACKLOG_EXPRESSION: Final = "visible / IF(hosts > 0, hosts, 1)"
-BACKLOG_METRICS: Final = {"visible": "ApproximateNumberOfMessagesVisible", "hosts": "GroupInServiceInstances"}
+BACKLOG_EXPRESSION: Final = "(visible + 5 * FILL(data_visible, 0)) / IF(hosts > 0, hosts, 1)"
+BACKLOG_METRICS: Final = {
+    "visible": "ApproximateNumberOfMessagesVisible",
+    "data_visible": "ApproximateNumberOfMessagesVisible",
+    "hosts": "GroupInServiceInstances",
+}
 HEADER: Final = ("hour", "runs/s", "backlog", "p50 s", "p99 s", "late", "rejected", "expired", "hosts", "USD")
 
 
@@ -71,9 +75,13 @@ def make_load_curve(runs_per_hour: float) -> Callable[[int], float]:
     return load
 
 
-def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int) -> list[MinuteStats]:
-    """Return the statistics of each minute of a day."""
-    fleet = Fleet(policy, cpu_s_per_job=CPU_S_PER_JOB + PROGRAM_CPU_S, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
+def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int, data_share: float = 0.0) -> list[MinuteStats]:
+    """Return the statistics of each minute of a day.
+
+    Runs of `data`, a share of all, share one queue with the others, and each job takes the average CPU time of both.
+    """
+    start_cpu_s = (1 - data_share) * CPU_S_PER_JOB["python"] + data_share * CPU_S_PER_JOB["data"]
+    fleet = Fleet(policy, cpu_s_per_job=start_cpu_s + PROGRAM_CPU_S, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
     return fleet.run(make_load_curve(runs_per_hour), minutes=DAY_MINUTES)
 
 
@@ -111,10 +119,11 @@ def main(arguments: list[str]) -> None:
     """Simulate a day and print its table."""
     parser = argparse.ArgumentParser(prog="python -m infra.capacity.simulate", description=__doc__)
     parser.add_argument("--runs-per-hour", type=float, default=50_000, help="average of the day (default: 50000)")
+    parser.add_argument("--data-share", type=float, default=0.0, help="share of runs of the runtime data (default: 0)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     options = parser.parse_args(arguments)
     policy = policy_from_template(template.load(template.PATH.read_text()))
-    day = simulate_day(policy, runs_per_hour=options.runs_per_hour, seed=options.seed)
+    day = simulate_day(policy, runs_per_hour=options.runs_per_hour, seed=options.seed, data_share=options.data_share)
     hosts = (
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"
     )

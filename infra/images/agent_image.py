@@ -1,4 +1,4 @@
-"""`make agent-image`: the agent's image, and a bundle of both images that hosts give to `docker load`.
+"""`make agent-image`: the agent's image, and a bundle of all images that hosts give to `docker load`.
 
 pip downloads the wheels first and verifies their hashes; the build itself has no network.
 """
@@ -15,29 +15,21 @@ from docker import DockerClient
 
 from infra import progress
 from infra.errors import CommandError
-from infra.images import sandbox_image, wheels
+from infra.images import data_image, runtime_images, sandbox_image, wheels
+from infra.images.runtime_images import IMAGE_SETTINGS
 from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
 
 REPOSITORY: Final = "python-exec-agent"
 REQUIREMENTS: Final = EXECUTOR_HOST / "requirements.txt"
 SHARED_MODULES: Final = ("__init__.py", "runtimes.py")  # and the package contract
 BOTOCORE_MODELS: Final = ("autoscaling", "sqs")
-ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names it: as Lambda names it
 
 _DOCKERFILE: Final = EXECUTOR_HOST / "Dockerfile"
 
 
-def docker_architecture(client: DockerClient) -> str:
-    """Return the architecture of the images that Docker builds, as Lambda names it. Raises CommandError."""
-    architecture = client.version()["Arch"]
-    if architecture not in ARCHITECTURES:
-        raise CommandError(f"Docker runs on {architecture}; hosts run on {' or '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[architecture]
-
-
 def image_tag(architecture: str) -> str:
     """Return the image's name, which includes a hash of its sources."""
-    inputs = hashlib.sha256(sandbox_image.image_tag().encode())
+    inputs = hashlib.sha256(f"{sandbox_image.image_tag()} {data_image.image_tag()}".encode())
     for path in (REQUIREMENTS, _DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()):
         inputs.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
@@ -45,9 +37,9 @@ def image_tag(architecture: str) -> str:
 
 def ensure_image(client: DockerClient) -> str:
     """Build the agent's image unless Docker has it, and return its tag. Raises CommandError."""
-    architecture = docker_architecture(client)
+    architecture = wheels.docker_architecture(client)
     tag = image_tag(architecture)
-    sandbox_tag = sandbox_image.ensure_image(client)
+    images = runtime_images.ensure_images(client)
     if not sandbox_image.image_exists(client, tag):
         base = sandbox_image.ensure_base_image(client)
         with tempfile.TemporaryDirectory() as scratch:
@@ -59,13 +51,13 @@ def ensure_image(client: DockerClient) -> str:
                 [(_DOCKERFILE, "Dockerfile"), *((path, f"agent/{name}") for path, name in agent_files)]
             )
         progress.report("Building the agent's image...")
-        arguments = {"BASE": base, "SANDBOX_IMAGE": sandbox_tag}
+        arguments = {"BASE": base, **{IMAGE_SETTINGS[runtime]: image for runtime, image in images.items()}}
         sandbox_image.build_image(client, tag, context=context, arguments=arguments)
     return tag
 
 
 def export_bundle(client: DockerClient, directory: Path) -> Path:
-    """Write both images, the agent's also as `latest`, to host-<hash>.tar.gz. Return its path. Raises CommandError."""
+    """Write all images, the agent's also as `latest`, to host-<hash>.tar.gz. Return its path. Raises CommandError."""
     tag = ensure_image(client)
     client.images.get(tag).tag(REPOSITORY, "latest")
     bundle = directory / f"host-{tag.partition(':')[2]}.tar.gz"
@@ -74,7 +66,8 @@ def export_bundle(client: DockerClient, directory: Path) -> Path:
         directory.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             archive = Path(scratch, "host.tar")
-            tags = [f"{REPOSITORY}:latest", tag, sandbox_image.image_tag()]  # docker-py saves one image only
+            images = sandbox_image.image_tag(), data_image.image_tag()
+            tags = [f"{REPOSITORY}:latest", tag, *images]  # docker-py saves one image only
             try:
                 subprocess.run(["docker", "save", f"--output={archive}", *tags], check=True)
                 subprocess.run(["gzip", archive], check=True)

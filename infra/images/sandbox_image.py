@@ -1,58 +1,92 @@
-"""`make sandbox-image`: the image of a sandbox, built once per version of its sources, and what both images share."""
+"""The image of the runtime `python`, and what the images of all runtimes share.
+
+An image has two parts that are built once per version of their sources: Python, to which data_image.py adds packages,
+and the supervisor on top, which changes more often.
+"""
 
 import fcntl
 import hashlib
-import io
-import sys
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-import docker
 from docker import DockerClient
 from docker.errors import APIError, BuildError, ImageNotFound
 
+from chalicelib.runtimes import RUNTIMES, Runtime
 from infra import progress
 from infra.errors import CommandError
 from infra.images import debian_base
 from infra.paths import EXECUTOR_HOST
 
 REPOSITORY: Final = "python-exec-sandbox"
+PYTHON_REPOSITORY: Final = "python-exec-python"  # without the supervisor
 REGISTRY_IMAGE: Final = "python:3.13-slim"
 REGISTRY_BASE_TAG: Final = f"python-exec-base:registry-{debian_base.BASE_TAG.rpartition('-')[2]}"
 
 _BASE_DOCKERFILE: Final = Path(__file__).parent / "base.Dockerfile"
 _SANDBOX: Final = Path(__file__).parent / "sandbox"
-_SUPERVISOR: Final = sorted((EXECUTOR_HOST / "supervisor").glob("*.py"))
-_CONTEXT: Final = {  # sources: their names in the build context
-    _SANDBOX / "Dockerfile": "Dockerfile",
-    _SANDBOX / "assemble.py": "assemble.py",
-    **{path: f"sitecustomize/{path.name}" for path in _SUPERVISOR},
+# Sources: their names in the build context.
+_PYTHON_CONTEXT: Final = {_SANDBOX / "Dockerfile": "Dockerfile", _SANDBOX / "assemble.py": "assemble.py"}
+_SUPERVISOR_CONTEXT: Final = {
+    _SANDBOX / "supervisor.Dockerfile": "Dockerfile",
+    **{path: f"sitecustomize/{path.name}" for path in sorted((EXECUTOR_HOST / "supervisor").glob("*.py"))},
 }
 
 
+def tag_of(repository: str, *inputs: str | Path) -> str:
+    """Return the name of an image, which includes a hash of its inputs: texts, and the content of files."""
+    digest = hashlib.sha256()
+    for item in (*inputs, Path(__file__)):
+        data = item.encode() if isinstance(item, str) else item.read_bytes()
+        digest.update(hashlib.sha256(data).digest())
+    return f"{repository}:{digest.hexdigest()[:12]}"
+
+
+def python_tag() -> str:
+    """Return the name of the image of Python without the supervisor."""
+    return tag_of(PYTHON_REPOSITORY, *_PYTHON_CONTEXT)
+
+
+def supervised_tag(repository: str, below: str, runtime: Runtime) -> str:
+    """Return the name of an image with the supervisor on top of the image `below`."""
+    return tag_of(repository, below, *runtime.preloaded, *_SUPERVISOR_CONTEXT)
+
+
 def image_tag() -> str:
-    """Return the image's name, which includes a hash of its sources."""
-    inputs = hashlib.sha256()
-    for path in (*_CONTEXT, Path(__file__)):
-        inputs.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}"
+    """Return the name of the image of the runtime `python`."""
+    return supervised_tag(REPOSITORY, python_tag(), RUNTIMES["python"])
 
 
 def ensure_image(client: DockerClient) -> str:
-    """Build the sandbox image unless Docker has it, and return its tag. Raises CommandError."""
+    """Build the image of the runtime `python` unless Docker has it, and return its tag. Raises CommandError."""
     tag = image_tag()
-    if image_exists(client, tag):
-        return tag
+    if not image_exists(client, tag):
+        add_supervisor(client, tag, below=ensure_python(client), runtime=RUNTIMES["python"])
+    return tag
+
+
+def ensure_python(client: DockerClient) -> str:
+    """Build the image of Python without the supervisor unless Docker has it. Raises CommandError."""
+    tag = python_tag()
     with (_SANDBOX / "Dockerfile").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes that start together build one image
         if not image_exists(client, tag):
             arguments = {"BASE": ensure_base_image(client)}
             progress.report("Building the sandbox image...")
-            context = build_context(_CONTEXT.items())
-            build_image(client, tag, context=context, arguments=arguments)
+            build_image(client, tag, context=build_context(_PYTHON_CONTEXT.items()), arguments=arguments)
     return tag
+
+
+def add_supervisor(client: DockerClient, tag: str, *, below: str, runtime: Runtime) -> None:
+    """Build an image with the supervisor and the names of the modules that it preloads. Raises CommandError."""
+    with tempfile.NamedTemporaryFile("w") as preload:
+        preload.write("\n".join(runtime.preloaded))
+        preload.flush()
+        context = build_context([*_SUPERVISOR_CONTEXT.items(), (Path(preload.name), "sitecustomize/preload")])
+    build_image(client, tag, context=context, arguments={"BELOW": below})
 
 
 def image_exists(client: DockerClient, tag: str) -> bool:
@@ -84,9 +118,9 @@ def ensure_base_image(client: DockerClient) -> str:
     return REGISTRY_BASE_TAG
 
 
-def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
+def build_context(files: Iterable[tuple[Path, str]]) -> IO[bytes]:
     """Return a tar archive of files, each with its name in it and readable by all."""
-    context = io.BytesIO()
+    context = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
     with tarfile.open(fileobj=context, mode="w") as archive:
         for path, name in files:
             info = tarfile.TarInfo(name)
@@ -98,7 +132,7 @@ def build_context(files: Iterable[tuple[Path, str]]) -> io.BytesIO:
 
 
 def build_image(
-    client: DockerClient, tag: str, *, context: io.BytesIO, arguments: Mapping[str, str], network: str = "none"
+    client: DockerClient, tag: str, *, context: IO[bytes], arguments: Mapping[str, str], network: str = "none"
 ) -> None:
     """Build an image from the archive of a Dockerfile and its files. Raises CommandError."""
     try:
@@ -114,7 +148,3 @@ def build_image(
     except BuildError as error:
         output = "".join(event.get("stream", "") for event in error.build_log)
         raise CommandError(f"{error}\n{output[-2000:]}") from error
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{ensure_image(docker.from_env())}\n")

@@ -6,11 +6,22 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final
 
+from docker import DockerClient
+
 from chalicelib.runtimes import PYTHON_VERSION
 from infra.errors import CommandError
 
+ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}  # as Docker names it: as Lambda names it
 MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}  # architecture as Lambda names it: as wheels name it
 MANYLINUX_TAGS: Final = ("manylinux2014", "manylinux_2_28")
+
+
+def docker_architecture(client: DockerClient) -> str:
+    """Return the architecture of the images that Docker builds, as Lambda names it. Raises CommandError."""
+    architecture = client.version()["Arch"]
+    if architecture not in ARCHITECTURES:
+        raise CommandError(f"Docker runs on {architecture}; hosts run on {' or '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[architecture]
 
 
 def fetch(requirements: Path, target: Path, *, architecture: str, python_version: str = PYTHON_VERSION) -> None:

@@ -16,7 +16,12 @@ REGION: Final = "us-east-1"
 GRACE_S: Final = 2.0
 
 STACK: Final = "python-exec"  # prefix of the names of resources
-QUEUES: Final = {"JOB_QUEUE_URL": "JobQueue", "RESULTS_QUEUE_URL": "ResultsQueue", "WEBHOOK_QUEUE_URL": "WebhookQueue"}
+QUEUES: Final = {
+    "JOB_QUEUE_URL": "JobQueue",
+    "DATA_JOB_QUEUE_URL": "DataJobQueue",
+    "RESULTS_QUEUE_URL": "ResultsQueue",
+    "WEBHOOK_QUEUE_URL": "WebhookQueue",
+}
 TABLES: Final = {"KEYS_TABLE": "KeysTable", "JOBS_TABLE": "JobsTable"}
 BUCKET: Final = "PayloadBucket"
 

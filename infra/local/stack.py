@@ -1,4 +1,4 @@
-"""Start the whole stack on this machine: Docker, sandbox image, emulated AWS, agent and API.
+"""Start the whole stack on this machine: Docker, sandbox images, emulated AWS, agent and API.
 
 `make run` runs this module; the tests of the whole stack call local_stack().
 """
@@ -28,7 +28,7 @@ from chalicelib.access.api_keys import ApiKey
 from infra import env_file, progress
 from infra.env_file import client
 from infra.errors import CommandError
-from infra.images.sandbox_image import ensure_image
+from infra.images.runtime_images import IMAGE_SETTINGS, ensure_images
 from infra.local.docker_daemon import docker_engine
 from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import (
@@ -46,6 +46,7 @@ DEFAULT_PORT: Final = 8000
 DEFAULT_WEBHOOK_PORT: Final = 8080  # of docs/examples/webhook_receiver.py
 DEMO_PLAN: Final = "internal"
 GRACE_S: Final = 2.0
+SANDBOX_TIMEOUT_S: Final = 120.0  # two seconds, or far more on a busy machine
 AGENT_GRACE_S: Final = 20.0  # the agent finishes running jobs and removes its sandboxes within 17 s
 
 
@@ -85,7 +86,7 @@ def local_stack(
     """
     with contextlib.ExitStack() as resources:
         docker_host = resources.enter_context(docker_engine())
-        image = _sandbox_image(docker_host)
+        images = _sandbox_images(docker_host)
         progress.report("Starting queues, tables, agent and API...")
         aws = resources.enter_context(emulated_aws(logs=logs))
         settings = {**aws.environment, **create_resources(aws.environment)}
@@ -101,13 +102,13 @@ def local_stack(
             )
 
         reload_flag = ["--reload"] if reload else []
-        agent_settings = {"DOCKER_HOST": docker_host, "SANDBOX_IMAGE": image, "AGENT_NAME": name}
+        agent_settings = {"DOCKER_HOST": docker_host, "AGENT_NAME": name, **images}
         agent_settings["METRICS_PORT"] = str(metrics_port)
         agent = start("agent", "executor_host", grace_s=AGENT_GRACE_S, **agent_settings)
         api = start("api", "infra.local.chalice_server", f"--host={host}", f"--port={port}", *reload_flag)
         event_sources = start("event-sources", "infra.local.event_sources", *reload_flag)
         metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
-        agent.wait_until(lambda: _has_sandboxes(metrics_url), timeout_s=START_TIMEOUT_S)
+        agent.wait_until(lambda: _has_sandboxes(metrics_url), timeout_s=SANDBOX_TIMEOUT_S)
         api.wait_until(lambda: is_listening(host, port), timeout_s=START_TIMEOUT_S)
         yield Stack(
             url=f"http://{host}:{port}",
@@ -119,9 +120,10 @@ def local_stack(
         )
 
 
-def _sandbox_image(docker_host: str) -> str:
+def _sandbox_images(docker_host: str) -> dict[str, str]:
+    """Return the images of the runtimes, by the name of the agent's setting."""
     with contextlib.closing(docker.from_env(environment={**os.environ, "DOCKER_HOST": docker_host})) as engine:
-        return ensure_image(engine)
+        return {IMAGE_SETTINGS[runtime]: image for runtime, image in ensure_images(engine).items()}
 
 
 def demo_key(saved: Mapping[str, str]) -> tuple[ApiKey, str]:

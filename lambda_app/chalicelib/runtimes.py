@@ -16,6 +16,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     name: str
     memory_bytes: int  # of a sandbox, including its files
     preloaded: tuple[str, ...]  # modules that are imported before the program starts
+    artifacts: tuple[str, ...] = ()  # patterns of files that are returned unasked
 
 
 _PYTHON: Final = Runtime(
@@ -26,6 +27,12 @@ _PYTHON: Final = Runtime(
         "random", "re", "string", "traceback", "typing",
     ),
 )  # fmt: skip
+_DATA: Final = Runtime(
+    name="data",
+    memory_bytes=512 * MIB,
+    preloaded=(*_PYTHON.preloaded, "numpy", "pandas", "matplotlib.pyplot", "figure_files"),
+    artifacts=("figure-*.png",),  # as infra/images/data/figure_files.py saves them
+)
 
-RUNTIMES: Final[Mapping[str, Runtime]] = MappingProxyType({runtime.name: runtime for runtime in (_PYTHON,)})
+RUNTIMES: Final[Mapping[str, Runtime]] = MappingProxyType({runtime.name: runtime for runtime in (_PYTHON, _DATA)})
 DEFAULT_RUNTIME: Final = _PYTHON.name

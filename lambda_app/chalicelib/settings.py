@@ -11,7 +11,9 @@ from chalicelib.contract import PAYLOAD_STORE_URL_PATTERN
 MIN_WAIT_S: Final = 1.0
 MAX_WAIT_S: Final = 23.0  # API Gateway gives up after 29 s, a cold start and the grace for late replies included
 DEFAULT_WAIT_S: Final = 20.0
-DEFAULT_MAX_QUEUE_DEPTH: Final = 200  # what one host of two cores clears within the default wait
+# What one host of two cores clears within the default wait.
+DEFAULT_MAX_QUEUE_DEPTH: Final = 200
+DEFAULT_DATA_MAX_QUEUE_DEPTH: Final = 20
 MAX_RESULT_RETENTION_S: Final = 46 * 3600
 DEFAULT_METRICS_NAMESPACE: Final = "PythonExec"
 
@@ -34,6 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     """The environment variables of the API. docs/configuration.md describes them."""
 
     job_queue_url: _Url
+    data_job_queue_url: _Url
     webhook_queue_url: _Url
     payload_store_url: Annotated[str, Meta(pattern=PAYLOAD_STORE_URL_PATTERN)]
     keys_table: _TableName
@@ -42,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     # The payload store keeps an object for two days; a job starts within an hour.
     result_retention_s: Annotated[int, Meta(ge=1, le=MAX_RESULT_RETENTION_S)] = 86_400
     max_queue_depth: _Count = DEFAULT_MAX_QUEUE_DEPTH
+    data_max_queue_depth: _Count = DEFAULT_DATA_MAX_QUEUE_DEPTH
     reply_queue_prefix: _QueuePrefix = "python-exec-reply-"
     metrics_namespace: _Namespace = DEFAULT_METRICS_NAMESPACE
     local_webhook_ports: _Ports = ""
@@ -49,12 +53,12 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     @property
     def job_queue_urls(self) -> dict[str, str]:
         """Return the URL of the job queue of each runtime."""
-        return {"python": self.job_queue_url}
+        return {"python": self.job_queue_url, "data": self.data_job_queue_url}
 
     @property
     def max_queue_depths(self) -> dict[str, int]:
         """Return the depth above which the job queue of each runtime is full."""
-        return {"python": self.max_queue_depth}
+        return {"python": self.max_queue_depth, "data": self.data_max_queue_depth}
 
     @property
     def webhook_ports(self) -> frozenset[int]:

@@ -1,9 +1,11 @@
 """Responses to requests whose program ran."""
 
+import base64
 import hashlib
 import json
 import random
 import re
+import struct
 import time
 
 import pytest
@@ -48,6 +50,20 @@ def test_response_contains_every_field(client):
     assert 0 <= usage["cpu_ms"] <= usage["duration_ms"]
     assert 1_000_000 < usage["memory_bytes"] <= 256 * 1024 * 1024
     assert 0 <= usage["queued_ms"] < 20_000
+
+
+def test_data_runtime_returns_figures(client):
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3], [1, 4, 9])\nplt.show()"
+    status, _, body = client.run_until_done(code=code, runtime="data", timeout_s=10)
+    assert (status, body["status"], body["runtime"], body["stderr"]) == (200, "ok", "data", "")
+    (figure,) = body["artifacts"]
+    content = base64.b64decode(figure["content_base64"])
+    assert (figure["path"], content[1:4], struct.unpack(">II", content[16:24])) == ("figure-1.png", b"PNG", (640, 480))
+
+
+def test_unknown_runtime_is_refused(client):
+    status, _, body = client.post(code="1", runtime="ruby")
+    assert (status, body["field"], body["code"]) == (400, "runtime", "unknown_runtime")
 
 
 ENDS = {

@@ -15,6 +15,7 @@ from executor_host import termination_watcher
 from executor_host.hardening import AGENT_LABEL
 from infra.aws.package import USER_DATA
 from infra.images import agent_image as agent_image_module
+from infra.images import wheels
 from infra.local.processes import free_port
 from tests.support.polling import eventually
 
@@ -102,7 +103,7 @@ def test_user_data_detects_ready_agent(start_container, docker_client):
 
 
 def test_image_matches_docker_architecture(docker_client, agent_image):
-    assert agent_image.endswith(f"-{agent_image_module.docker_architecture(docker_client)}")
+    assert agent_image.endswith(f"-{wheels.docker_architecture(docker_client)}")
     assert docker_client.images.get(agent_image).attrs["Architecture"] == docker_client.version()["Arch"]
 
 
@@ -115,10 +116,8 @@ def test_image_contains_only_needed_aws_models(docker_client, agent_image):
 def test_agent_reports_missing_settings(docker_client, agent_image):
     with pytest.raises(ContainerError) as raised:
         docker_client.containers.run(agent_image, network_mode="none", remove=True)
-    assert (
-        raised.value.stderr.decode()
-        == "JOB_QUEUE_URL is missing; RESULTS_QUEUE_URL is missing; PAYLOAD_STORE_URL is missing\n"
-    )
+    names = ("RESULTS_QUEUE_URL", "PAYLOAD_STORE_URL", "JOB_QUEUE_URL", "DATA_JOB_QUEUE_URL")
+    assert raised.value.stderr.decode() == f"{'; '.join(f'{name} is missing' for name in names)}\n"
 
 
 def test_draining_agent_loses_no_jobs(start_container, queue_client, docker_client, sqs):

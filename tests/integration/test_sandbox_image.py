@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import docker
 import pytest
 
-from infra.images import sandbox_image
+from infra.images import data_image, sandbox_image
 
 MODULES = [
     *("asyncio", "bz2", "ctypes", "curses", "decimal", "hashlib", "lzma", "multiprocessing.pool", "readline"),
@@ -40,6 +40,10 @@ def files(client, image):
         container.remove()
     with tarfile.open(fileobj=archive) as tar:
         return tar.getmembers()
+
+
+def tags():
+    return sandbox_image.image_tag(), data_image.image_tag()
 
 
 def run_python(client, image, code):
@@ -143,11 +147,12 @@ def test_concurrent_builds_produce_one_image(image):
         assert set(pool.map(lambda _: sandbox_image.ensure_image(docker.from_env()), range(3))) == {image}
 
 
-@pytest.mark.parametrize("path", sandbox_image._CONTEXT, ids=sandbox_image._CONTEXT.values())
-def test_tag_changes_with_every_input(monkeypatch, tmp_path, path):
-    before = sandbox_image.image_tag()
-    changed = tmp_path / path.name
-    changed.write_text(f"{path.read_text()}\n")
-    inputs = {changed if source == path else source: name for source, name in sandbox_image._CONTEXT.items()}
-    monkeypatch.setattr(sandbox_image, "_CONTEXT", inputs)
-    assert sandbox_image.image_tag() != before
+@pytest.mark.parametrize("context", ["_PYTHON_CONTEXT", "_SUPERVISOR_CONTEXT"])
+def test_tags_change_with_every_input(monkeypatch, tmp_path, context):
+    before, sources = tags(), getattr(sandbox_image, context)
+    for path in sources:
+        changed = tmp_path / path.name
+        changed.write_text(f"{path.read_text()}\n")
+        inputs = {changed if source == path else source: name for source, name in sources.items()}
+        monkeypatch.setattr(sandbox_image, context, inputs)
+        assert not set(tags()) & set(before)

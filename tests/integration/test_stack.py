@@ -158,7 +158,9 @@ def test_function_environment_is_exact(expanded):
     for function in of_type(expanded, "AWS::Lambda::Function").values():
         assert function["Environment"]["Variables"] == {
             "JOB_QUEUE_URL": {"Ref": "JobQueue"},
+            "DATA_JOB_QUEUE_URL": {"Ref": "DataJobQueue"},
             "MAX_QUEUE_DEPTH": {"Ref": "MaxQueueDepth"},
+            "DATA_MAX_QUEUE_DEPTH": {"Ref": "DataMaxQueueDepth"},
             "WEBHOOK_QUEUE_URL": {"Ref": "WebhookQueue"},
             "KEYS_TABLE": {"Ref": "KeysTable"},
             "JOBS_TABLE": {"Ref": "JobsTable"},
@@ -373,6 +375,7 @@ def test_queues_are_created_with_their_redrive_policies(emulated):
         queues[url.rpartition("/")[2]] = (visibility_s, target, redrive.get("maxReceiveCount"))
     assert queues == {
         f"{STACK}-jobs": (15, f"{STACK}-jobs-dead", 3),
+        f"{STACK}-data-jobs": (15, f"{STACK}-jobs-dead", 3),
         f"{STACK}-jobs-dead": (300, "", None),
         f"{STACK}-results": (20, f"{STACK}-results-dead", 1000),
         f"{STACK}-results-dead": (30, "", None),

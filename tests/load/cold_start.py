@@ -16,6 +16,7 @@ SETTINGS = {
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",
     "JOB_QUEUE_URL": "http://127.0.0.1/q",
+    "DATA_JOB_QUEUE_URL": "http://127.0.0.1/q",
     "WEBHOOK_QUEUE_URL": "http://127.0.0.1/w",
     "KEYS_TABLE": "keys",
     "JOBS_TABLE": "jobs",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from chalicelib.runtimes import RUNTIMES, Runtime
 from executor_host.outcome import Outcome, signal_name
 from tests.support.driver_container import Driver, driver_container
 
@@ -53,7 +54,7 @@ class PlainPython:
 
 
 @contextmanager
-def plain_python_container(image: str, *, agent: str) -> Iterator[PlainPython]:
+def plain_python_container(image: str, *, agent: str, runtime: Runtime = RUNTIMES["python"]) -> Iterator[PlainPython]:
     """Start the container, which has the limits and the environment of a sandbox, and remove it at the end."""
-    with driver_container(image, _DRIVER.read_text(), agent=agent) as driver:
+    with driver_container(image, _DRIVER.read_text(), agent=agent, runtime=runtime) as driver:
         yield PlainPython(driver)

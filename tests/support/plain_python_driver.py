@@ -18,7 +18,7 @@ from pathlib import Path
 MAIN = Path("main.py")
 INPUT = Path("/dev/shm/input")
 SCRATCH = (Path("/tmp"), Path("/dev/shm"))
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 def run(readers: ThreadPoolExecutor, code: str, stdin: str, files: dict[str, str]) -> tuple[int, bytes, bytes]:

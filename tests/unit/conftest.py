@@ -60,6 +60,16 @@ def job_queue_url(sqs):
 
 
 @pytest.fixture
+def data_job_queue_url(sqs):
+    return sqs.create_queue(QueueName="data-jobs", Attributes={})["QueueUrl"]
+
+
+@pytest.fixture
+def job_queue_urls(job_queue_url, data_job_queue_url):
+    return {"python": job_queue_url, "data": data_job_queue_url}
+
+
+@pytest.fixture
 def table():
     return FakeKeyTable(make_key_record(KEY, plan="internal"))
 
@@ -75,13 +85,15 @@ def hosts():
 
 
 @pytest.fixture
-def components(table, sqs, job_queue_url, job_table, hosts):
+def components(table, sqs, job_queue_urls, job_table, hosts):
     """Components of the API whose jobs, tables and queues are fakes."""
     admission, payloads = Admission(table), FakePayloadStore()
     results = JobResults(job_table, pending_jobs=FakePendingJobs(), payloads=payloads, enqueue_webhook=lambda _: None)
     return api.Components(
         admission=admission,
-        load_shedders={"python": LoadShedder(sqs, job_queue_url=job_queue_url, max_depth=2)},
+        load_shedders={
+            runtime: LoadShedder(sqs, job_queue_url=url, max_depth=2) for runtime, url in job_queue_urls.items()
+        },
         jobs=FakeJobService(admission),
         results=results,
         reply_queues=ReplyQueues(
@@ -90,7 +102,7 @@ def components(table, sqs, job_queue_url, job_table, hosts):
         reply_queue_cleanup=None,
         webhooks=None,
         hosts=hosts,
-        health=Health(sqs, job_queue_urls={"python": job_queue_url}, hosts=hosts),
+        health=Health(sqs, job_queue_urls=job_queue_urls, hosts=hosts),
         default_wait_s=20.0,
         local_webhook_ports=frozenset(),
     )
@@ -104,14 +116,14 @@ def jobs(monkeypatch, components):
 
 
 @pytest.fixture
-def job_service(monkeypatch, components, sqs, job_queue_url, job_table):
+def job_service(monkeypatch, components, sqs, job_queue_urls, job_table):
     """Let the API of the test use a real JobService, with its table and slots in memory."""
     pending_jobs, payloads = FakePendingJobs(), components.results.payloads
     service = JobService(
         job_table,
         admission=components.admission,
         pending_jobs=pending_jobs,
-        dispatcher=JobDispatcher(sqs, job_queue_urls={"python": job_queue_url}, payloads=payloads),
+        dispatcher=JobDispatcher(sqs, job_queue_urls=job_queue_urls, payloads=payloads),
         reply_queues=components.reply_queues,
         results=components.results,
         payloads=payloads,

@@ -1,6 +1,7 @@
 """Compare each table of the README and docs with the code, both ways."""
 
 import json
+import math
 import re
 import shlex
 
@@ -228,12 +229,12 @@ def default_of(field):
         return "required"
     described = {
         "agent_name": "host name",
-        "runtimes": "python=8 per core",
+        "runtimes": "python=8 per core,data=0.5 per core",
         "oci_runtime": "Docker's own",
         "local_webhook_ports": "none",
         "default_wait_s": f"{settings.DEFAULT_WAIT_S:g}",
     }
-    return described.get(field.name, str(field.default))
+    return described.get(field.name, str(field.default) or "none")
 
 
 def test_documented_agent_settings_match_code():
@@ -243,11 +244,10 @@ def test_documented_agent_settings_match_code():
 
 
 def test_defaults_that_depend_on_the_host_are_as_described(monkeypatch):
-    loaded = agent_settings.load(
-        {"JOB_QUEUE_URL": "q", "RESULTS_QUEUE_URL": "r", "SANDBOX_IMAGE": "i", "PAYLOAD_STORE_URL": "https://p"}
-    )
+    names = ("JOB_QUEUE_URL", "DATA_JOB_QUEUE_URL", "RESULTS_QUEUE_URL", "SANDBOX_IMAGE", "DATA_SANDBOX_IMAGE")
+    loaded = agent_settings.load(dict.fromkeys(names, "x") | {"PAYLOAD_STORE_URL": "https://p"})
     cores = agent_settings.os.cpu_count()
-    assert loaded.workers == {"python": 8 * cores}
+    assert loaded.workers == {"python": 8 * cores, "data": math.ceil(cores / 2)}
     assert (loaded.agent_name, loaded.oci_runtime) == (agent_settings.socket.gethostname(), "")
 
 

@@ -3,9 +3,11 @@ import pytest
 from chalicelib.settings import Settings, SettingsError, load
 
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-jobs"
+DATA_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-data-jobs"
 WEBHOOKS = "https://sqs.eu-central-1.amazonaws.com/123456789012/python-exec-webhooks"
 REQUIRED = {
     "JOB_QUEUE_URL": URL,
+    "DATA_JOB_QUEUE_URL": DATA_URL,
     "KEYS_TABLE": "python-exec-keys",
     "WEBHOOK_QUEUE_URL": WEBHOOKS,
     "JOBS_TABLE": "python-exec-jobs",
@@ -16,6 +18,7 @@ REQUIRED = {
 def test_optional_settings_have_defaults():
     assert load(REQUIRED) == Settings(
         job_queue_url=URL,
+        data_job_queue_url=DATA_URL,
         default_wait_s=20.0,
         keys_table="python-exec-keys",
         jobs_table="python-exec-jobs",
@@ -24,6 +27,7 @@ def test_optional_settings_have_defaults():
         result_retention_s=86_400,
         reply_queue_prefix="python-exec-reply-",
         max_queue_depth=200,
+        data_max_queue_depth=20,
         webhook_queue_url=WEBHOOKS,
         local_webhook_ports="",
     )
@@ -84,6 +88,6 @@ def test_no_local_port_is_allowed_by_default():
 def test_all_invalid_settings_are_reported():
     with pytest.raises(
         SettingsError,
-        match=r"JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*DEFAULT_WAIT_S.*MAX_QUEUE_DEPTH",
+        match=r"JOB_QUEUE_URL.*DATA_JOB_QUEUE_URL.*WEBHOOK_QUEUE_URL.*KEYS_TABLE.*JOBS_TABLE.*DEFAULT_WAIT_S.*MAX_QUEUE_DEPTH",
     ):
         load({"DEFAULT_WAIT_S": "soon", "MAX_QUEUE_DEPTH": "deep"})

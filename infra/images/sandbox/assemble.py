@@ -20,7 +20,6 @@ PYTHON: Final = Path(sys.executable).resolve()
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 LOCALE: Final = Path("/usr/lib/locale/C.utf8")
 ZONEINFO: Final = Path("/usr/share/zoneinfo")
-SUPERVISOR: Final = Path("/sandbox/sitecustomize")  # PYTHONPATH has its directory: Python imports it at startup
 
 MOUNT_POINTS: Final = ("dev", "proc", "sys", "tmp")
 EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need files which the image does not have
@@ -31,7 +30,11 @@ EXCLUDED_STDLIB: Final = (  # tests, packaging, Windows, and modules that need f
 EXCLUDED_ZONEINFO: Final = ("posix", "right", "localtime", "posixrules", "leap*", "*.zi", "*.tab", "*.list")
 SYSTEM_DATA: Final = ("mime.types", "os-release", "protocols", "rpc", "services")  # in /etc
 # Opened by glibc when it needs them: to cancel a thread, to resolve localhost, to name a user without an account.
-OPENED_LIBRARIES: Final = ("libgcc_s.so.1", "libnss_myhostname.so.2", "libnss_unknown.so.2")
+# Wheels are linked with the others; most of those are empty in glibc 2.34 and later.
+OPENED_LIBRARIES: Final = (
+    "libgcc_s.so.1", "libnss_myhostname.so.2", "libnss_unknown.so.2",
+    "libstdc++.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1",
+)  # fmt: skip
 NAME_SERVICE_FILES: Final = {  # in /etc
     "passwd": "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/tmp:/\n",
     "group": "root:x:0:\nnogroup:x:65534:\n",
@@ -88,28 +91,25 @@ def copy_system_data() -> None:
     shutil.copytree(ZONEINFO, rootfs_path(ZONEINFO), symlinks=True, ignore=excluded)
 
 
-def write_name_service_and_supervisor() -> None:
-    """Write the files of the name service and the supervisor, and create the mount points."""
+def write_name_service() -> None:
+    """Write the files of the name service, and create the mount points."""
     for name in MOUNT_POINTS:
         (ROOT / name).mkdir()
     for name, text in NAME_SERVICE_FILES.items():
         rootfs_path(Path("/etc", name)).write_text(text)
-    shutil.copytree("/build/sitecustomize", rootfs_path(SUPERVISOR))
 
 
 def compile_sources() -> None:
     """Compile each source to bytecode that Python never checks against it: the image is read-only."""
-    for directory in (STDLIB, SUPERVISOR.parent):
-        compiled = compileall.compile_dir(
-            ROOT / directory.relative_to("/"),
-            quiet=1,
-            stripdir=str(ROOT),
-            prependdir="/",
-            workers=0,
-            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
-        )
-        if not compiled:
-            raise SystemExit(f"{directory} does not compile")
+    if not compileall.compile_dir(
+        ROOT / STDLIB.relative_to("/"),
+        quiet=1,
+        stripdir=str(ROOT),
+        prependdir="/",
+        workers=0,
+        invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+    ):
+        raise SystemExit(f"{STDLIB} does not compile")
 
 
 def set_modes() -> None:
@@ -126,6 +126,6 @@ def set_modes() -> None:
 if __name__ == "__main__":
     copy_python()
     copy_system_data()
-    write_name_service_and_supervisor()
+    write_name_service()
     compile_sources()
     set_modes()

@@ -1,5 +1,7 @@
 """Lists the runtimes for customers: `GET /runtimes`."""
 
+import json
+from pathlib import Path
 from typing import Any, Final
 
 from chalicelib.contract import (
@@ -16,12 +18,15 @@ from chalicelib.contract import (
 )
 from chalicelib.runtimes import PYTHON_VERSION, RUNTIMES, Runtime
 
+# Written by infra/images/data_packages.py: names and versions by runtime.
+PACKAGES: Final[dict[str, dict[str, str]]] = json.loads(Path(__file__).with_name("packages.json").read_text())
+
 
 def _describe(runtime: Runtime) -> dict[str, Any]:
     return {
         "name": runtime.name,
         "python_version": PYTHON_VERSION,
-        "packages": {},
+        "packages": PACKAGES.get(runtime.name, {}),
         "preloaded": list(runtime.preloaded),
         "limits": {
             "memory_bytes": runtime.memory_bytes,

@@ -226,6 +226,7 @@ def test_import_makes_no_aws_call_and_needs_no_setting():
 
 def test_components_are_built_once_across_threads(monkeypatch):
     monkeypatch.setenv("JOB_QUEUE_URL", "http://sqs.test/0/jobs")
+    monkeypatch.setenv("DATA_JOB_QUEUE_URL", "http://sqs.test/0/data-jobs")
     monkeypatch.setenv("WEBHOOK_QUEUE_URL", "http://sqs.test/0/webhooks")
     monkeypatch.setenv("KEYS_TABLE", "keys")
     monkeypatch.setenv("JOBS_TABLE", "jobs")

@@ -43,6 +43,19 @@ def test_other_payload_store_url_is_rejected(url):
         load(REQUIRED | {"PAYLOAD_STORE_URL": url})
 
 
+def test_settings_of_a_runtime_are_required_only_if_it_is_served():
+    served = {
+        "RUNTIMES": "data=1",
+        "DATA_JOB_QUEUE_URL": "q",
+        "DATA_SANDBOX_IMAGE": "i",
+        "RESULTS_QUEUE_URL": "r",
+        "PAYLOAD_STORE_URL": STORES["aws"],
+    }
+    assert load(served).job_queue_urls["data"] == "q"
+    with pytest.raises(SettingsError, match=r"^DATA_JOB_QUEUE_URL is missing; DATA_SANDBOX_IMAGE is missing$"):
+        load(REQUIRED | {"RUNTIMES": "python=1,data=1"})
+
+
 def test_unknown_runtime_is_named():
     with pytest.raises(SettingsError, match="unknown runtime ruby"):
         load(REQUIRED | {"RUNTIMES": "python=1,ruby=1"})

@@ -34,7 +34,7 @@ def test_health_for_operator_includes_queue_and_hosts(sqs, job_queue_url, hosts)
         200,
         {
             "status": "ok",
-            "jobs": {"python": {"waiting": 2, "running": 1}},
+            "jobs": {"python": {"waiting": 2, "running": 1}, "data": {"waiting": 0, "running": 0}},
             "hosts": [
                 {
                     "name": "h1",

@@ -26,6 +26,7 @@ SUBSTITUTIONS = {
     "HostImageBundle": f"hosts/host-0-x86_64/{hashlib.sha256(IMAGES.encode()).hexdigest()}.tar.gz",
     "HostLogs": "/python-exec/hosts",
     "JobQueue": "https://sqs/jobs",
+    "DataJobQueue": "https://sqs/data-jobs",
     "ResultsQueue": "https://sqs/results",
     "OciRuntime": "runsc",
     "PayloadBucket.RegionalDomainName": "a-bucket.s3.eu-central-1.amazonaws.com",
@@ -64,6 +65,7 @@ def test_user_data_passes_only_expected_environment():
         *(
             "AWS_DEFAULT_REGION",
             "JOB_QUEUE_URL",
+            "DATA_JOB_QUEUE_URL",
             "RESULTS_QUEUE_URL",
             "PAYLOAD_STORE_URL",
             "OCI_RUNTIME",
@@ -254,10 +256,10 @@ def docker_on(architecture):
 
 
 def test_supported_architectures_match_packages():
-    supported = {agent_image.docker_architecture(docker_on(name)) for name in agent_image.ARCHITECTURES}
+    supported = {wheels.docker_architecture(docker_on(name)) for name in wheels.ARCHITECTURES}
     assert supported == set(wheels.MACHINES)
     with pytest.raises(CommandError, match="riscv64"):
-        agent_image.docker_architecture(docker_on("riscv64"))
+        wheels.docker_architecture(docker_on("riscv64"))
 
 
 def pins(path):

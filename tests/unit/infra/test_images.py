@@ -34,6 +34,10 @@ def ensure_image(images):
     assert sandbox_image.ensure_image(SimpleNamespace(images=images)) in images.tags
 
 
+def python_tags():
+    return sandbox_image.python_tag(), sandbox_image.image_tag()
+
+
 def reported(capsys):
     """Return the first word of each progress message."""
     return [line.split()[0] for line in capsys.readouterr().err.splitlines()]
@@ -43,7 +47,7 @@ def test_pull_and_build_are_reported(capsys):
     images = FakeImages()
     ensure_image(images)
     assert reported(capsys) == ["Pulling", "Installing", "Building"]
-    assert images.tags == {sandbox_image.REGISTRY_IMAGE, sandbox_image.REGISTRY_BASE_TAG, sandbox_image.image_tag()}
+    assert images.tags == {sandbox_image.REGISTRY_IMAGE, sandbox_image.REGISTRY_BASE_TAG, *python_tags()}
     ensure_image(images)
     assert reported(capsys) == []
 
@@ -58,7 +62,7 @@ def test_debian_base_is_used_without_registry(monkeypatch, capsys):
     monkeypatch.setattr(debian_base, "import_base", import_base)
     ensure_image(images)
     assert reported(capsys) == ["Pulling", "Building"]
-    assert images.tags == {debian_base.BASE_TAG, sandbox_image.image_tag()}
+    assert images.tags == {debian_base.BASE_TAG, *python_tags()}
 
 
 def test_build_error_includes_build_output():

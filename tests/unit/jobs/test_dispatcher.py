@@ -27,8 +27,8 @@ def payloads():
 
 
 @pytest.fixture
-def dispatcher(sqs, job_queue_url, payloads):
-    return JobDispatcher(sqs, job_queue_urls={"python": job_queue_url}, payloads=payloads)
+def dispatcher(sqs, job_queue_urls, payloads):
+    return JobDispatcher(sqs, job_queue_urls=job_queue_urls, payloads=payloads)
 
 
 def test_job_is_sent_in_the_message_group_of_its_key(sqs, job_queue_url, dispatcher):

@@ -39,6 +39,7 @@ def test_metrics_do_not_leak_between_requests():
 def test_cold_start_is_counted(monkeypatch, log_lines):
     settings = {
         "JOB_QUEUE_URL": "http://q",
+        "DATA_JOB_QUEUE_URL": "http://q",
         "WEBHOOK_QUEUE_URL": "http://w",
         "KEYS_TABLE": "keys",
         "JOBS_TABLE": "jobs",

@@ -1,0 +1,1 @@
+"""Sources of the image of the runtime `data`."""
