@@ -54,8 +54,8 @@ unit: $(DEV) ## Run the unit tests
 integration: $(DEV) ## Run the tests against real Docker and an emulated AWS
 	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadgroup tests/integration
 
-security: $(DEV) ## Run hostile programs in real sandboxes
-	$(WITH_ENGINE) $(PYTEST) -n 3 --dist loadgroup tests/security
+security: $(DEV) ## Run hostile programs in real sandboxes of each runtime
+	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadgroup tests/security && $(PYTEST) -n 3 --dist loadgroup --runtime data tests/security'
 
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	@$(BROWSER)

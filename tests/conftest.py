@@ -13,8 +13,7 @@ import pytest
 
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
-from infra.images import data_image as data_images
-from infra.images.sandbox_image import ensure_image
+from infra.images.runtime_images import ensure_image
 from tests.support import gvisor
 from tests.support.remote_sandboxes import RemoteSandboxes
 
@@ -22,6 +21,7 @@ TESTS = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runtime", default="python", choices=list(RUNTIMES), help="the runtime of the sandboxes")
     parser.addoption("--url", help="run the programs of tests/security at this API, with the key in API_KEY")
 
 
@@ -39,33 +39,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def image():
-    return ensure_image(docker.from_env())
+def runtime(request):
+    return RUNTIMES[request.config.getoption("runtime")]
+
+
+@pytest.fixture(scope="session")
+def image(runtime):
+    return ensure_image(docker.from_env(), runtime.name)
 
 
 @pytest.fixture(scope="session")
 def data_image():
-    return data_images.ensure_image(docker.from_env())
+    return ensure_image(docker.from_env(), "data")
 
 
 @contextmanager
 def engine_of(image, runtime):
     agent, oci_runtime = f"tests-{uuid.uuid4().hex}", os.environ.get("OCI_RUNTIME")
-    engine = DockerEngine(image, runtime=RUNTIMES[runtime], agent=agent, oci_runtime=oci_runtime)
+    engine = DockerEngine(image, runtime=runtime, agent=agent, oci_runtime=oci_runtime)
     yield engine
     for container_id, _ in engine.containers():
         engine.remove(container_id)
 
 
 @pytest.fixture(scope="session")
-def engine(image):
-    with engine_of(image, "python") as engine:
+def engine(image, runtime):
+    with engine_of(image, runtime) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def data_engine(data_image):
-    with engine_of(data_image, "data") as engine:
+    with engine_of(data_image, RUNTIMES["data"]) as engine:
         yield engine
 
 
@@ -88,7 +93,7 @@ def warm_sandbox(engine):
 def run(request):
     """Return a function that runs a program in its own sandbox: of this machine, or behind the API at --url."""
     if url := request.config.getoption("url"):
-        return RemoteSandboxes(url, os.environ["API_KEY"]).run
+        return RemoteSandboxes(url, os.environ["API_KEY"], runtime=request.config.getoption("runtime")).run
     warm_sandbox = request.getfixturevalue("warm_sandbox")  # not a parameter, because it needs Docker
     return lambda code, stdin="", timeout_s=8.0, **members: warm_sandbox().run(
         code, stdin, timeout_s=timeout_s, **members

@@ -16,9 +16,14 @@ _BUILDERS: Final[dict[str, Callable[[DockerClient], str]]] = {
 IMAGE_SETTINGS: Final = {"python": "SANDBOX_IMAGE", "data": "DATA_SANDBOX_IMAGE"}  # of the agent
 
 
+def ensure_image(client: DockerClient, runtime: str) -> str:
+    """Build the image of a runtime unless Docker has it, and return its tag. Raises CommandError."""
+    return _BUILDERS[runtime](client)
+
+
 def ensure_images(client: DockerClient) -> dict[str, str]:
     """Build the images that Docker does not have. Return the tag of each, by runtime. Raises CommandError."""
-    return {runtime: build(client) for runtime, build in _BUILDERS.items()}
+    return {runtime: ensure_image(client, runtime) for runtime in _BUILDERS}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import uuid
@@ -87,6 +88,27 @@ def test_csv_reports_contain_the_totals(checkout):
     assert saved == "saved/months.json: 18 bytes\nsaved/regions.csv: 18 bytes\n"
     assert (checkout / "saved/regions.csv").read_text() == "north,17\nsouth,13\n"
     assert json.loads((checkout / "saved/months.json").read_text()) == {"1": 15, "2": 15}
+
+
+@pytest.mark.parametrize(
+    ("command", "image", "table"),
+    [
+        ("sh docs/examples/chart.sh", "chart.png", ""),
+        (
+            "python3 docs/examples/analyze_csv.py docs/examples/temperatures.csv",
+            "figure-1.png",
+            "Oslo -6.5  -4.3  -2.0",
+        ),
+    ],
+    ids=["curl", "python"],
+)
+def test_example_saves_a_chart(checkout, command, image, table):
+    (checkout / image).unlink(missing_ok=True)
+    printed = run(f"set -a; . .local/env; set +a; {command}", root=checkout)
+    content = (checkout / image).read_bytes()
+    assert table in printed
+    assert printed.endswith(f"saved {image}\n")
+    assert (content[1:4], struct.unpack(">II", content[16:24])) == (b"PNG", (640, 480))
 
 
 def test_example_receiver_accepts_webhook_of_the_stack(stack, webhook_port, checkout):

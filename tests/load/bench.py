@@ -33,6 +33,7 @@ from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 from tests.load import batches, cold_start, page_load
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
+from tests.load.data_runtime import bench_data_runtime
 from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
 from tests.load.program import CODE, STDIN, check_stdout
 from tests.load.queue_round_trip import queue_round_trip
@@ -207,6 +208,7 @@ def main(arguments):
     print("\njobs per second: " + ", ".join(f"{name} {value}" for name, value in rates.items()))
     run_rates = batches.rates(engine)
     print("runs per second of batches: " + ", ".join(f"{name} {value}" for name, value in run_rates.items()))
+    data_runtime = bench_data_runtime()
     above_floor_ms = rows["whole path, 1 clients"]["p50"] - rows["floor: two queue hops"]["p50"]
     print(f"whole path above its floor, p50: {above_floor_ms:.2f} ms, including admission's DynamoDB call")
     figures = {
@@ -217,6 +219,7 @@ def main(arguments):
         "without_pauses": whole_path,
         "jobs_per_second": rates,
         "runs_per_second": run_rates,
+        "runtimes": data_runtime,
     }
     LOCAL.mkdir(exist_ok=True)
     output = LOCAL / "bench.json"

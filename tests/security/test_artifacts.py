@@ -159,13 +159,13 @@ def test_every_one_of_many_files_is_counted(run):
     assert (outcome.exit_code, len(outcome.artifacts) + omitted) == (0, SCRATCH_INODES - 10)
 
 
-def test_memory_of_the_program_leaves_room_for_artifacts(run):
+def test_memory_of_the_program_leaves_room_for_artifacts(run, runtime):
     program = f"""
         for name in ("/tmp/a", "/dev/shm/b"):
             try: write(name, bytes(60 << 20))
             except OSError: pass
         write("c", bytes({MAX_ARTIFACTS_BYTES}))
-        x = bytearray(400 << 20)
+        x = bytearray({runtime.memory_bytes})
     """
     outcome = run(START + dedent(program), artifacts=["c"])
     assert outcome.status == "out_of_memory"

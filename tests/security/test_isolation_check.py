@@ -4,13 +4,13 @@ import contextlib
 import functools
 import json
 import os
+import re
 import time
 import uuid
 
 import pytest
 
 from chalicelib.contract import IsolationState, Job, decode_reply, encode
-from chalicelib.runtimes import RUNTIMES
 from executor_host import hardening, seccomp
 from executor_host.agent import Agent
 from executor_host.core_scheduler import CoreScheduler
@@ -46,15 +46,13 @@ class EngineWithOldRunc(DockerEngine):
 
 
 @pytest.fixture
-def start(image):
+def start(image, runtime):
     """Return a function that starts an agent on an engine and returns its check and its queue."""
     with contextlib.ExitStack() as started:
 
         def start(engine_class=DockerEngine, config=hardening.container_config, interval_s=CHECK_INTERVAL_S):
             agent, oci_runtime = f"test-{uuid.uuid4().hex}", os.environ.get("OCI_RUNTIME")
-            engine = engine_class(
-                image, runtime=RUNTIMES["python"], agent=agent, oci_runtime=oci_runtime, config=config
-            )
+            engine = engine_class(image, runtime=runtime, agent=agent, oci_runtime=oci_runtime, config=config)
             pool = Pool(engine, size=1, start_threads=1)
             check = IsolationCheck(engine, pools=[pool], is_gvisor=is_gvisor(), interval_s=interval_s)
             queue = CountingQueue()
@@ -133,7 +131,7 @@ def differences_of_failed(check, caplog):
     eventually(lambda: check.state is not IsolationState.PENDING, timeout_s=90)
     assert check.state is IsolationState.FAILED
     (record,) = [record for record in caplog.records if record.message == "isolation_check_failed"]
-    return {difference["name"].removeprefix("python: ") for difference in record.differences}
+    return {re.sub(r"^(python|data): ", "", difference["name"]) for difference in record.differences}
 
 
 @pytest.mark.parametrize(("change", "expected"), SABOTAGES.values(), ids=SABOTAGES)

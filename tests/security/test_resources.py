@@ -7,7 +7,6 @@ from textwrap import dedent
 
 import pytest
 
-from chalicelib.runtimes import RUNTIMES
 from executor_host.hardening import PROCESSES, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
 from executor_host.sandbox import SUPERVISOR_GRACE_S
 
@@ -178,12 +177,11 @@ os.execv("/usr/bin/python3", ["python3", "-SEsI", "-c", "import time; time.sleep
 
 
 @pytest.mark.parametrize("program", MEMORY_OF_NO_PROCESS.values(), ids=MEMORY_OF_NO_PROCESS)
-def test_out_of_memory_is_reported_whichever_process_dies(run, program):
+def test_out_of_memory_is_reported_whichever_process_dies(run, runtime, program):
     outcome = run(LOWER_OOM_SCORE + program, timeout_s=8)
     assert (outcome.status, outcome.exit_code, outcome.signal) == ("out_of_memory", 137, "SIGKILL")
     assert outcome.stdout == "first\n" or program != MEMORY_OF_NO_PROCESS["one_process"]
-    limit = RUNTIMES["python"].memory_bytes
-    assert limit * 0.9 <= outcome.usage.memory_bytes <= limit
+    assert runtime.memory_bytes * 0.9 <= outcome.usage.memory_bytes <= runtime.memory_bytes
     assert outcome.usage.cpu_ms > 0
 
 

@@ -17,7 +17,8 @@ MAX_ATTEMPTS: Final = 20  # of a request that is rate-limited
 class RemoteSandboxes:
     """An API, one request at a time."""
 
-    def __init__(self, url: str, api_key: str) -> None:
+    def __init__(self, url: str, api_key: str, *, runtime: str) -> None:
+        self._runtime = runtime
         self._client = Client(url, api_key)
 
     def run(
@@ -31,7 +32,7 @@ class RemoteSandboxes:
         artifacts: Sequence[str] = (),
     ) -> Outcome:
         """Run a program and return its outcome. Raise AssertionError if the API refuses it or the job fails."""
-        members = {"args": args, "files": files, "artifacts": artifacts}
+        members = {"runtime": self._runtime, "args": args, "files": files, "artifacts": artifacts}
         optional = {name: msgspec.to_builtins(value) for name, value in members.items() if value}
         for _ in range(MAX_ATTEMPTS):
             answer = self._client.run_until_done(code=code, input=stdin, timeout_s=timeout_s, **optional)

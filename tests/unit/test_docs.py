@@ -137,7 +137,9 @@ def test_documented_limits_match_code():
         "bytes written to a stream": size(contract.MAX_STREAM_BYTES),
         "timeout_s": "{:g} to {:g} s, default {:g} s".format(*timeout_s),
         "error type and message": f"{contract.MAX_ERROR_MESSAGE_CHARS} characters each",
-        "memory": f"{RUNTIMES['python'].memory_bytes // MIB} MiB, including files",
+        "memory": "{} MiB, {} MiB in `data`, including files".format(
+            *(r.memory_bytes // MIB for r in RUNTIMES.values())
+        ),
         "/tmp": f"{hardening.SCRATCH_BYTES // MIB} MiB, {hardening.SCRATCH_INODES} files",
         "/dev/shm": f"{hardening.SHARED_MEMORY_BYTES // MIB} MiB",
         "processes and threads": f"{hardening.PROCESSES}, besides the program itself",
