@@ -16,7 +16,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import problems
-from chalicelib.access.admission import Admission, Caller
+from chalicelib.access.admission import Admission
+from chalicelib.access.charge import Charge
 from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.contract import Reply, ReplyReference
 from chalicelib.dynamodb import TableError
@@ -86,7 +87,7 @@ class JobService(Struct, frozen=True):
             logger.exception("payload_store_error")
             return PendingJob(outcome.job_id)
 
-    def _submit_new(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
+    def _submit_new(self, submission: Submission, charge: Charge) -> Reply | JobRecord:
         record = self._build_record(submission, uuid.uuid4().hex)
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
@@ -102,7 +103,7 @@ class JobService(Struct, frozen=True):
                 has_payload = self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False, has_payload=has_payload)
 
-    def _submit_idempotent(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
+    def _submit_idempotent(self, submission: Submission, charge: Charge) -> Reply | JobRecord:
         new_record = self._build_record(submission, idempotent_job_id(submission))
         request_context.bind(job_id=new_record.job_id)
         record = self.table.claim(new_record, now_s=int(self.clock()))
@@ -114,7 +115,7 @@ class JobService(Struct, frozen=True):
         return self._await_existing_job(submission, record)
 
     def _start_claimed(
-        self, submission: Submission, record: JobRecord, charge: "_Charge | None" = None
+        self, submission: Submission, record: JobRecord, charge: Charge | None = None
     ) -> Reply | JobRecord:
         """Send the job of a claim. Without `charge`, an earlier request paid for the run."""
         with ExitStack() as leases:
@@ -232,9 +233,9 @@ class JobService(Struct, frozen=True):
         )
 
     @contextmanager
-    def _charging(self, submission: Submission) -> Iterator["_Charge"]:
+    def _charging(self, submission: Submission) -> Iterator[Charge]:
         """Yield the charge of a request. If the block refuses the request before it is charged, charge its rate."""
-        charge = _Charge(self.admission, submission.caller)
+        charge = Charge(self.admission, submission.caller)
         try:
             yield charge
         except Exception:
@@ -285,18 +286,6 @@ class JobService(Struct, frozen=True):
             self.pending_jobs.release(record)
         except TableError:  # it expires
             logger.warning("slot_release_failed", exc_info=True)
-
-
-class _Charge(Struct):
-    """The charge of one request. It is paid once, and not again if it is rejected."""
-
-    admission: Admission
-    caller: Caller
-    is_charged: bool = False
-
-    def pay(self, *, runs: int) -> None:
-        self.is_charged = True
-        self.admission.charge(self.caller, runs=runs)
 
 
 class _Claim(Struct):

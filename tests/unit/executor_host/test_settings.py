@@ -28,7 +28,7 @@ STORES = {
 
 @pytest.mark.parametrize("url", STORES.values(), ids=STORES)
 def test_payload_store_url_is_accepted(url):
-    assert load(REQUIRED | {"PAYLOAD_STORE_URL": url}).payload_store_url == url
+    assert load(REQUIRED | {"RUNTIMES": "python=1", "PAYLOAD_STORE_URL": url}).payload_store_url == url
 
 
 @pytest.mark.parametrize(
