@@ -23,14 +23,14 @@ PARAMETERS: Final[dict[str, Schema]] = {
     },
     "Idempotency-Key": {
         "in": "header",
-        "description": "Identifies this request, so that it can be retried safely.",
+        # No example, because the reference page would send it with each request, and the second would be a replay.
+        "description": "Identifies this request, so that it can be retried safely, for example with a random UUID.",
         "schema": {
             "type": "string",
             "minLength": 1,
             "maxLength": problems.MAX_IDEMPOTENCY_KEY_CHARS,
             "pattern": "^[!-~]([ -~]*[!-~])?$",
         },
-        "example": "7d0a1b52-6f0e-4a3c-9f5e-2f8f7d0c9a11",
     },
     "Mcp-Protocol-Version": {
         "in": "header",
