@@ -1,5 +1,7 @@
 """Run the agent of this host until SIGTERM or SIGINT: `python -m executor_host`."""
 
+import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -30,12 +32,16 @@ SHUTDOWN_TIMEOUT_S: Final = 17.0  # covers an open poll, the longest job in its 
 POOL_STOP_TIMEOUT_S: Final = 1.5  # of these
 CORES: Final = os.cpu_count() or 1
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# https://man7.org/linux/man-pages/man3/mallopt.3.html
+M_MMAP_THRESHOLD: Final = -3
+MMAP_THRESHOLD_BYTES: Final = 256 * 1024  # below any payload; setting it keeps glibc from raising it to 32 MiB
 logger = logging.getLogger("executor_host")
 
 
 def main() -> int:
     """Return 0 if all jobs finished before the shutdown timeout, 1 if not, 2 if settings are invalid."""
     log_json_lines()
+    _return_payloads_to_kernel()
     try:
         settings = agent_settings.load(os.environ)
     except agent_settings.SettingsError as error:
@@ -80,6 +86,12 @@ def main() -> int:
     _stop_all([pool.stop for pool in pools], deadline)
     logger.info("agent_stopped", extra={"drained": drained})
     return 0 if drained else 1
+
+
+def _return_payloads_to_kernel() -> None:
+    """Let glibc unmap large blocks when they are freed. Otherwise the heap of each worker's thread keeps several."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def _build_pool(engine: DockerEngine, *, size: int) -> Pool:

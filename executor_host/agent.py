@@ -11,7 +11,6 @@ from threading import Event, Semaphore, Thread
 from typing import Final, TypeVar
 
 from chalicelib.contract import (
-    MAX_MESSAGE_BYTES,
     BatchResult,
     ContractError,
     Failure,
@@ -23,7 +22,7 @@ from chalicelib.contract import (
     Result,
     decode_job,
     encode,
-    pack,
+    encode_or_pack,
     unpack_job,
 )
 from executor_host import cloudwatch, metrics
@@ -200,10 +199,10 @@ class Agent:
 
         Raises QueueError or PayloadError. The job then stays in its queue.
         """
-        body = encode(reply)
+        body = encode_or_pack(reply)
         deadline = time.monotonic() + REPLY_SEND_TIMEOUT_S
-        if len(body) > MAX_MESSAGE_BYTES:
-            data = pack(reply)
+        if isinstance(body, bytes):
+            data = body
             _repeat(lambda: self._payloads.put(job.reply_upload_url, data), deadline)
             body = encode(ReplyReference(id=job.id))
         if job.reply_to is not None and self._reply_to_caller(job.reply_to, body, job.reply_by, deadline):

@@ -61,7 +61,7 @@ def upload(sides, job, data):
 @pytest.mark.parametrize("size", [0, 10, 1024 * 1024], ids=str)
 def test_host_gets_the_stored_job(sides, job, size):
     sent = replace(job, input="x" * size)
-    reference = sides.store.put_job(sent)
+    reference = sides.store.put_job(sent, pack(sent))
     assert unpack_job(sides.host.get(reference.url)) == sent
 
 
@@ -90,7 +90,7 @@ def test_object_that_is_no_reply_is_a_failure(sides, job):
 
 
 def test_deleted_objects_are_gone(sides, job):
-    reference = sides.store.put_job(job)
+    reference = sides.store.put_job(job, pack(job))
     upload(sides, job, pack(make_result(job.id)))
     for _ in range(2):
         sides.store.delete(job.id)
@@ -107,7 +107,7 @@ def test_too_large_object_is_a_failure(emulated_store, job):
 
 
 def test_url_serves_one_object_and_method(emulated_store, job):
-    reference = emulated_store.store.put_job(job)
+    reference = emulated_store.store.put_job(job, pack(job))
     upload_url = emulated_store.store.reply_upload_url(job.id, start_deadline=job.start_deadline)
     assert reference.url != upload_url
     for url in (reference.url, upload_url):
@@ -155,7 +155,7 @@ def unreachable(aws):
 def test_unreachable_store_raises_without_its_urls(unreachable, job):
     upload_url = unreachable.store.reply_upload_url(job.id, start_deadline=job.start_deadline)
     calls = (
-        lambda: unreachable.store.put_job(job),
+        lambda: unreachable.store.put_job(job, pack(job)),
         lambda: unreachable.store.read_reply(ReplyReference(id=job.id)),
         lambda: unreachable.store.delete(job.id),
         lambda: unreachable.host.get(upload_url),

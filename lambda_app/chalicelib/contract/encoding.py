@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from chalicelib.contract.limits import MAX_PAYLOAD_BYTES
+from chalicelib.contract.limits import MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES
 from chalicelib.contract.messages import WIRE_VERSION, HostReport, Job, JobMessage, Message, ReplyMessage
 
 
@@ -19,16 +19,23 @@ _msgpack_decoder: Final = msgspec.msgpack.Decoder(Message)
 
 
 def encode(message: Message) -> str:
-    """Encode a message for SQS, as ASCII JSON: SQS rejects control characters and lone surrogates.
-
-    If it has more than MAX_MESSAGE_BYTES, send a reference instead.
-    """
+    """Encode a small message for SQS, as ASCII JSON: SQS rejects control characters and lone surrogates."""
     return _json_encoder.encode(msgspec.to_builtins(message))
 
 
 def pack(message: Message) -> bytes:
     """Encode a message for the payload store or the jobs table, as MessagePack."""
     return msgspec.msgpack.encode(message)
+
+
+def encode_or_pack(message: Message) -> str | bytes:
+    """Return the JSON of a message for SQS or, if it has more than MAX_MESSAGE_BYTES, what `pack` returns."""
+    packed = pack(message)
+    if len(packed) <= MAX_MESSAGE_BYTES:  # otherwise its JSON, which takes several times the memory, would be larger
+        body = encode(message)
+        if len(body) <= MAX_MESSAGE_BYTES:
+            return body
+    return packed
 
 
 def decode_job(body: str) -> JobMessage:

@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
 from chalicelib import problems
-from chalicelib.contract import MAX_MESSAGE_BYTES, Job, encode
+from chalicelib.contract import Job, encode, encode_or_pack
 from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
 from chalicelib.problems import ProblemError
 
@@ -27,11 +27,11 @@ class JobDispatcher(Struct, frozen=True):
 
     def send(self, job: Job, *, key_id: str) -> bool:
         """Send a job, and return whether it is in the payload store. Raise ProblemError if it cannot be sent."""
-        body = encode(job)
-        is_stored = len(body) > MAX_MESSAGE_BYTES
+        body = encode_or_pack(job)
+        is_stored = isinstance(body, bytes)
         try:
-            if is_stored:
-                body = encode(self.payloads.put_job(job))
+            if isinstance(body, bytes):
+                body = encode(self.payloads.put_job(job, body))
             queue_url = self.job_queue_urls[job.runtime]
             self.sqs.send_message(QueueUrl=queue_url, MessageBody=body, MessageGroupId=key_id)
         except PayloadStoreError as error:

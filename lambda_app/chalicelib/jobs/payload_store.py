@@ -23,13 +23,11 @@ from chalicelib.contract import (
     ContractError,
     Failure,
     FailureReason,
-    Job,
     JobHeader,
     JobReference,
     Reply,
     ReplyMessage,
     ReplyReference,
-    pack,
     unpack_reply,
 )
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
@@ -54,11 +52,11 @@ class PayloadStore(Struct, frozen=True, kw_only=True):
     http: PoolManager
     clock: Callable[[], float] = time.time
 
-    def put_job(self, job: Job) -> JobReference:
-        """Store a job and return its reference. Raise PayloadStoreError."""
-        self._request("PUT", _job_key(job.id), body=pack(job))
-        url = self._presign("GET", _job_key(job.id), expires_at=_urls_expire_at(job.start_deadline))
-        return JobReference(url=url, **{name: getattr(job, name) for name in JobHeader.__struct_fields__})
+    def put_job(self, header: JobHeader, packed: bytes) -> JobReference:
+        """Store a packed job and return its reference. Raise PayloadStoreError."""
+        self._request("PUT", _job_key(header.id), body=packed)
+        url = self._presign("GET", _job_key(header.id), expires_at=_urls_expire_at(header.start_deadline))
+        return JobReference(url=url, **{name: getattr(header, name) for name in JobHeader.__struct_fields__})
 
     def reply_upload_url(self, job_id: str, *, start_deadline: float) -> str:
         """Return the URL with which a host may store the reply to a job, once."""

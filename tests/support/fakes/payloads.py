@@ -9,7 +9,6 @@ from chalicelib.contract import (
     ContractError,
     Failure,
     FailureReason,
-    Job,
     JobHeader,
     JobReference,
     Reply,
@@ -31,11 +30,11 @@ class FakePayloadStore:
         self.objects: dict[str, bytes] = {}  # by URL
         self.is_unavailable = False
 
-    def put_job(self, job: Job) -> JobReference:
+    def put_job(self, header: JobHeader, packed: bytes) -> JobReference:
         self._check()
-        url = f"{URL}/jobs/{job.id}"
-        self.objects[url] = pack(job)
-        return JobReference(url=url, **{name: getattr(job, name) for name in JobHeader.__struct_fields__})
+        url = f"{URL}/jobs/{header.id}"
+        self.objects[url] = packed
+        return JobReference(url=url, **{name: getattr(header, name) for name in JobHeader.__struct_fields__})
 
     def reply_upload_url(self, job_id: str, *, start_deadline: float) -> str:  # noqa: ARG002
         return f"{URL}/replies/{job_id}"

@@ -56,7 +56,7 @@ def test_stored_job_of_answered_request_is_deleted(harness):
     send = harness.hosts.send
 
     def store_and_send(job, *, key_id):
-        harness.payloads.put_job(job)
+        harness.payloads.put_job(job, pack(job))
         send(job, key_id=key_id)
         return True
 
