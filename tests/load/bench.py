@@ -31,7 +31,7 @@ from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
-from tests.load import batches, cold_start, page_load
+from tests.load import batches, cold_start, files, page_load
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
 from tests.load.data_runtime import bench_data_runtime
 from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
@@ -45,6 +45,7 @@ INSTANT_HOST_REQUESTS = 6 * REQUESTS
 THINK_S = 0.4
 LINES_RUNS = 9
 PRINT_LINES = "for number in range(100_000): print(number)"
+FILE_SIZES = {"10 KB": 10_000, "300 KB": 300_000, "3 MiB": files.LARGEST_BYTES}  # 10 KB fit into a message
 RATE_ROUNDS = 3
 RATE_ROUND_S = 6.0
 
@@ -170,6 +171,9 @@ def bench_layers(engine):
         for clients in CLIENTS:
             latencies_ms = measure_latencies(post, clients=clients, **paused)
             table.add(f"whole path, {clients} clients", percentiles(latencies_ms))
+        for name, size in FILE_SIZES.items():
+            latencies_ms = files.latencies_ms(stack, requests=REQUESTS // 2, size=size)
+            table.add(f"whole path, {name} of files in and out", percentiles(latencies_ms))
     return table.rows
 
 
