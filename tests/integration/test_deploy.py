@@ -111,7 +111,7 @@ def queues(clients):
 
 def test_deploy_and_destroy_report_progress(operator, clients, capsys):
     operator.deploy()
-    assert len(queues(clients)) == 6
+    assert len(queues(clients)) == 7
     s3 = clients("s3")
     assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]["BlockPublicAcls"]
     assert s3.get_object(Bucket=BUCKET, Key=BUNDLE_KEY)["Body"].read() == b"images"

@@ -23,7 +23,7 @@ def test_no_hosts_before_first_report(hosts):
 def test_latest_report_per_host_is_returned(hosts):
     other = replace(REPORT, host="ttl", sent_at=NOW_S - 59)  # named like an attribute of the table
     for report in (
-        replace(REPORT, sent_at=NOW_S - 40, ready=0),
+        replace(REPORT, sent_at=NOW_S - 40, runtimes=()),
         REPORT,
         other,
         replace(REPORT, host="gone", sent_at=NOW_S - 60),

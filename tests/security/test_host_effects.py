@@ -192,14 +192,15 @@ def test_terminals_are_unavailable(run):
 
 
 def test_sync_and_eviction_have_no_effect(run, image):
-    layers = docker.from_env().images.get(image).attrs["GraphDriver"]["Data"]["UpperDir"]
-    (library,) = Path(layers).glob("usr/lib/*/libsqlite3.so.0*")
+    layers = docker.from_env().images.get(image).attrs["GraphDriver"]["Data"]
+    directories = [Path(each) for each in (layers["UpperDir"], *layers.get("LowerDir", "").split(":")) if each]
+    ((layer, library),) = ((each, path) for each in directories for path in each.glob("usr/lib/*/libsqlite3.so.0*"))
     with library.open("rb") as file:
         file.read()
         assert resident_pages(file) > 0
         before = resident_pages(file)
         program = f"""
-            fd = os.open("{Path("/") / library.relative_to(layers)}", os.O_RDONLY)
+            fd = os.open("{Path("/") / library.relative_to(layer)}", os.O_RDONLY)
             print(attempt(os.sync), attempt(os.posix_fadvise, fd, 0, 0, os.POSIX_FADV_DONTNEED))
         """
         assert run(START + dedent(program)).stdout == "None None\n"
