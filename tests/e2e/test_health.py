@@ -22,4 +22,7 @@ def test_operator_sees_the_host_that_reports(stack):
     report = health(stack, stack.api_key)
     (host,) = report["hosts"]
     assert (host["version"], host["isolation"]) == (__version__, "passed")
-    assert set(report["jobs"]) == {"waiting", "running"}
+    assert {name: set(jobs) for name, jobs in report["jobs"].items()} == {
+        name: {"waiting", "running"} for name in ("python", "data")
+    }
+    assert set(host["runtimes"]) == {"python", "data"}
