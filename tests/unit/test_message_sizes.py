@@ -76,12 +76,13 @@ def test_largest_result_fits_in_payload_and_response(alphabet):
 @each_alphabet
 def test_largest_reply_in_a_message_fits_in_an_item(alphabet):
     """A reply in a larger message is a reference."""
-    low, high = 0, contract.MAX_STDOUT_BYTES
+    text = text_of(alphabet, contract.MAX_STDOUT_BYTES)
+    low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        is_message = len(encode(make_result(ID, stdout=text_of(alphabet, middle)))) <= contract.MAX_MESSAGE_BYTES
+        is_message = len(encode(make_result(ID, stdout=text[:middle]))) <= contract.MAX_MESSAGE_BYTES
         low, high = (middle, high) if is_message else (low, middle - 1)
-    for reply in (make_result(ID, stdout=text_of(alphabet, low)), ReplyReference(id=ID)):
+    for reply in (make_result(ID, stdout=text[:low]), ReplyReference(id=ID)):
         assert item_bytes(reply) < 400 * 1024 * 0.9
 
 
