@@ -31,7 +31,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
 	@$(BROWSER)
-	$(WITH_ENGINE) sh -c '$(PYTEST) -n 3 --dist loadgroup --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
+	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
