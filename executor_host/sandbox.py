@@ -103,7 +103,7 @@ class Sandbox:
         report, has_failed = None, True
         grace_s = SUPERVISOR_GRACE_S + (SEARCH_GRACE_S if program.artifacts else 0)
         started_at = monotonic()
-        self.cpu_share, self._cpu_ms, self._measured_at = 1.0, 0, started_at
+        self._cpu_ms, self._measured_at = 0, started_at
         try:
             message = encode_run(run, max_bytes, timeout_s=timeout_s, is_last=is_last)
             if is_first:

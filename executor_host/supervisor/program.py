@@ -76,13 +76,14 @@ def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes,
     program = types.ModuleType("__main__")  # not frozen: objects in its reference cycles are finalized at exit
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
+    preloaded = preloaded_modules()
     with open(3, "wb") as ready, open(4, "rb") as start:
         ready.write(b"%d" % os.getpid())
         ready.close()
         args = start.read().decode().split("\0")[:-1]
     sys.argv += args
     sys.orig_argv += args
-    if is_preloaded_module_shadowed():
+    if is_shadowed(preloaded):
         environment = os.environ | {"PYTHONPATH": PACKAGE_DIRECTORY}
         os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - Python, not a command of the program
 
@@ -102,9 +103,13 @@ def reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def is_preloaded_module_shadowed() -> bool:
+def preloaded_modules() -> set[str]:
+    """Return the top-level names of the modules that plain Python would not have loaded yet."""
+    return {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
+
+
+def is_shadowed(preloaded: set[str]) -> bool:
     """Return whether plain Python would import a file of the working directory instead of a preloaded module."""
-    preloaded = {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
     directory = os.getcwd()
     finder: Any = sys.meta_path[-1]  # of files
     for name in preloaded & {entry.partition(".")[0] for entry in os.listdir(directory)}:
