@@ -1,7 +1,7 @@
 """One CloudFormation stack: change sets, deletion and progress. Used by deploy.py."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Final
 
@@ -125,14 +125,16 @@ class Stack(Struct, frozen=True):
             progress.report(f"{change['Action']:28} {change['LogicalResourceId']}{replaced}")
 
     def _events_since(self, stack: str, last_event: str | None) -> list[dict[str, Any]]:
-        """Return the events after one of them, the oldest first. CloudFormation returns the newest first."""
-        pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack)
-        newest_first = (event for page in pages for event in page["StackEvents"])
-        return list(takewhile(lambda event: event["EventId"] != last_event, newest_first))[::-1]
+        """Return the events after one of them, the oldest first."""
+        return list(takewhile(lambda event: event["EventId"] != last_event, self._newest_events(stack)))[::-1]
 
     def _last_event(self, stack: str) -> str | None:
-        pages = self.client.get_paginator("describe_stack_events").paginate(StackName=stack)
-        return next((str(event["EventId"]) for page in pages for event in page["StackEvents"]), None)
+        return next((str(event["EventId"]) for event in self._newest_events(stack)), None)
+
+    def _newest_events(self, stack: str) -> Iterator[dict[str, Any]]:
+        """Yield all events, the newest first."""
+        for page in self.client.get_paginator("describe_stack_events").paginate(StackName=stack):
+            yield from page["StackEvents"]
 
     def _wait(self, stack: str, *, last_event: str | None) -> None:
         has_started = False  # until the first event the status is the previous one

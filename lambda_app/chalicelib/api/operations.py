@@ -106,46 +106,34 @@ def _cached(
     )
 
 
+def _submitted(description: str, result: type) -> MappingProxyType[int, Success]:
+    """Return the responses of a route that runs code."""
+    return MappingProxyType(
+        {
+            HTTPStatus.OK: Success(description=description, content=_json(result), headers=("Preference-Applied",)),
+            HTTPStatus.ACCEPTED: Success(
+                description="The result comes later, at `Location`.",
+                content=_json(PendingJob),
+                headers=("Location", "Retry-After", "Preference-Applied"),
+            ),
+        }
+    )
+
+
 OPERATIONS: Final = MappingProxyType(
     {
         ("POST", "/"): Operation(
             tag="Programs",
             body=RUN_PROGRAM,
             parameters=("Prefer", "Idempotency-Key"),
-            successes=MappingProxyType(
-                {
-                    HTTPStatus.OK: Success(
-                        description="The program ran; `status` says how it ended.",
-                        content=_json(Result),
-                        headers=("Preference-Applied",),
-                    ),
-                    HTTPStatus.ACCEPTED: Success(
-                        description="The result comes later, at `Location`.",
-                        content=_json(PendingJob),
-                        headers=("Location", "Retry-After", "Preference-Applied"),
-                    ),
-                }
-            ),
+            successes=_submitted("The program ran; `status` says how it ended.", Result),
             problems=(*AUTHENTICATION, *SUBMISSION),
         ),
         ("POST", "/batch"): Operation(
             tag="Programs",
             body=RUN_BATCH,
             parameters=("Prefer", "Idempotency-Key"),
-            successes=MappingProxyType(
-                {
-                    HTTPStatus.OK: Success(
-                        description="The batch has ended; each run has its own `status`.",
-                        content=_json(BatchView),
-                        headers=("Preference-Applied",),
-                    ),
-                    HTTPStatus.ACCEPTED: Success(
-                        description="The result comes later, at `Location`.",
-                        content=_json(PendingJob),
-                        headers=("Location", "Retry-After", "Preference-Applied"),
-                    ),
-                }
-            ),
+            successes=_submitted("The batch has ended; each run has its own `status`.", BatchView),
             problems=(*AUTHENTICATION, *SUBMISSION),
         ),
         ("GET", "/"): Operation(

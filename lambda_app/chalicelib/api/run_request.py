@@ -1,7 +1,7 @@
 """Turns an untrusted POST request into a submission that is safe to send to the hosts."""
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from chalice.app import Request
 
@@ -69,21 +69,9 @@ def parse_run_request(
 def check_plan_limits(request: RunRequest, plan: Plan) -> None:
     """Raise ProblemError if the request asks for more than the plan allows."""
     if request.timeout_s > plan.max_timeout_s:
-        raise ProblemError(
-            problems.PLAN_LIMIT_EXCEEDED,
-            detail=f"timeout_s exceeds the limit of {plan.max_timeout_s:g} s for plan {plan.name}.",
-            field="timeout_s",
-            plan=plan.name,
-            limit_s=plan.max_timeout_s,
-        )
+        raise _plan_limit(plan, "timeout_s", f"{plan.max_timeout_s:g} s", limit_s=plan.max_timeout_s)
     if len(request.runs) > plan.max_batch_runs:
-        raise ProblemError(
-            problems.PLAN_LIMIT_EXCEEDED,
-            detail=f"runs exceeds the limit of {plan.max_batch_runs} items for plan {plan.name}.",
-            field="runs",
-            plan=plan.name,
-            limit_items=plan.max_batch_runs,
-        )
+        raise _plan_limit(plan, "runs", f"{plan.max_batch_runs} items", limit_items=plan.max_batch_runs)
     inputs = {f"runs[{number}].input": run.input for number, run in enumerate(request.runs)}
     sizes = [
         (field, len(text.encode()), plan.max_input_bytes)
@@ -92,13 +80,12 @@ def check_plan_limits(request: RunRequest, plan: Plan) -> None:
     sizes.append(("files", sum(len(file.content) for file in request.files), plan.max_files_bytes))
     for field, actual_bytes, limit_bytes in sizes:
         if actual_bytes > limit_bytes:
-            raise ProblemError(
-                problems.PLAN_LIMIT_EXCEEDED,
-                detail=f"{field} exceeds the limit of {limit_bytes} bytes for plan {plan.name}.",
-                field=field,
-                plan=plan.name,
-                limit_bytes=limit_bytes,
-            )
+            raise _plan_limit(plan, field, f"{limit_bytes} bytes", limit_bytes=limit_bytes)
+
+
+def _plan_limit(plan: Plan, field: str, limit: str, **members: Any) -> ProblemError:  # noqa: ANN401 - of the problem
+    detail = f"{field} exceeds the limit of {limit} for plan {plan.name}."
+    return ProblemError(problems.PLAN_LIMIT_EXCEEDED, detail=detail, field=field, plan=plan.name, **members)
 
 
 def check_callback(request: RunRequest, key: KeyRecord, *, preference: Preference) -> None:

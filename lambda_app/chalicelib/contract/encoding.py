@@ -1,6 +1,7 @@
 """Encodes messages for SQS, for the payload store and for the jobs table, and decodes them."""
 
 import json
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -48,10 +49,7 @@ def decode_job(body: str) -> JobMessage:
 
 def decode_reply(body: str) -> ReplyMessage:
     """Decode a message of a reply queue. Raise ContractError for anything else."""
-    message = _decode(body)
-    if not isinstance(message, ReplyMessage):
-        raise ContractError("not a reply")
-    return message
+    return _require_reply(_decode(body))
 
 
 def decode_from_host(body: str) -> ReplyMessage | HostReport:
@@ -72,31 +70,30 @@ def unpack_job(data: bytes) -> Job:
 
 def unpack_reply(data: bytes) -> ReplyMessage:
     """Decode a reply, or the reference of one, as `pack` wrote it. Raise ContractError for anything else."""
-    message = _unpack(data)
+    return _require_reply(_unpack(data))
+
+
+def _require_reply(message: Message) -> ReplyMessage:
     if not isinstance(message, ReplyMessage):
         raise ContractError("not a reply")
     return message
 
 
 def _decode(body: str) -> Message:
-    try:
-        message: Message = _json_decoder.decode(body)
-    except (ValueError, RecursionError) as error:  # those of msgspec and Unicode are ValueErrors
-        raise ContractError("not a message of the wire format") from error
-    return _of_this_version(message)
+    return _check(lambda: _json_decoder.decode(body))
 
 
 def _unpack(data: bytes) -> Message:
     if len(data) > MAX_PAYLOAD_BYTES:
         raise ContractError(f"a payload has more than {MAX_PAYLOAD_BYTES} bytes")
+    return _check(lambda: _msgpack_decoder.decode(data))
+
+
+def _check(decode: Callable[[], Message]) -> Message:
     try:
-        message: Message = _msgpack_decoder.decode(data)
-    except (ValueError, RecursionError) as error:
+        message = decode()
+    except (ValueError, RecursionError) as error:  # those of msgspec and Unicode are ValueErrors
         raise ContractError("not a message of the wire format") from error
-    return _of_this_version(message)
-
-
-def _of_this_version(message: Message) -> Message:
     if message.version != WIRE_VERSION:
         raise ContractError(f"wire version {message.version} instead of {WIRE_VERSION}")
     return message
