@@ -1,18 +1,15 @@
 """Start the stack of `make run` on free ports, once for all tests in this directory."""
 
-import time
 import uuid
 
 import pytest
 
-from chalicelib.access.api_keys import new_key
-from infra.env_file import client as aws_client
 from infra.local.processes import free_port
 from infra.local.stack import local_stack
-from infra.operator.key_admin import KeyAdmin
 from tests.support import openapi_contract
 from tests.support.browser import TIMEOUT_MS, Watch, chromium
 from tests.support.http_client import JSON, Client
+from tests.support.keys import key_creator
 from tests.support.playground import Playground
 
 
@@ -51,14 +48,7 @@ def client(stack):
 @pytest.fixture
 def create_key(stack):
     """Return a function that creates a key of a plan and returns it as text."""
-    store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
-
-    def create_key(plan):
-        key = new_key()
-        store.create(key, plan=plan, owner="e2e", now_s=int(time.time()))
-        return str(key)
-
-    return create_key
+    return key_creator(stack.environment, owner="e2e")
 
 
 @pytest.fixture(scope="session")

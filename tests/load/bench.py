@@ -23,6 +23,7 @@ import docker
 from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
+from chalicelib.contract import MAX_FILES_BYTES
 from chalicelib.problems import ProblemError
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
@@ -45,7 +46,7 @@ INSTANT_HOST_REQUESTS = 6 * REQUESTS
 THINK_S = 0.4
 LINES_RUNS = 9
 PRINT_LINES = "for number in range(100_000): print(number)"
-FILE_SIZES = {"10 KB": 10_000, "300 KB": 300_000, "3 MiB": files.LARGEST_BYTES}  # 10 KB fit into a message
+FILE_SIZES = {"10 KB": 10_000, "300 KB": 300_000, "3 MiB": MAX_FILES_BYTES}  # 10 KB fit into a message
 RATE_ROUNDS = 3
 RATE_ROUND_S = 6.0
 

@@ -10,13 +10,11 @@ import sys
 import threading
 import time
 
-from chalicelib.access.api_keys import new_key
-from infra.env_file import client as aws_client
 from infra.local.stack import local_stack
-from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 from tests.load.latency import percentiles
 from tests.support.http_client import Client
+from tests.support.keys import key_creator
 
 SHORT = "print(input()[::-1])"
 SPIN = "import time\nwhile time.process_time() < 0.4: pass"
@@ -66,11 +64,11 @@ def measure(client):
     latencies_ms, spins_ms = [], []
     for number in range(REQUESTS):
         started_at = time.monotonic()
-        answer = client.post_to("/", code=SHORT, input=f"abc{number}")
+        answer = client.post(code=SHORT, input=f"abc{number}")
         latencies_ms.append((time.monotonic() - started_at) * 1000)
         assert answer.body["stdout"] == f"{number}"[::-1] + "cba\n", answer
         if number % 6 == 0:
-            spins_ms.append(client.post_to("/", code=SPIN).body["usage"]["duration_ms"])
+            spins_ms.append(client.post(code=SPIN).body["usage"]["duration_ms"])
         time.sleep(PAUSE_S)
     return latencies_ms, spins_ms
 
@@ -78,13 +76,7 @@ def measure(client):
 def main():
     """Print a row for each kind of neighbors. Return 1 if the quiet key suffers too much."""
     with local_stack(name="fairness", logs=LOCAL) as stack:
-        store = KeyAdmin(aws_client("dynamodb", stack.environment), table=stack.environment["KEYS_TABLE"])
-
-        def create_key(plan):
-            key = new_key()
-            store.create(key, plan=plan, owner="fairness", now_s=int(time.time()))
-            return str(key)
-
+        create_key = key_creator(stack.environment, owner="fairness")
         client, failed, spin_alone_ms = Client(stack.url, create_key("pro")), False, 0.0
         sys.stdout.write(f"{'neighbors':<22}{'p50':>8}{'p95':>8}{'CPU-bound run, median':>24}  ms\n")
         for name, batches in (("none", None), ("sleeping", False), ("sleeping and batches", True)):

@@ -1,6 +1,6 @@
 """Send random files through the whole stack and receive them as artifacts. The exit code is 1 if a hash was wrong.
 
-FILES_RUNS (default 200), FILES_CLIENTS (8) and FILES_BYTES (3 MiB less 4 KiB, in and out) set the size.
+FILES_RUNS (default 200), FILES_CLIENTS (8) and FILES_BYTES (3 MiB, in and out) set the size.
 `make soak-files` runs this.
 """
 
@@ -20,10 +20,9 @@ from infra.local.stack import local_stack
 from infra.paths import LOCAL
 from tests.support.http_client import Client, read_metric
 
-LARGEST_BYTES = MAX_FILES_BYTES - 4096  # as base64, with the rest of the request, within a body of 4 MiB
 RUNS = int(os.environ.get("FILES_RUNS", "200"))
 CLIENTS = int(os.environ.get("FILES_CLIENTS", "8"))
-BYTES = int(os.environ.get("FILES_BYTES", str(LARGEST_BYTES)))
+BYTES = int(os.environ.get("FILES_BYTES", str(MAX_FILES_BYTES)))
 WARM_UP_ROUNDS = 2  # of all clients, after which the agent has all the memory that it needs
 MAX_GROWTH_BYTES = 10 * 1000 * 1000  # two jobs with their results
 CODE = """

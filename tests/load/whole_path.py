@@ -13,14 +13,12 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from chalicelib.access.api_keys import new_key
-from infra.env_file import client
 from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
-from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
 from tests.load.latency import measure_latencies, percentiles
 from tests.load.program import CODE, STDIN, check_stdout
+from tests.support.keys import key_creator
 
 CLIENTS = (1, 4, 16)
 COLUMNS = ("p50", "p95", "p99", "jobs/s")
@@ -53,9 +51,7 @@ def api_with_instant_host():
     with contextlib.ExitStack() as processes:
         aws = processes.enter_context(emulated_aws(logs=LOCAL))
         settings = {**aws.environment, **create_resources(aws.environment)}
-        key = new_key()
-        keys = KeyAdmin(client("dynamodb", aws.environment), table=settings["KEYS_TABLE"])
-        keys.create(key, plan="internal", owner="bench", now_s=int(time.time()))
+        api_key = key_creator(settings, owner="bench")("internal")
         port = free_port()
         options = {"settings": settings, "grace_s": 2.0, "logs": LOCAL}
         host = [sys.executable, "-m", "tests.load.instant_host"]
@@ -63,4 +59,4 @@ def api_with_instant_host():
         command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={LOOPBACK}", f"--port={port}"]
         api = processes.enter_context(child_process("bench-api", command, **options))
         api.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
-        yield http_client(f"http://{LOOPBACK}:{port}", str(key))
+        yield http_client(f"http://{LOOPBACK}:{port}", api_key)
