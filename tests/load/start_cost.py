@@ -49,6 +49,9 @@ for count in sys.stdin:
 """
 
 
+BUILD = "import docker; from infra.images.sandbox_image import ensure_image; print(ensure_image(docker.from_env()))"
+
+
 class CpuCounter:
     """A cgroup of version 1 or 2 with one part for an engine and one for its containers."""
 
@@ -131,7 +134,7 @@ def environment(tree):
 
 def build_image(tree):
     """Build the sandbox image of a version with the default engine, unless it exists, and return its tag."""
-    command = [sys.executable, "-m", "infra.images.sandbox_image"]
+    command = [sys.executable, "-c", BUILD]
     build = subprocess.run(command, env=environment(tree), cwd=tree, stdout=subprocess.PIPE, text=True, check=True)
     return build.stdout.split()[-1]
 
