@@ -38,6 +38,7 @@ def kill_docker(stack):
     began_at = time.monotonic()
     stack.kill_docker()
     time.sleep(DOCKER_DOWN_S)
+    eventually(lambda: stack.sandbox_errors() > errors_before)
     stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
     stack.restart_docker()
     return began_at
@@ -73,16 +74,20 @@ def make_unreachable(stack, service):
 
 def duplicate_deliveries(stack):
     """Send every message twice for a while."""
+    hits_before = stack.proxy.hits
     began_at, stack.proxy.duplicate_messages = time.monotonic(), True
     time.sleep(DUPLICATES_S)
+    eventually(lambda: stack.proxy.hits > hits_before)
     stack.proxy.duplicate_messages = False
     return began_at
 
 
 def delay_replies(stack):
     """Delay replies until their clients have stopped waiting."""
+    hits_before = stack.proxy.hits
     began_at, stack.proxy.delay_replies = time.monotonic(), True
     time.sleep(DELAY_S)
+    eventually(lambda: stack.proxy.hits > hits_before)  # a job that outlasts its client's wait has no reply to delay
     stack.proxy.delay_replies = False
     return began_at
 
@@ -110,4 +115,4 @@ FAULTS = {
     "replies delayed": delay_replies,
     "reply queue deleted": delete_reply_queues,
 }
-CLIENT_WAIT_S = {"replies delayed": 1}  # seconds that clients wait for a result, where it matters
+CLIENT_WAIT_S = {"replies delayed": 2}  # seconds that clients wait for a result, where it matters
