@@ -34,12 +34,13 @@ class Program:
 @pytest.fixture
 def start():
     """Return a function that starts a program and waits until it runs, or until it waits for a core."""
-    with ExitStack() as started:
+    with ExitStack() as threads, ExitStack() as running:
 
         def start(scheduler, *arguments, waits=False, **named):
             waiting = len(scheduler._waiting)
             program = Program(scheduler, *arguments, **named)
-            started.callback(program.end)
+            threads.callback(program.end)
+            running.callback(program._end.set)  # of all, before any thread is awaited: one may wait for another's core
             if waits:
                 eventually(lambda: len(scheduler._waiting) == waiting + 1)
             else:
