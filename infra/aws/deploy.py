@@ -22,9 +22,11 @@ from infra.aws.account_setup import ClientFactory
 from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
+from infra.capacity import quotas, sizing
 from infra.errors import CommandError
 from infra.images import agent_image, wheels
 from infra.local.docker_daemon import docker_engine
+from infra.operator import preflight
 
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
 LATEST: Final = "latest"  # as the value of ImageId
@@ -44,25 +46,29 @@ def deploy(
     """Create or update the stack of a stage and return its outputs. Raises CommandError."""
     stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
     is_update = stack.prepare_for_update()
+    current = stack.parameters() if is_update else {}
+    kept = {name: value for name, value in current.items() if not _is_foreign_default(name, value, architecture)}
+    template = json.loads((package / f"template-{architecture}.json").read_text())
+    defaults = {name: parameter.get("Default", "") for name, parameter in template["Parameters"].items()}
+    sized = _derive_sizes(parameters, current=current, defaults=defaults | kept)
+    _check_quotas(clients, defaults | kept | sized)
     account_setup.ensure_gateway_logging_role(clients, poll_s=poll_s)
     bucket = artifact_bucket(clients)
     bucket.ensure()
     progress.report(f"Uploading to {bucket.name}...")
-    template = _upload_code(bucket, package, architecture=architecture)
+    _upload_code(bucket, template, code=package / f"api-{architecture}.zip")
     body = json.dumps(template, sort_keys=True).encode()
     template_key = bucket.upload_content(body, suffix="template.json")
     bundle_key = bucket.upload_bundle(host_bundle)
-    current = stack.parameters() if is_update else {}
     image_id = parameters.get("ImageId") or current.get("ImageId", LATEST)
     if image_id == LATEST or not account_setup.has_architecture(clients, image_id, architecture):
         image_id = account_setup.latest_machine_image(clients, architecture)
-    overrides = {"HostImageBundle": bundle_key, **parameters, "ImageId": image_id, "ArtifactBucket": bucket.name}
-    names = current.keys() & template["Parameters"].keys() - overrides.keys()
+    overrides = {"HostImageBundle": bundle_key, **sized, "ImageId": image_id, "ArtifactBucket": bucket.name}
     stack.apply(
         {"TemplateURL": bucket.url(template_key)},
         is_update=is_update,
         parameters=overrides,
-        unchanged=sorted(name for name in names if not _is_foreign_default(name, current[name], architecture)),
+        unchanged=sorted(kept.keys() & template["Parameters"].keys() - overrides.keys()),
         stage=stage,
     )
     account_setup.protect_tables(clients, stack.name)
@@ -84,9 +90,24 @@ def set_parameters(
         (described,) = clients("ec2").describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
         (architecture,) = described["ProcessorInfo"]["SupportedArchitectures"]
         parameters = {**parameters, "ImageId": account_setup.latest_machine_image(clients, architecture)}
+    sized = _derive_sizes(parameters, current=current, defaults=current)
+    parameters = {name: value for name, value in sized.items() if name in current}  # its template may be an older one
     unchanged = sorted(current.keys() - parameters.keys())
     template = {"UsePreviousTemplate": True}
     stack.apply(template, is_update=True, parameters=parameters, unchanged=unchanged, stage=stage)
+
+
+def _derive_sizes(
+    parameters: Mapping[str, str], *, current: Mapping[str, str], defaults: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the parameters with the sizes that follow from the peak, and report those that an operator set."""
+    instance_type = parameters.get("InstanceType", defaults["InstanceType"])
+    sized = sizing.resolve(parameters, current=current, instance_type=instance_type)
+    for name in sorted(sizing.set_by_operator(current) - sized.keys()):
+        progress.report(
+            f"{name}={current[name]} was set and is kept. {name}={sizing.DERIVED} derives it from {sizing.PEAK}."
+        )
+    return sized
 
 
 def destroy(clients: ClientFactory, *, stage: str, poll_s: float = POLL_S) -> None:
@@ -107,15 +128,20 @@ def stack_name(stage: str) -> str:
     return f"python-exec-{stage}"
 
 
-def _upload_code(bucket: ArtifactBucket, package: Path, *, architecture: str) -> dict[str, Any]:
-    """Upload the code of the functions and return the packaged template that refers to it."""
-    code = (package / f"api-{architecture}.zip").read_bytes()
-    key = bucket.upload_content(code, suffix="api.zip")
-    template: dict[str, Any] = json.loads((package / f"template-{architecture}.json").read_text())
+def _check_quotas(clients: ClientFactory, parameters: Mapping[str, str]) -> None:
+    """Print the quotas that the stack needs. Raises CommandError if it cannot start."""
+    needed = quotas.needed_quotas(parameters, instance_type=parameters["InstanceType"])
+    statuses = preflight.read_quotas(clients, needed)
+    progress.report(preflight.table(statuses))
+    preflight.require_quotas(statuses)
+
+
+def _upload_code(bucket: ArtifactBucket, template: dict[str, Any], *, code: Path) -> None:
+    """Upload the code of the functions and let the packaged template refer to it."""
+    key = bucket.upload_content(code.read_bytes(), suffix="api.zip")
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = {"Bucket": bucket.name, "Key": key}
-    return template
 
 
 def _is_foreign_default(name: str, value: str, architecture: str) -> bool:

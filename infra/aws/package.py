@@ -14,6 +14,7 @@ import msgspec
 from chalicelib.api.static_files import LICENSES, STATIC_FILES
 from chalicelib.runtimes import PYTHON_VERSION
 from infra import template
+from infra.capacity.sizing import DEFAULT_PEAK, derived_parameters
 from infra.errors import CommandError
 from infra.images import wheels
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
@@ -22,7 +23,7 @@ OUTPUT: Final = LOCAL / "package"
 USER_DATA: Final = ROOT / "infra/user-data.sh"
 REQUIREMENTS: Final = LAMBDA_APP / "requirements.txt"
 STATIC_REQUIREMENTS: Final = LAMBDA_APP / "static-requirements.txt"
-HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has those of x86_64 too
+HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has those of x86_64 and the derived sizes too
     "x86_64": {
         "InstanceType": "c7i.large",
         "InstanceTypeSecond": "c6i.large",
@@ -95,7 +96,8 @@ def _finalize_template(merged: template.Template, archive: str, *, architecture:
     for resource in merged["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"] |= code
-    for name, default in HOST_DEFAULTS[architecture].items():
+    sizes = derived_parameters(DEFAULT_PEAK, instance_type=HOST_DEFAULTS[architecture]["InstanceType"])
+    for name, default in {**HOST_DEFAULTS[architecture], **sizes}.items():
         merged["Parameters"][name]["Default"] = default
     hosts = merged["Resources"]["HostTemplate"]["Properties"]["LaunchTemplateData"]
     hosts["UserData"] = {"Fn::Base64": {"Fn::Sub": USER_DATA.read_text()}}

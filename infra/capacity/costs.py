@@ -8,6 +8,8 @@ import math
 import sys
 from typing import Final
 
+from infra.capacity.sizing import CPU_S_PER_JOB, UTILIZATION, jobs_per_second, vcpus
+
 HOURS: Final = 730  # per month, as AWS counts them
 MILLION: Final = 1_000_000
 RATES: Final = (100, 1_000, 100_000)  # runs per hour
@@ -43,13 +45,6 @@ NAT_HOUR: Final = 0.045
 NAT_GB: Final = 0.045
 TRANSFER_GB: Final = 0.09  # to the internet
 
-VCPUS: Final = {"c7i.large": 2, "c7i.xlarge": 4, "c7i.2xlarge": 8, "c7i.4xlarge": 16}
-
-# By runtime, without the program. `make bench` measured 11.2 jobs per second of `python` on two cores, and the CPU time
-# of a sandbox of `data`, which imports its packages.
-CPU_S_PER_JOB: Final = {"python": 0.18, "data": 0.95}
-UTILIZATION: Final = 0.5  # of the hosts' CPU: CpuTarget of the template
-
 # An average run, which is an assumption: the program takes 20 ms, so the request waits about 0.1 s.
 LAMBDA_S: Final = 0.12
 LAMBDA_GB: Final = 0.5
@@ -70,11 +65,6 @@ INSTANCE_METRICS: Final = 7  # detailed monitoring, once per minute
 DISK_GB: Final = 20
 
 
-def jobs_per_second(instance_type: str, runtime: str = "python") -> float:
-    """Return the throughput of a host at full load with jobs of one runtime, without the CPU time of the programs."""
-    return VCPUS[instance_type] / CPU_S_PER_JOB[runtime]
-
-
 def hourly_price(instance_type: str, *, spot: bool) -> float:
     """Return the price of an instance in USD."""
     return ON_DEMAND_HOUR[instance_type] * (SPOT_SHARE if spot else 1.0)
@@ -90,7 +80,7 @@ def monthly_bill(runs_per_hour: float) -> dict[str, float]:
     runs, hosts = runs_per_hour * HOURS, hosts_needed(runs_per_hour)
     instances = HOURS * sum(hourly_price(INSTANCE_TYPE, spot=number >= 1) for number in range(hosts))
     busy = runs_per_hour / 3600 / (hosts * jobs_per_second(INSTANCE_TYPE))
-    idle_receives = (1 - busy) * hosts * VCPUS[INSTANCE_TYPE] * WORKERS_PER_VCPU * HOURS * 3600 / IDLE_RECEIVE_S
+    idle_receives = (1 - busy) * hosts * vcpus(INSTANCE_TYPE) * WORKERS_PER_VCPU * HOURS * 3600 / IDLE_RECEIVE_S
     polls = 3 * POLLERS * HOURS * 3600 / POLL_S
     reports = hosts * HOURS * REPORTS_PER_HOUR
     gib = 1024**3
@@ -129,14 +119,16 @@ def cost_table() -> str:
 def capacity_table() -> str:
     """Return the throughput and the price of each instance type and runtime as a Markdown table."""
     rows = []
-    for name, vcpus in VCPUS.items():
+    for name in ON_DEMAND_HOUR:
         for runtime in CPU_S_PER_JOB:
             rate = jobs_per_second(name, runtime)
             spot, on_demand = (
                 hourly_price(name, spot=spot) / (rate * UTILIZATION * 3600) * MILLION for spot in (True, False)
             )
             prices = f"{on_demand:.2f} on demand, {spot:.2f} spot"
-            rows.append([f"`{name}`", str(vcpus), f"`{runtime}`", f"{rate:.1f}", f"{rate * UTILIZATION:.1f}", prices])
+            rows.append(
+                [f"`{name}`", str(vcpus(name)), f"`{runtime}`", f"{rate:.1f}", f"{rate * UTILIZATION:.1f}", prices]
+            )
     usd = "USD per million runs"
     return _markdown(["Instance type", "vCPUs", "Runtime", "Jobs per second", f"at {UTILIZATION:.0%} CPU", usd], *rows)
 

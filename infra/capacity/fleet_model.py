@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from infra.capacity.costs import VCPUS, hourly_price
+from infra.capacity.costs import hourly_price
+from infra.capacity.sizing import vcpus
 
 SCALE_OUT_PERIODS: Final = 3  # minutes
 SCALE_IN_PERIODS: Final = 15  # minutes
@@ -67,7 +68,7 @@ class Fleet:
     def __init__(self, policy: Policy, *, cpu_s_per_job: float, job_ttl_s: float, seed: int) -> None:
         self._policy = policy
         self._job_ttl_s = job_ttl_s
-        self._vcpus = VCPUS[policy.instance_type]
+        self._vcpus = vcpus(policy.instance_type)
         self._jobs_per_second = self._vcpus / cpu_s_per_job  # of one host
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._now_s = 0

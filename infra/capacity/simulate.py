@@ -3,17 +3,18 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from chalicelib.jobs.submission import SYNC_JOB_TTL_S
 from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
 from infra import template
-from infra.capacity.costs import CPU_S_PER_JOB
+from infra.capacity import sizing
+from infra.capacity.costs import INSTANCE_TYPE
 from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, aggregate, percentile
+from infra.capacity.sizing import CPU_S_PER_JOB, PROGRAM_CPU_S
 
 DAY_MINUTES: Final = 24 * 60
-PROGRAM_CPU_S: Final = 0.05  # of an average program
 BURSTS: Final = ((9 * 60, 10, 3.0), (14 * 60, 45, 2.0), (20 * 60, 2, 6.0))  # start and length in minutes, factor
 # The backlog metric that fleet_model.py models: queued jobs, sampled once per minute, per host in service.
 BACKLOG_EXPRESSION: Final = "(visible + 5 * FILL(data_visible, 0)) / IF(hosts > 0, hosts, 1)"
@@ -25,9 +26,12 @@ BACKLOG_METRICS: Final = {
 HEADER: Final = ("hour", "runs/s", "backlog", "p50 s", "p99 s", "late", "rejected", "expired", "hosts", "USD")
 
 
-def policy_from_template(stack: template.Template) -> Policy:
-    """Return the template's policy with all parameters at their defaults. Raises ValueError on an unknown metric."""
-    parameters = {name: parameter.get("Default") for name, parameter in stack["Parameters"].items()}
+def policy_from_template(stack: template.Template, sizes: Mapping[str, int]) -> Policy:
+    """Return the template's policy with these parameters, the others at their defaults.
+
+    Raises ValueError on an unknown metric.
+    """
+    parameters = {name: parameter.get("Default") for name, parameter in stack["Parameters"].items()} | dict(sizes)
 
     def resolve(value: Any) -> Any:  # noqa: ANN401 - a number, a string or a Ref
         return parameters[value["Ref"]] if isinstance(value, dict) else value
@@ -75,6 +79,13 @@ def make_load_curve(runs_per_hour: float) -> Callable[[int], float]:
     return load
 
 
+def derived_policy(stack: template.Template, *, runs_per_hour: float, min_hosts: int | None = None) -> Policy:
+    """Return the template's policy for the peak of the day, and for a minimum number of hosts if one is chosen."""
+    peak = max(map(make_load_curve(runs_per_hour), range(60 * DAY_MINUTES)))
+    chosen = {} if min_hosts is None else {"MinHosts": str(min_hosts)}
+    return policy_from_template(stack, sizing.derived_parameters(peak, instance_type=INSTANCE_TYPE, chosen=chosen))
+
+
 def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int, data_share: float = 0.0) -> list[MinuteStats]:
     """Return the statistics of each minute of a day.
 
@@ -119,10 +130,12 @@ def main(arguments: list[str]) -> None:
     """Simulate a day and print its table."""
     parser = argparse.ArgumentParser(prog="python -m infra.capacity.simulate", description=__doc__)
     parser.add_argument("--runs-per-hour", type=float, default=50_000, help="average of the day (default: 50000)")
+    parser.add_argument("--min-hosts", type=int, help="minimum number of hosts (default: derived from the peak)")
     parser.add_argument("--data-share", type=float, default=0.0, help="share of runs of the runtime data (default: 0)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     options = parser.parse_args(arguments)
-    policy = policy_from_template(template.load(template.PATH.read_text()))
+    stack = template.load(template.PATH.read_text())
+    policy = derived_policy(stack, runs_per_hour=options.runs_per_hour, min_hosts=options.min_hosts)
     day = simulate_day(policy, runs_per_hour=options.runs_per_hour, seed=options.seed, data_share=options.data_share)
     hosts = (
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"

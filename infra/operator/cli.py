@@ -8,6 +8,7 @@ import click
 from chalicelib.dynamodb import TableError
 from infra.errors import CommandError
 from infra.operator.keys_cli import keys
+from infra.operator.preflight_cli import preflight
 
 
 @click.group()
@@ -16,6 +17,7 @@ def cli() -> None:
 
 
 cli.add_command(keys)
+cli.add_command(preflight)
 
 
 def main() -> None:

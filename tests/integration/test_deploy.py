@@ -13,11 +13,14 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.backends import get_backend
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from infra import template
 from infra.aws import account_setup, deploy
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
+from infra.capacity import sizing
+from infra.capacity.sizing import derived_parameters
 from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 
@@ -30,8 +33,10 @@ DEFAULTS = {
     "ArtifactBucket": "",
     "HostImageBundle": "",
     "ImageId": "",
-    "MaxQueueDepth": "200",
     "InstanceType": "c7i.large",
+    "OnDemandHosts": "1",
+    sizing.PEAK: str(sizing.DEFAULT_PEAK),
+    **{name: str(value) for name, value in derived_parameters(sizing.DEFAULT_PEAK, instance_type="c7i.large").items()},
 }
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
 
@@ -210,7 +215,7 @@ def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
 
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
-    operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge")
+    operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8")
     operator.deploy()
     assert capsys.readouterr().err.endswith(f"{STACK} has no changes.\n")
 
@@ -218,13 +223,50 @@ def test_redeploy_without_changes_is_a_no_op(operator, capsys):
 def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(MaxQueueDepth="50")
     operator.deploy(InstanceType="c7i.xlarge")
-    assert operator.parameters() == {
+    assert operator.parameters() == DEFAULTS | {
+        **sizes(8, instance_type="c7i.xlarge"),
         "ArtifactBucket": BUCKET,
         "ImageId": latest_image(operator.clients),
         "HostImageBundle": BUNDLE_KEY,
         "MaxQueueDepth": "50",
         "InstanceType": "c7i.xlarge",
     }
+
+
+def sizes(peak, *, instance_type="c7i.large", **chosen):
+    return {
+        name: str(value) for name, value in derived_parameters(peak, instance_type=instance_type, chosen=chosen).items()
+    }
+
+
+def test_sizes_follow_the_peak_unless_they_were_set(operator, capsys):
+    operator.deploy(PeakRunsPerSecond="20")
+    assert operator.parameters().items() >= sizes(20).items()
+    operator.set(PeakRunsPerSecond="50", ThrottleRate="5000")
+    assert operator.parameters().items() >= (sizes(50) | {"ThrottleRate": "5000"}).items()
+    operator.deploy(PeakRunsPerSecond="100", MinHosts="2")
+    assert operator.parameters().items() >= (sizes(100, MinHosts="2") | {"ThrottleRate": "5000"}).items()
+    assert "ThrottleRate=5000 was set and is kept." in capsys.readouterr().err
+    operator.set(MinHosts="derived", ThrottleRate="derived")
+    assert operator.parameters().items() >= sizes(100).items()
+
+
+def test_quota_that_is_too_low_stops_before_anything_is_created(operator, clients, monkeypatch, capsys):
+    quota = {"ServiceCode": "lambda", "QuotaCode": "L-B99A9384", "Value": 10.0}
+    monkeypatch.setattr(ServiceQuotasBackend, "get_service_quota", lambda *_, **__: quota)
+    with pytest.raises(CommandError, match="L-B99A9384"):
+        operator.deploy()
+    assert "at peak" in capsys.readouterr().err
+    assert clients("s3").list_buckets()["Buckets"] == []
+    assert clients("cloudformation").describe_stacks()["Stacks"] == []
+
+
+def test_invalid_peak_changes_nothing(operator):
+    operator.deploy()
+    before = operator.parameters()
+    with pytest.raises(CommandError, match="PeakRunsPerSecond must be a number above 0"):
+        operator.set(PeakRunsPerSecond="many")
+    assert operator.parameters() == before
 
 
 @pytest.mark.parametrize(("before", "after"), [("arm64", "x86_64"), ("x86_64", "arm64")])
@@ -258,7 +300,7 @@ def test_failed_creation_is_deleted_and_recreated(operator, clients, status):
     operator.deploy()
     (stack,) = clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
     assert stack["StackStatus"] == "CREATE_COMPLETE"
-    assert operator.parameters()["MaxQueueDepth"] == "200"
+    assert operator.parameters()["MaxQueueDepth"] == DEFAULTS["MaxQueueDepth"]
 
 
 @pytest.mark.parametrize("status", ["CREATE_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS", "DELETE_FAILED"])

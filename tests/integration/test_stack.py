@@ -444,7 +444,7 @@ def test_auto_scaling_group_uses_launch_template_and_subnets(created, emulated):
     (group,) = emulated("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     launch = group["MixedInstancesPolicy"]["LaunchTemplate"]
     assert launch["LaunchTemplateSpecification"]["LaunchTemplateId"] == created["HostTemplate"]
-    assert (group["AutoScalingGroupName"], group["MinSize"], group["MaxSize"]) == (f"{STACK}-hosts", 1, 10)
+    assert (group["AutoScalingGroupName"], group["MinSize"], group["MaxSize"]) == (f"{STACK}-hosts", 1, 4)
     assert len(group["VPCZoneIdentifier"].split(",")) == 2
     launched = emulated("ec2").describe_launch_template_versions(LaunchTemplateId=created["HostTemplate"])
     data = launched["LaunchTemplateVersions"][0]["LaunchTemplateData"]

@@ -3,7 +3,15 @@
 from tests.support.markdown import DOCUMENTS, ROOT, code_blocks
 
 # Blocks that need an AWS account or another host begin like this. Unit tests check the names they use.
-NEEDS_AWS = ("make deploy", "make set", "make destroy", "aws ", "curl -s https://…", "docker run --network host")
+NEEDS_AWS = (
+    "make deploy",
+    "make set",
+    "make destroy",
+    "aws ",
+    "curl -s https://…",
+    "docker run --network host",
+    ".venv/bin/python-exec preflight",
+)
 # Blocks that run until Ctrl-C or install everything begin like this. tests/e2e/test_local_stack.py covers `make run`.
 LONG_RUNNING = ("make run", "make setup")
 

@@ -27,8 +27,8 @@ LAYERS = {
     ),
     "infra": (
         {"errors", "paths", "progress", "template"},
-        {"env_file"},
-        {"images", "operator", "capacity"},
+        {"env_file", "capacity"},
+        {"images", "operator"},
         {"local"},
         {"aws"},
     ),

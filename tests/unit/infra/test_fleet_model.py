@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from infra import template
-from infra.capacity import costs, simulate
+from infra.capacity import costs, simulate, sizing
 from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, aggregate, percentile, poisson
 
 POLICY = Policy(
@@ -156,7 +156,7 @@ def stack():
 
 def test_policy_is_that_of_the_template(stack):
     parameters = stack["Parameters"]
-    policy = simulate.policy_from_template(stack)
+    policy = simulate.policy_from_template(stack, {})
     assert (policy.min_hosts, policy.max_hosts) == (
         parameters["MinHosts"]["Default"],
         parameters["MaxHosts"]["Default"],
@@ -166,8 +166,8 @@ def test_policy_is_that_of_the_template(stack):
         Target("cpu", parameters["CpuTarget"]["Default"]),
     }
     assert policy.max_queue_depth == parameters["MaxQueueDepth"]["Default"]
-    assert policy.instance_type in costs.VCPUS
-    assert parameters["CpuTarget"]["Default"] == 100 * costs.UTILIZATION
+    assert policy.instance_type in costs.ON_DEMAND_HOUR
+    assert parameters["CpuTarget"]["Default"] == 100 * sizing.UTILIZATION
 
 
 CHANGES = {
@@ -185,11 +185,20 @@ def test_unsupported_metric_is_rejected(stack, change):
     policy = changed["Resources"]["ScaleOnBacklog"]["Properties"]["TargetTrackingConfiguration"]
     change(policy["CustomizedMetricSpecification"]["Metrics"])
     with pytest.raises(ValueError, match="does not support the metric"):
-        simulate.policy_from_template(changed)
+        simulate.policy_from_template(changed, {})
 
 
-def test_template_policy_only_rejects_during_bursts(stack):
-    day = simulate.simulate_day(simulate.policy_from_template(stack), runs_per_hour=50_000, seed=1)
+@pytest.mark.parametrize("runs_per_hour", [3_000, 50_000, 1_000_000])
+def test_default_day_has_no_refused_and_no_late_job_at_derived_sizes(stack, runs_per_hour):
+    policy = simulate.derived_policy(stack, runs_per_hour=runs_per_hour)
+    day = aggregate(simulate.simulate_day(policy, runs_per_hour=runs_per_hour, seed=1))
+    assert day.completed == day.arrived > 0
+    assert simulate.count_late(day) == 0
+
+
+def test_one_host_only_rejects_during_bursts(stack):
+    policy = simulate.derived_policy(stack, runs_per_hour=50_000, min_hosts=1)
+    day = simulate.simulate_day(policy, runs_per_hour=50_000, seed=1)
     failures = [minute.rejected + minute.expired + simulate.count_late(minute) for minute in day]
     bursts = [range(start, start + 10) for start, _, _ in simulate.BURSTS]
     calm = [count for number, count in enumerate(failures) if not any(number in burst for burst in bursts)]
@@ -199,7 +208,7 @@ def test_template_policy_only_rejects_during_bursts(stack):
 
 
 def test_needed_hosts_handle_the_load_at_target_utilization():
-    rate = costs.jobs_per_second(costs.INSTANCE_TYPE) * costs.UTILIZATION * 3600
+    rate = sizing.jobs_per_second(costs.INSTANCE_TYPE) * sizing.UTILIZATION * 3600
     assert [costs.hosts_needed(runs) for runs in (1, rate, rate + 1)] == [1, 1, 2]
 
 
@@ -209,14 +218,20 @@ def test_documented_cost_table_matches_code(table):
 
 
 def test_documented_simulation_results_match_code(stack):
-    policy = simulate.policy_from_template(stack)
+    derived = simulate.derived_policy(stack, runs_per_hour=50_000)
+    policy = simulate.derived_policy(stack, runs_per_hour=50_000, min_hosts=1)
     backlog_only = replace(policy, targets=tuple(target for target in policy.targets if target.metric == "backlog"))
     results = []
-    for simulated in (policy, backlog_only):
+    for simulated in (derived, policy, backlog_only):
         day = aggregate(simulate.simulate_day(simulated, runs_per_hour=50_000, seed=1))
         results.append((round(100 * day.rejected / day.arrived, 1), round(day.usd, 2)))
     text = " ".join(CAPACITY.read_text().split())
-    (lost, usd), (lost_alone, usd_alone) = results
+    (none, usd_derived), (lost, usd), (lost_alone, usd_alone) = results
+    assert none == 0
+    assert (
+        f"{derived.min_hosts} to {derived.max_hosts} hosts, no job is refused or late; hosts cost {usd_derived} USD"
+        in text
+    )
     assert f"lose {lost} % of the day's runs to 503; hosts cost {usd} USD" in text
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
 

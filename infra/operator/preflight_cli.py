@@ -1,0 +1,33 @@
+"""The command `python-exec preflight`."""
+
+import boto3
+import click
+from botocore.exceptions import BotoCoreError
+
+from infra.capacity import quotas, sizing
+from infra.errors import CommandError
+from infra.operator import preflight as checks
+
+
+@click.command()
+@click.option("--peak", default=str(sizing.DEFAULT_PEAK), show_default=True, help="Expected peak of runs per second.")
+@click.option("--instance-type", default="c7i.large", show_default=True, help="Instance type of the hosts.")
+@click.option("--on-demand-hosts", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--set", "chosen", multiple=True, metavar="NAME=VALUE", help="A size that you set, such as MinHosts=1.")
+def preflight(peak: str, instance_type: str, on_demand_hosts: int, chosen: tuple[str, ...]) -> None:
+    """Compare the quotas of the AWS account with what a stack needs. Changes nothing.
+
+    Exit code 1: a stack of these sizes could not start.
+    """
+    if not all("=" in setting for setting in chosen):
+        raise click.UsageError("--set must have the form NAME=VALUE.")
+    requested = {sizing.PEAK: peak, **dict(setting.split("=", 1) for setting in chosen)}
+    parameters = sizing.resolve(requested, current={}, instance_type=instance_type)
+    click.echo(" ".join(f"{name}={value}" for name, value in parameters.items()))
+    needed = quotas.needed_quotas({**parameters, "OnDemandHosts": on_demand_hosts}, instance_type=instance_type)
+    try:
+        statuses = checks.read_quotas(boto3.Session().client, needed)
+    except BotoCoreError as error:
+        raise CommandError(f"Cannot read the quotas: {error}") from error
+    click.echo(f"\n{checks.table(statuses)}", nl=False)
+    checks.require_quotas(statuses)
