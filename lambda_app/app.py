@@ -175,6 +175,14 @@ def clean_up_reply_queues(event: CloudWatchEvent) -> None:  # noqa: ARG001 - Cha
     components().reply_queue_cleanup.run()
 
 
+@app.lambda_function(name="run_canary")  # infra/template.yaml has its schedule; a local stack runs none
+def run_canary(event: object, context: object) -> None:  # noqa: ARG001 - Lambda passes them
+    """Run a program of the service's own in each runtime and report whether that worked."""
+    request_context.start()
+    passed = components().canary.run()
+    app.log.info("canary_completed", extra=metrics.canary_fields(passed=passed))
+
+
 def submit(parse: Callable[..., RunRequest]) -> Response:
     """Serve a request to run code, whose body `parse` reads."""
     request = current_request()

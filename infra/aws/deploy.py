@@ -72,6 +72,7 @@ def deploy(
         stage=stage,
     )
     account_setup.protect_tables(clients, stack.name)
+    _warn_without_alarm_topic(stack, stage=stage)
     return stack.outputs()
 
 
@@ -95,6 +96,7 @@ def set_parameters(
     unchanged = sorted(current.keys() - parameters.keys())
     template = {"UsePreviousTemplate": True}
     stack.apply(template, is_update=True, parameters=parameters, unchanged=unchanged, stage=stage)
+    _warn_without_alarm_topic(stack, stage=stage)
 
 
 def _derive_sizes(
@@ -126,6 +128,16 @@ def stack_name(stage: str) -> str:
     if not STAGE.fullmatch(stage):
         raise CommandError("STAGE must be 1 to 20 lowercase letters, digits and hyphens, for example STAGE=prod.")
     return f"python-exec-{stage}"
+
+
+def _warn_without_alarm_topic(stack: Stack, *, stage: str) -> None:
+    if not stack.parameters().get("AlarmTopicArn"):
+        line = "!" * 80
+        reason = f"AlarmTopicArn is empty, so nothing reports the alarms of {stack.name}."
+        remedy = f'make set STAGE={stage} PARAMETERS="AlarmTopicArn=arn:aws:sns:…"'
+        progress.report(
+            f"{line}\nWARNING: {reason}\nCreate an SNS topic with a subscription, then run\n{remedy}\n{line}"
+        )
 
 
 def _check_quotas(clients: ClientFactory, parameters: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Builds everything that the routes and event handlers work with from the settings."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import boto3
@@ -11,6 +12,7 @@ from urllib3 import PoolManager
 from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
 from chalicelib.access.load_shedding import LoadShedder
+from chalicelib.fleet.canary import Canary
 from chalicelib.fleet.health import Health
 from chalicelib.fleet.host_registry import HostRegistry
 from chalicelib.jobs.dispatcher import JobDispatcher
@@ -53,6 +55,7 @@ class Components(Struct, frozen=True, kw_only=True):
     webhooks: WebhookDelivery
     hosts: HostRegistry
     health: Health
+    canary: Canary
     default_wait_s: float
     local_webhook_ports: frozenset[int]
 
@@ -63,25 +66,21 @@ def build_components(settings: Settings) -> Components:
     sqs: SQSClient = session.client("sqs", config=SHORT_CALL_CONFIG)
     dynamodb: DynamoDBClient = session.client("dynamodb", config=SHORT_CALL_CONFIG)
     payloads = _payload_store(session, url=settings.payload_store_url)
+    dispatcher = JobDispatcher(sqs, job_queue_urls=settings.job_queue_urls, payloads=payloads)
     key_table = KeyTable(dynamodb, name=settings.keys_table)
     job_table = JobTable(dynamodb, name=settings.jobs_table)
     pending_jobs = PendingJobs(dynamodb, name=settings.jobs_table)
     admission = Admission(key_table)
-    webhooks = WebhookDelivery(
-        sqs,
-        queue_url=settings.webhook_queue_url,
-        jobs=job_table,
-        keys=key_table,
-        payloads=payloads,
-        client=WebhookClient(local_ports=settings.webhook_ports),
-    )
+    webhooks = _webhooks(sqs, settings, jobs=job_table, keys=key_table, payloads=payloads)
     results = JobResults(job_table, pending_jobs=pending_jobs, payloads=payloads, enqueue_webhook=webhooks.enqueue)
-    reply_queues = ReplyQueues(
+    make_reply_queues = partial(
+        ReplyQueues,
         sqs,
         long_poll_sqs=session.client("sqs", config=LONG_POLL_CONFIG),
         prefix=settings.reply_queue_prefix,
-        on_late_reply=results.record_reply,
     )
+    reply_queues = make_reply_queues(on_late_reply=results.record_reply)
+    canary_queues = make_reply_queues(on_late_reply=lambda _: None)  # no customer asks for its results
     hosts = HostRegistry(dynamodb, table=settings.jobs_table)
     return Components(
         admission=admission,
@@ -90,7 +89,7 @@ def build_components(settings: Settings) -> Components:
             job_table,
             admission=admission,
             pending_jobs=pending_jobs,
-            dispatcher=JobDispatcher(sqs, job_queue_urls=settings.job_queue_urls, payloads=payloads),
+            dispatcher=dispatcher,
             reply_queues=reply_queues,
             results=results,
             payloads=payloads,
@@ -98,14 +97,22 @@ def build_components(settings: Settings) -> Components:
         ),
         results=results,
         reply_queues=reply_queues,
-        reply_queue_cleanup=ReplyQueueCleanup(
-            sqs, prefix=settings.reply_queue_prefix, store_reply=results.record_reply
-        ),
+        reply_queue_cleanup=ReplyQueueCleanup(sqs, settings.reply_queue_prefix, store_reply=results.record_reply),
         webhooks=webhooks,
         hosts=hosts,
         health=Health(sqs, job_queue_urls=settings.job_queue_urls, hosts=hosts),
+        canary=Canary(dispatcher, reply_queues=canary_queues, payloads=payloads),
         default_wait_s=settings.default_wait_s,
         local_webhook_ports=settings.webhook_ports,
+    )
+
+
+def _webhooks(
+    sqs: "SQSClient", settings: Settings, *, jobs: JobTable, keys: KeyTable, payloads: PayloadStore
+) -> WebhookDelivery:
+    client = WebhookClient(local_ports=settings.webhook_ports)
+    return WebhookDelivery(
+        sqs, queue_url=settings.webhook_queue_url, jobs=jobs, keys=keys, payloads=payloads, client=client
     )
 
 

@@ -1,8 +1,11 @@
 """GET /health of the local stack, whose agent sends host reports."""
 
 import json
+import os
 import urllib.request
 
+from chalicelib import settings
+from chalicelib.components import build_components
 from executor_host import __version__
 from tests.support.polling import eventually
 
@@ -26,3 +29,10 @@ def test_operator_sees_the_host_that_reports(stack):
         name: {"waiting", "running"} for name in ("python", "data")
     }
     assert set(host["runtimes"]) == {"python", "data"}
+
+
+def test_canary_runs_in_every_runtime(stack, monkeypatch):
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    canary = build_components(settings.load(os.environ)).canary
+    assert eventually(canary.run, timeout_s=60)

@@ -37,7 +37,9 @@ DEFAULTS = {
     "OnDemandHosts": "1",
     sizing.PEAK: str(sizing.DEFAULT_PEAK),
     **{name: str(value) for name, value in derived_parameters(sizing.DEFAULT_PEAK, instance_type="c7i.large").items()},
+    "AlarmTopicArn": "",
 }
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
 
 
@@ -215,9 +217,19 @@ def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
 
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
-    operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8")
+    operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8", AlarmTopicArn=TOPIC)
     operator.deploy()
     assert capsys.readouterr().err.endswith(f"{STACK} has no changes.\n")
+
+
+def test_missing_alarm_topic_is_warned_about(operator, capsys):
+    operator.deploy()
+    command = 'make set STAGE=x PARAMETERS="AlarmTopicArn='
+    assert command in capsys.readouterr().err
+    operator.set(MaxQueueDepth="50")
+    assert command in capsys.readouterr().err
+    operator.set(AlarmTopicArn=TOPIC)
+    assert command not in capsys.readouterr().err
 
 
 def test_unspecified_parameters_are_preserved(operator):
@@ -230,6 +242,7 @@ def test_unspecified_parameters_are_preserved(operator):
         "HostImageBundle": BUNDLE_KEY,
         "MaxQueueDepth": "50",
         "InstanceType": "c7i.xlarge",
+        "AlarmTopicArn": "",
     }
 
 

@@ -14,9 +14,11 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from chalicelib.fleet import canary
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S
 from chalicelib.jobs.reply_queue_cleanup import TIME_BUDGET_S
 from chalicelib.jobs.submission import ASYNC_JOB_TTL_S
+from chalicelib.runtimes import RUNTIMES
 from chalicelib.settings import MAX_RESULT_RETENTION_S
 from executor_host import termination_watcher
 from infra import template
@@ -123,11 +125,22 @@ def test_only_api_gateway_and_events_can_invoke_functions(expanded):
         (each["Principal"], each["FunctionName"]["Ref"], json.dumps(each["SourceArn"]))
         for each in of_type(expanded, "AWS::Lambda::Permission").values()
     }
-    (rule,) = of_type(expanded, "AWS::Events::Rule")
+    rules = of_type(expanded, "AWS::Events::Rule")
     api = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${RestAPIId}/*"
     assert invokers == {
         ("apigateway.amazonaws.com", "APIHandler", json.dumps({"Fn::Sub": [api, {"RestAPIId": {"Ref": "RestAPI"}}]})),
-        ("events.amazonaws.com", "CleanUpReplyQueues", json.dumps({"Fn::GetAtt": [rule, "Arn"]})),
+        *(
+            (
+                "events.amazonaws.com",
+                rule["Targets"][0]["Arn"]["Fn::GetAtt"][0],
+                json.dumps({"Fn::GetAtt": [name, "Arn"]}),
+            )
+            for name, rule in rules.items()
+        ),
+    }
+    assert {rule["Targets"][0]["Arn"]["Fn::GetAtt"][0] for rule in rules.values()} == {
+        "CleanUpReplyQueues",
+        "RunCanary",
     }
     kinds = {each["Type"] for each in expanded["Resources"].values()}
     granting = ("QueuePolicy", "BucketPolicy", "Url", "TopicPolicy")
@@ -270,10 +283,14 @@ def test_visibility_timeout_exceeds_function_timeout(expanded):
     )
 
 
-def test_cleanup_function_is_bounded_and_not_retried(expanded):
+def test_scheduled_functions_are_bounded_and_not_retried(expanded):
     assert expanded["Resources"]["CleanUpReplyQueues"]["Properties"]["Timeout"] > TIME_BUDGET_S + 10
-    (config,) = of_type(expanded, "AWS::Lambda::EventInvokeConfig").values()
-    assert (config["FunctionName"], config["MaximumRetryAttempts"]) == ({"Ref": "CleanUpReplyQueues"}, 0)
+    assert expanded["Resources"]["RunCanary"]["Properties"]["Timeout"] > len(RUNTIMES) * canary.WAIT_S + 10
+    configs = of_type(expanded, "AWS::Lambda::EventInvokeConfig").values()
+    assert {config["FunctionName"]["Ref"]: config["MaximumRetryAttempts"] for config in configs} == {
+        "CleanUpReplyQueues": 0,
+        "RunCanary": 0,
+    }
 
 
 def test_lifecycle_hooks_gate_launch_and_termination(merged):
@@ -434,8 +451,8 @@ def test_stack_creates_in_emulator(created, emulated, expanded):
         f"{STACK}-jobs-dead": created["FailDeadLetteredJobs"],
         f"{STACK}-webhooks": created["DeliverWebhooks"],
     }
-    (rule,) = emulated("events").list_rules()["Rules"]
-    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    rules = emulated("events").list_rules()["Rules"]
+    assert [rule["ScheduleExpression"] for rule in rules] == ["rate(1 minute)"] * 2
     groups = {each["logGroupName"] for each in emulated("logs").describe_log_groups()["logGroups"]}
     assert groups == {f"/python-exec/{STACK}/{name}" for name in ("access", "api", "events", "hosts")}
 

@@ -103,6 +103,7 @@ def components(table, sqs, job_queue_urls, job_table, hosts):
         webhooks=None,
         hosts=hosts,
         health=Health(sqs, job_queue_urls=job_queue_urls, hosts=hosts),
+        canary=None,
         default_wait_s=20.0,
         local_webhook_ports=frozenset(),
     )

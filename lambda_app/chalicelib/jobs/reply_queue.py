@@ -53,7 +53,9 @@ class ReplyQueue:
     def wait(self, job_id: str, *, deadline: float) -> ReplyMessage | None:
         """Return the reply to a job. Return None at `deadline`, a time of the clock, or if the queue is missing."""
         self._current = None
-        self._delete_processed()
+        # While the next job runs. A busy process deletes whole batches, which takes a tenth of the calls.
+        if len(self._receipts) >= BATCH_SIZE or self._queues.clock() >= self._delete_at:
+            self.delete_processed()
         while not self.is_missing and (remaining_s := deadline - self._queues.clock()) > 0:
             wait_s = min(LONG_POLL_S, int(remaining_s))
             if reply := self.receive(job_id, wait_s=wait_s):
@@ -82,6 +84,19 @@ class ReplyQueue:
         self._mark_processed(*self._current)
         self._current = None
         return True
+
+    def delete_processed(self) -> None:
+        """Delete up to ten messages that were processed."""
+        if not self._receipts:
+            return
+        receipts, self._receipts = self._receipts[:BATCH_SIZE], self._receipts[BATCH_SIZE:]
+        try:
+            self._queues.sqs.delete_message_batch(
+                QueueUrl=self.url,
+                Entries=[{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)],
+            )
+        except (BotoCoreError, ClientError):
+            logger.warning("reply_delete_failed", exc_info=True)  # they expire
 
     def _receive(self, wait_s: int) -> list[Mapping[str, Any]]:
         try:
@@ -121,19 +136,6 @@ class ReplyQueue:
         if not self._receipts:
             self._delete_at = self._queues.clock() + DELETE_DELAY_S
         self._receipts.append(receipt)
-
-    def _delete_processed(self) -> None:
-        # While the next job runs. A busy process deletes whole batches, which takes a tenth of the calls.
-        if not self._receipts or (len(self._receipts) < BATCH_SIZE and self._queues.clock() < self._delete_at):
-            return
-        receipts, self._receipts = self._receipts[:BATCH_SIZE], self._receipts[BATCH_SIZE:]
-        try:
-            self._queues.sqs.delete_message_batch(
-                QueueUrl=self.url,
-                Entries=[{"Id": str(number), "ReceiptHandle": receipt} for number, receipt in enumerate(receipts)],
-            )
-        except (BotoCoreError, ClientError):
-            logger.warning("reply_delete_failed", exc_info=True)  # they expire
 
 
 class ReplyQueues:
@@ -185,6 +187,13 @@ class ReplyQueues:
         finally:
             with self._lock:
                 self._idle.append(queue)
+
+    def delete_processed(self) -> None:
+        """Delete the replies of idle queues now, for a process that may serve no further request soon."""
+        with self._lock:
+            queues = list(self._idle)
+        for queue in queues:
+            queue.delete_processed()
 
     def _take_idle(self) -> ReplyQueue | None:
         with self._lock:

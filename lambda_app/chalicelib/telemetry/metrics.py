@@ -19,6 +19,7 @@ UNITS: Final = {
     "ColdStarts": "Count",
     "LateReplies": "Count",
     "ReplyWaitMs": "Milliseconds",
+    "CanaryPassed": "Count",
 }
 COUNTED_REJECTIONS: Final = {
     "unauthorized",
@@ -38,6 +39,11 @@ Values = Mapping[str, float]
 def cold_start_fields() -> dict[str, Any]:
     """Return `extra` for the log line of a process that begins to serve."""
     return _emf_fields({"ColdStarts": 1})
+
+
+def canary_fields(*, passed: bool) -> dict[str, Any]:
+    """Return `extra` for the log line of a canary run."""
+    return _emf_fields({"CanaryPassed": int(passed)})
 
 
 def request_fields(problem_type: str | None) -> dict[str, Any]:

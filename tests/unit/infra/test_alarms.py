@@ -1,0 +1,121 @@
+"""Each alarm of the template on data that must raise it, and on data that must not."""
+
+import pytest
+
+from chalicelib.telemetry import metrics as api_metrics
+from executor_host import cloudwatch
+from infra import template
+from tests.support.alarms import fires, metric_ids
+from tests.support.markdown import column, read, table
+
+TEMPLATE = template.load(template.PATH.read_text())
+ALARMS = {
+    name: each["Properties"]
+    for name, each in TEMPLATE["Resources"].items()
+    if each.get("Type") == "AWS::CloudWatch::Alarm"
+}
+FUNCTIONS = {f"f{number}": [0] * 3 for number in range(5)}
+IDLE_TABLES = {name: [None] * 2 for name in ("reads_keys", "reads_jobs", "writes_keys", "writes_jobs")}
+NO_DEAD_LETTERS = {name: [None] * 5 for name in ("jobs", "in_flight", "results", "webhooks")}
+HEALTHY = {
+    "DeadLetterAlarm": {"idle": NO_DEAD_LETTERS, "one that is retried": {**NO_DEAD_LETTERS, "jobs": [0, 0, 1, 1, 1]}},
+    "ResultsAlarm": {
+        "busy": {"age": [2, 3], "received": [5000, 5000], "deleted": [4990, 5000]},
+        "idle": {"age": [None] * 2, "received": [None] * 2, "deleted": [None] * 2},
+    },
+    "OldestJobAgeAlarm": {
+        "idle": {"age": [None] * 3, "data_age": [None] * 3},
+        "busy": {"age": [30, 5, 3], "data_age": [1] * 3},
+    },
+    "NoHostsAlarm": {"one host": {"HostUp": [1] * 5}, "one lost minute": {"HostUp": [1, 1, None, 1, 1]}},
+    "IsolationAlarm": {"checked": {"IsolationUnverified": [0]}, "no host": {"IsolationUnverified": [None]}},
+    "ServerErrorAlarm": {
+        "one in a thousand": {"errors": [100] * 3, "requests": [100_000] * 3},
+        "no requests": {"errors": [None] * 3, "requests": [None] * 3},
+        "a short fault": {"errors": [0, 90, 0], "requests": [100] * 3},
+    },
+    "FunctionErrorAlarm": {"none": FUNCTIONS, "one crash": {**FUNCTIONS, "f0": [0, 0, 1]}},
+    "FunctionThrottleAlarm": {"none": FUNCTIONS, "a short burst": {**FUNCTIONS, "f0": [0, 0, 7]}},
+    "TableThrottleAlarm": {"none": IDLE_TABLES},
+    "DockerAlarm": {"up": {"DockerDown": [0] * 5}, "a restart": {"DockerDown": [0, 0, 1, 1, 0]}},
+    "MissingHostAlarm": {
+        "all report": {"in_service": [3] * 15, "reporting": [3] * 15},
+        "one starts": {"in_service": [3] * 15, "reporting": [3] * 11 + [2] * 4},
+        "more report while hosts drain": {"in_service": [1] * 15, "reporting": [2] * 15},
+    },
+    "LateReplyAlarm": {"few": {"LateReplies": [10]}, "none": {"LateReplies": [None]}},
+    "CanaryAlarm": {"passes": {"CanaryPassed": [1] * 5}, "one late run": {"CanaryPassed": [1, None, 0, 1, 1]}},
+}
+FAILING = {
+    "DeadLetterAlarm": {
+        "results": {**NO_DEAD_LETTERS, "results": [1] * 5},
+        "a malformed job": {**NO_DEAD_LETTERS, "jobs": [0, 1, 0, 0, 0], "in_flight": [1, 0, 1, 1, 1]},
+    },
+    "ResultsAlarm": {
+        "old": {"age": [301, 600], "received": [0, 0], "deleted": [0, 0]},
+        "redelivered": {"age": [0, 0], "received": [500, 500], "deleted": [0, 0]},
+    },
+    "OldestJobAgeAlarm": {
+        "python": {"age": [21, 60, 90], "data_age": [None] * 3},
+        "data": {"age": [None] * 3, "data_age": [21, 60, 90]},
+    },
+    "NoHostsAlarm": {"none report": {"HostUp": [None] * 5}, "the last one stopped": {"HostUp": [0] + [None] * 4}},
+    "IsolationAlarm": {"one host": {"IsolationUnverified": [1]}},
+    "ServerErrorAlarm": {
+        "the only request of an hour": {"errors": [1] * 3, "requests": [1] * 3},
+        "3 % at 100 a second": {"errors": [900] * 3, "requests": [30_000] * 3},
+    },
+    "FunctionErrorAlarm": {f"f{number}": {**FUNCTIONS, f"f{number}": [1] * 3} for number in range(5)},
+    "FunctionThrottleAlarm": {f"f{number}": {**FUNCTIONS, f"f{number}": [1] * 3} for number in range(5)},
+    "TableThrottleAlarm": {name: {**IDLE_TABLES, name: [1, 1]} for name in IDLE_TABLES},
+    "DockerAlarm": {"one host": {"DockerDown": [1] * 5}},
+    "MissingHostAlarm": {
+        "one of three": {"in_service": [3] * 15, "reporting": [2] * 15},
+    },
+    "LateReplyAlarm": {"many": {"LateReplies": [11]}},
+    "CanaryAlarm": {
+        "fails": {"CanaryPassed": [1, 1, 0, 0, 0]},
+        "does not run": {"CanaryPassed": [None] * 5},
+        "fails at times": {"CanaryPassed": [0, 1, 0, 1, 0]},
+    },
+}
+
+
+def each_case(cases):
+    rows = [(name, data) for name, alarm_cases in cases.items() for data in alarm_cases.values()]
+    ids = [f"{name}-{case}" for name, alarm_cases in cases.items() for case in alarm_cases]
+    return pytest.mark.parametrize(("name", "data"), rows, ids=ids)
+
+
+def test_every_alarm_has_both_cases():
+    assert set(HEALTHY) == set(FAILING) == set(ALARMS)
+
+
+@each_case(FAILING)
+def test_alarm_fires(name, data):
+    assert fires(ALARMS[name], data)
+
+
+@each_case(HEALTHY)
+def test_alarm_stays_silent(name, data):
+    assert not fires(ALARMS[name], data)
+
+
+@pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
+def test_alarm_notifies_the_topic(alarm):
+    assert alarm["AlarmActions"] == {"Fn::If": ["HasTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert len(alarm["AlarmDescription"]) > 20
+
+
+@pytest.mark.parametrize("alarm", ALARMS.values(), ids=ALARMS)
+def test_alarm_watches_metrics_that_the_service_reports(alarm):
+    metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", ()) if "MetricStat" in each] or [alarm]
+    names = {each["MetricName"] for each in metrics if each["Namespace"] == {"Ref": "AWS::StackName"}}
+    of_hosts = {*cloudwatch.RUNTIME_GAUGES, *cloudwatch.COUNTERS, "DockerDown", "IsolationUnverified", "HostUp"}
+    assert names <= {*api_metrics.UNITS, *of_hosts}
+    assert metric_ids(alarm)
+
+
+def test_runbook_explains_every_alarm():
+    documented = column(table(read("docs/operations/runbook.md"), "Alarm", "Meaning", "Action"))
+    assert sorted(documented) == sorted(ALARMS)
