@@ -17,8 +17,8 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak soak-files fuzz mcp-clients faults sandbox-images agent-image package lint-infra deploy set destroy \
-	simulate-fleet lock clean
+	fairness soak soak-files fuzz mcp-clients faults sandbox-images agent-image package lint-infra deploy set rollback \
+	promote destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -112,6 +112,12 @@ deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId
 
 set: $(RUN) ## Change parameters of a stack and nothing else: STAGE=prod PARAMETERS="MaxHosts=20"
 	@$(BIN)/python -m infra.aws.deploy set "$(STAGE)" $(PARAMETERS)
+
+rollback: $(RUN) ## Apply the release before, or RELEASE=…, without building anything: STAGE=prod
+	@$(BIN)/python -m infra.aws.deploy rollback "$(STAGE)" --release "$(RELEASE)"
+
+promote: $(RUN) ## Apply the release of another stage of the account: FROM=staging STAGE=prod
+	@$(BIN)/python -m infra.aws.deploy promote "$(STAGE)" --source "$(FROM)"
 
 destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"

@@ -70,6 +70,20 @@ class ArtifactBucket(Struct, frozen=True):
             checks = {"ExpectedBucketOwner": self.account, "ChecksumAlgorithm": "SHA256"}
             self.s3.upload_fileobj(file, self.name, key, ExtraArgs=checks)
 
+    def put(self, key: str, content: bytes) -> None:
+        """Write a small object, whatever its key."""
+        self.s3.put_object(**self._bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+
+    def get(self, key: str) -> bytes:
+        """Return the content of an object."""
+        content: bytes = self.s3.get_object(**self._bucket, Key=key)["Body"].read()
+        return content
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys of all objects with a prefix, in alphabetical order."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(**self._bucket, Prefix=prefix)
+        return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
+
     def url(self, key: str) -> str:
         """Return the URL of an object."""
         return f"https://{self.name}.s3.{self.s3.meta.region_name}.amazonaws.com/{key}"

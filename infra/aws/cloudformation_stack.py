@@ -1,5 +1,6 @@
 """One CloudFormation stack: change sets, deletion and progress. Used by deploy.py."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
@@ -9,13 +10,15 @@ from botocore.exceptions import ClientError, WaiterError
 from msgspec import Struct
 
 from infra import progress
-from infra.aws.account_setup import Client
+from infra.aws.account_setup import Client, ClientFactory
 from infra.errors import CommandError
 
 CAPABILITIES: Final = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
 NO_CHANGE_REASONS: Final = ("didn't contain changes", "No updates are to be performed")
 SUCCESS_STATUSES: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}
 FAILED_CREATE_STATUSES: Final = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}  # can only be deleted
+STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
+POLL_S: Final = 3.0
 STUCK_STATUSES: Final = {
     "DELETE_FAILED": "Fix the cause in its events, then run `make destroy`.",
     "UPDATE_ROLLBACK_FAILED": "Fix the cause in its events, then run `aws cloudformation continue-update-rollback`.",
@@ -55,6 +58,12 @@ class Stack(Struct, frozen=True):
         """Return the current parameters of an existing stack."""
         parameters = self._describe().get("Parameters", [])
         return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
+
+    def template(self) -> dict[str, Any]:
+        """Return the template of an existing stack, as it was uploaded."""
+        response = self.client.get_template(StackName=self.name, TemplateStage="Original")
+        template: dict[str, Any] = response["TemplateBody"]
+        return template
 
     def outputs(self) -> dict[str, str]:
         """Return the outputs of an existing stack."""
@@ -149,3 +158,18 @@ class Stack(Struct, frozen=True):
             time.sleep(self.poll_s)
         if status not in SUCCESS_STATUSES:
             raise CommandError(f"{self.name} is in {status}; the events above name the cause.")
+
+
+def stack_name(stage: str) -> str:
+    """Return the name of a stage's stack. Raises CommandError."""
+    if not STAGE.fullmatch(stage):
+        raise CommandError("STAGE must be 1 to 20 lowercase letters, digits and hyphens, for example STAGE=prod.")
+    return f"python-exec-{stage}"
+
+
+def existing_stack(clients: ClientFactory, stage: str, *, poll_s: float) -> Stack:
+    """Return the stack of a stage, ready for an update. Raises CommandError."""
+    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
+    if not stack.prepare_for_update():
+        raise CommandError(f"{stack.name} does not exist.")
+    return stack

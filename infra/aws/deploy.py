@@ -1,12 +1,11 @@
-"""`make deploy`, `make set` and `make destroy`: create, update, configure or delete one stack on AWS.
+"""Create, update, configure, roll back or delete one stack on AWS, as the targets of the Makefile do.
 
-Deploying takes the output of `make package`. Setting parameters changes nothing else and needs no package.
+Deploying takes the output of `make package`. The other commands build nothing.
 """
 
 import argparse
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,10 @@ import docker
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import progress
-from infra.aws import account_setup
+from infra.aws import account_setup, releases
 from infra.aws.account_setup import ClientFactory
 from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
-from infra.aws.cloudformation_stack import Stack
+from infra.aws.cloudformation_stack import POLL_S, Stack, existing_stack, stack_name
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.capacity import quotas, sizing
 from infra.errors import CommandError
@@ -28,9 +27,7 @@ from infra.images import agent_image, wheels
 from infra.local.docker_daemon import docker_engine
 from infra.operator import preflight
 
-STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
 LATEST: Final = "latest"  # as the value of ImageId
-POLL_S: Final = 3.0
 
 
 def deploy(
@@ -72,6 +69,7 @@ def deploy(
         stage=stage,
     )
     account_setup.protect_tables(clients, stack.name)
+    releases.record(bucket, stage=stage, template=template_key, host_bundle=bundle_key)
     _warn_without_alarm_topic(stack, stage=stage)
     return stack.outputs()
 
@@ -80,9 +78,7 @@ def set_parameters(
     clients: ClientFactory, *, stage: str, parameters: Mapping[str, str], poll_s: float = POLL_S
 ) -> None:
     """Change parameters of an existing stack and nothing else. Raises CommandError."""
-    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
-    if not stack.prepare_for_update():
-        raise CommandError(f"{stack.name} does not exist.")
+    stack = existing_stack(clients, stage, poll_s=poll_s)
     current = stack.parameters()
     if unknown := parameters.keys() - current.keys():
         raise CommandError(f"{stack.name} has no parameter {', '.join(sorted(unknown))}.")
@@ -121,13 +117,6 @@ def destroy(clients: ClientFactory, *, stage: str, poll_s: float = POLL_S) -> No
     else:
         stack.delete()
     account_setup.delete_reply_queues(clients, name)
-
-
-def stack_name(stage: str) -> str:
-    """Return the name of a stage's stack. Raises CommandError."""
-    if not STAGE.fullmatch(stage):
-        raise CommandError("STAGE must be 1 to 20 lowercase letters, digits and hyphens, for example STAGE=prod.")
-    return f"python-exec-{stage}"
 
 
 def _warn_without_alarm_topic(stack: Stack, *, stage: str) -> None:
@@ -183,8 +172,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--architecture", choices=sorted(HOST_DEFAULTS), default="x86_64", help="CPU of functions and hosts"
     )
-    parser.add_argument("action", choices=["deploy", "set", "destroy"])
+    parser.add_argument("action", choices=["deploy", "set", "rollback", "promote", "destroy"])
     parser.add_argument("stage", help="name of the deployment, for example prod")
+    parser.add_argument("--release", default="", help="of a rollback; the one before by default")
+    parser.add_argument("--source", default="", help="stage whose release is promoted")
     parser.add_argument(
         "parameters", nargs="*", metavar="Name=value", help="template parameters to set; others keep their values"
     )
@@ -196,15 +187,23 @@ def _run(options: argparse.Namespace) -> None:
     session = boto3.Session()
     if session.region_name is None:
         raise CommandError("No AWS region is configured. Set AWS_DEFAULT_REGION.")
-    if options.action == "destroy":
-        destroy(session.client, stage=options.stage)
-        return
     if not all("=" in parameter for parameter in options.parameters):
         raise CommandError("Parameters must have the form Name=value.")
     parameters = dict(parameter.split("=", 1) for parameter in options.parameters)
-    if options.action == "set":
-        set_parameters(session.client, stage=options.stage, parameters=parameters)
-        return
+    match options.action:
+        case "deploy":
+            _package_and_deploy(session, options, parameters)
+        case "set":
+            set_parameters(session.client, stage=options.stage, parameters=parameters)
+        case "rollback":
+            releases.roll_back(session.client, stage=options.stage, release=options.release)
+        case "promote":
+            releases.promote(session.client, source=options.source, stage=options.stage)
+        case "destroy":
+            destroy(session.client, stage=options.stage)
+
+
+def _package_and_deploy(session: boto3.Session, options: argparse.Namespace, parameters: Mapping[str, str]) -> None:
     with docker_engine() as address, contextlib.closing(docker.DockerClient(address)) as client:
         bundle = build_host_bundle(client, architecture=options.architecture)
     outputs = deploy(

@@ -1,6 +1,9 @@
 """`make package`: the API as a zip file and the stack's template, for both architectures, without an AWS account."""
 
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +39,7 @@ HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has thos
     },
 }
 BOTOCORE_MODELS: Final = ("sqs", "dynamodb")
+UNVERSIONED_PARAMETERS: Final = {"ApiConcurrency"}  # of the function, not of its versions
 ZIP_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # equal content gives an equal zip file
 
 
@@ -50,7 +54,7 @@ def package(output: Path, *, architecture: str, python_version: str = PYTHON_VER
         archive = output / f"api-{architecture}.zip"
         _write_zip(archive, sources=chalice_output / "deployment.zip", packages=packages, static=static)
         merged = template.load((chalice_output / "sam.yaml").read_text())
-    finalized = _finalize_template(merged, archive.name, architecture=architecture)
+    finalized = _finalize_template(merged, archive, architecture=architecture)
     template_path = output / f"template-{architecture}.json"
     template_path.write_bytes(msgspec.json.format(msgspec.json.encode(finalized)))
     return template_path
@@ -88,20 +92,42 @@ def _write_zip(archive: Path, *, sources: Path, packages: Path, static: Path) ->
             target.writestr(info, content, zipfile.ZIP_DEFLATED)
 
 
-def _finalize_template(merged: template.Template, archive: str, *, architecture: str) -> template.Template:
-    unknown_resources = [name for name, resource in merged["Resources"].items() if "Type" not in resource]
+def _finalize_template(merged: template.Template, archive: Path, *, architecture: str) -> template.Template:
+    resources = merged["Resources"]
+    unknown_resources = [name for name, resource in resources.items() if "Type" not in resource]
     if unknown_resources:
         raise CommandError(f"Chalice does not create these of infra/template.yaml: {', '.join(unknown_resources)}")
-    code = {"Runtime": f"python{PYTHON_VERSION}", "Architectures": [architecture], "CodeUri": f"./{archive}"}
-    for resource in merged["Resources"].values():
+    code = {"Runtime": f"python{PYTHON_VERSION}", "Architectures": [architecture], "CodeUri": f"./{archive.name}"}
+    for resource in resources.values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"] |= code
     sizes = derived_parameters(DEFAULT_PEAK, instance_type=HOST_DEFAULTS[architecture]["InstanceType"])
     for name, default in {**HOST_DEFAULTS[architecture], **sizes}.items():
         merged["Parameters"][name]["Default"] = default
-    hosts = merged["Resources"]["HostTemplate"]["Properties"]["LaunchTemplateData"]
+    hosts = resources["HostTemplate"]["Properties"]["LaunchTemplateData"]
     hosts["UserData"] = {"Fn::Base64": {"Fn::Sub": USER_DATA.read_text()}}
+    resources["RestAPI"] = _call_alias(resources["RestAPI"])
+    resources["ApiVersion"]["Properties"]["Description"] = _version_description(merged, archive.read_bytes())
     return merged
+
+
+def _call_alias(rest_api: template.Template) -> template.Template:
+    """Return the API with integrations that call the alias instead of the function."""
+    text = json.dumps(rest_api).replace("${APIHandler.Arn}", "${ApiAlias}")  # its Ref is its ARN
+    called: template.Template = json.loads(text)
+    return called
+
+
+def _version_description(merged: template.Template, archive: bytes) -> template.Template:
+    """Return a description that differs whenever the code or the configuration of the API does.
+
+    A description cannot be changed, so CloudFormation then publishes a new version, for which the alias waits.
+    """
+    properties = [merged["Globals"]["Function"], merged["Resources"]["APIHandler"]["Properties"]]
+    text = json.dumps(properties, sort_keys=True)
+    names = set(re.findall(r'"Ref": "(\w+)"', text)) & merged["Parameters"].keys() - UNVERSIONED_PARAMETERS
+    digest = hashlib.sha256(text.encode() + archive).hexdigest()[:16]
+    return {"Fn::Sub": " ".join([digest, *(f"{name}=${{{name}}}" for name in sorted(names))])}
 
 
 def main() -> str | None:

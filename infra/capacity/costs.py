@@ -59,8 +59,8 @@ IDLE_RECEIVE_S: Final = 2.2  # a long poll of 2 s
 POLLERS: Final = 5  # of Lambda, for each of three queues
 POLL_S: Final = 20.0
 REPORTS_PER_HOUR: Final = 180  # per host
-METRICS: Final = 45  # including dimensions
-ALARM_METRICS: Final = 31  # a test counts those of the template
+METRICS: Final = 46  # including dimensions
+ALARM_METRICS: Final = 34  # a test counts those of the template
 INSTANCE_METRICS: Final = 7  # detailed monitoring, once per minute
 DISK_GB: Final = 20
 

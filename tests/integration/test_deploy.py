@@ -16,7 +16,7 @@ from moto.backends import get_backend
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from infra import template
-from infra.aws import account_setup, deploy
+from infra.aws import account_setup, deploy, releases
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
@@ -73,7 +73,7 @@ class Operator:
         self.bundle = directory / "host-0123-x86_64.tar.gz"
         self.bundle.write_bytes(b"images")
 
-    def deploy(self, *, architecture="x86_64", outputs=("JobQueue",), defaults=DEFAULTS, **parameters):
+    def deploy(self, stage="x", *, architecture="x86_64", outputs=("JobQueue",), defaults=DEFAULTS, **parameters):
         packaged = {
             **template.local_resources(),
             "Parameters": {name: {"Type": "String", "Default": value} for name, value in defaults.items()},
@@ -83,7 +83,7 @@ class Operator:
         (self.directory / f"api-{architecture}.zip").write_bytes(b"zip")
         return deploy.deploy(
             self.clients,
-            stage="x",
+            stage=stage,
             parameters=parameters,
             package=self.directory,
             host_bundle=self.bundle,
@@ -94,11 +94,17 @@ class Operator:
     def set(self, **parameters):
         deploy.set_parameters(self.clients, stage="x", parameters=parameters, poll_s=0)
 
+    def roll_back(self, release=""):
+        releases.roll_back(self.clients, stage="x", release=release, poll_s=0)
+
+    def promote(self, source, stage):
+        releases.promote(self.clients, source=source, stage=stage, poll_s=0)
+
     def destroy(self, stage="x"):
         deploy.destroy(self.clients, stage=stage, poll_s=0)
 
-    def parameters(self):
-        (stack,) = self.clients("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    def parameters(self, stack=STACK):
+        (stack,) = self.clients("cloudformation").describe_stacks(StackName=stack)["Stacks"]
         return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]}
 
 
@@ -113,7 +119,8 @@ def set_status(status):
 
 
 def queues(clients):
-    return {url.rpartition("/")[2] for url in clients("sqs").list_queues(QueueNamePrefix="python-exec-")["QueueUrls"]}
+    urls = clients("sqs").list_queues(QueueNamePrefix="python-exec-").get("QueueUrls", ())
+    return {url.rpartition("/")[2] for url in urls}
 
 
 def test_deploy_and_destroy_report_progress(operator, clients, capsys):
@@ -172,6 +179,98 @@ def test_rebuilt_bundle_of_the_same_sources_does_not_replace_hosts(operator):
     assert operator.parameters()["HostImageBundle"] == BUNDLE_KEY
 
 
+def template_outputs(clients, stack=STACK):
+    return set(clients("cloudformation").get_template(StackName=stack)["TemplateBody"]["Outputs"])
+
+
+def release_names(clients, stage="x"):
+    objects = clients("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"releases/{stage}/").get("Contents", ())
+    return [each["Key"].rpartition("/")[2].removesuffix(".json") for each in objects]
+
+
+def deploy_second_release(operator, **parameters):
+    """Deploy another template and other images."""
+    operator.bundle = operator.directory / "host-4567-x86_64.tar.gz"
+    operator.bundle.write_bytes(b"other images")
+    operator.deploy(outputs=("JobQueue", "ResultsQueue"), **parameters)
+
+
+def test_rollback_restores_template_and_images_but_not_parameters(operator, clients):
+    operator.deploy(MaxQueueDepth="50")
+    deploy_second_release(operator)
+    operator.set(MaxQueueDepth="60")
+    assert operator.parameters()["HostImageBundle"] != BUNDLE_KEY
+    operator.roll_back()
+    assert (template_outputs(clients), operator.parameters()["HostImageBundle"]) == ({"JobQueueUrl"}, BUNDLE_KEY)
+    assert operator.parameters()["MaxQueueDepth"] == "60"
+
+
+def test_rollback_to_a_named_release_goes_forward_too(operator, clients):
+    operator.deploy()
+    deploy_second_release(operator)
+    operator.roll_back()
+    operator.roll_back(release_names(clients)[1])
+    assert template_outputs(clients) == {"JobQueueUrl", "ResultsQueueUrl"}
+
+
+def test_rollback_without_an_earlier_release_is_rejected(operator, clients):
+    with pytest.raises(CommandError, match=f"{STACK} does not exist"):
+        operator.roll_back()
+    operator.deploy()
+    operator.deploy(MaxQueueDepth="50")  # the same artifacts
+    (name,) = release_names(clients)
+    with pytest.raises(CommandError, match=f"no release before {name}"):
+        operator.roll_back()
+    with pytest.raises(CommandError, match=f"(?s)no release 2020.*{name}  version"):
+        operator.roll_back("2020")
+
+
+def test_promotion_applies_the_release_of_the_other_stage(operator, clients):
+    operator.deploy("y", MaxQueueDepth="70")
+    deploy_second_release(operator)
+    operator.promote("x", "y")
+    promoted = operator.parameters("python-exec-y")
+    assert template_outputs(clients, "python-exec-y") == {"JobQueueUrl", "ResultsQueueUrl"}
+    assert promoted["HostImageBundle"] == operator.parameters()["HostImageBundle"]
+    assert promoted["MaxQueueDepth"] == "70"
+    assert len(release_names(clients, "y")) == 2
+
+
+def failing_update(clients):
+    """Return clients of an account in which CloudFormation rolls the next update back."""
+
+    def fail(**_):
+        set_status("UPDATE_ROLLBACK_COMPLETE")
+
+    def failing_clients(service):
+        client = clients(service)
+        client.meta.events.register(f"after-call.{service}.ExecuteChangeSet", fail)
+        return client
+
+    return failing_clients
+
+
+def test_life_of_a_stack_from_deployment_to_deletion(operator, clients, capsys):
+    """A deployment, an update, an update that fails, a rollback and a deletion."""
+    operator.deploy(AlarmTopicArn=TOPIC)
+    deploy_second_release(operator)
+    before, names = operator.parameters(), release_names(clients)
+    operator.clients = failing_update(clients)
+    with pytest.raises(CommandError, match="UPDATE_ROLLBACK_COMPLETE; the events above name the cause"):
+        operator.deploy(MaxQueueDepth="50")
+    assert release_names(clients) == names  # a failed deployment is no release
+    operator.clients = clients
+    operator.set(MaxQueueDepth=before["MaxQueueDepth"])
+    operator.bundle = operator.directory / "host-4567-x86_64.tar.gz"
+    operator.roll_back(names[0])
+    assert operator.parameters()["HostImageBundle"] == BUNDLE_KEY
+    operator.destroy()
+    assert queues(clients) == set()
+    tables = clients("dynamodb").list_tables()["TableNames"]
+    assert tables == [f"{STACK}-jobs", f"{STACK}-keys"]  # retained
+    assert release_names(clients) == names
+
+
 def test_tables_are_protected_from_deletion(operator, clients):
     operator.deploy()
     for table in ("keys", "jobs"):
@@ -217,7 +316,9 @@ def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
 
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
-    operator.deploy(MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8", AlarmTopicArn=TOPIC)
+    operator.deploy(
+        MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8", AlarmTopicArn=TOPIC
+    )
     operator.deploy()
     assert capsys.readouterr().err.endswith(f"{STACK} has no changes.\n")
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 POLICIES = ROOT / "tests/golden/policies.json"
 MACHINE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 STACK = "python-exec-x"
-# moto's CloudFormation skips the first five. Its RestApi requires a name where the template has a body, so it is
+# moto's CloudFormation skips the first nine. Its RestApi requires a name where the template has a body, so it is
 # left out together with everything that refers to it.
 UNKNOWN_TO_MOTO = {
     "AWS::AutoScaling::ScalingPolicy",
@@ -37,6 +37,7 @@ UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::Lambda::EventInvokeConfig",
+    *("AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup"),
     *(f"AWS::ApiGateway::{name}" for name in ("RestApi", "Deployment", "Stage", "DomainName", "BasePathMapping")),
     *("AWS::Lambda::Permission", "AWS::WAFv2::WebACL", "AWS::WAFv2::WebACLAssociation"),
 }
@@ -97,12 +98,14 @@ def test_iam_permissions_match_golden_file(merged):
 
 def test_iam_has_no_wildcard_actions_or_resources(merged):
     list_queues = ["CleanUpReplyQueuesRole", "sqs:ListQueues", "*"]  # the action supports no resource
-    assert [row for row in permissions(merged) if row[1].endswith("*") or row[2] == "*"] == [list_queues]
+    describe_alarms = ["CodeDeployRole", "cloudwatch:DescribeAlarms", "*"]  # read-only
+    wildcards = [row for row in permissions(merged) if row[1].endswith("*") or row[2] == "*"]
+    assert wildcards == [list_queues, describe_alarms]
 
 
 def test_every_function_uses_a_template_role(merged):
     roles = [each["Role"]["Fn::GetAtt"][0] for each in of_type(merged, "AWS::Serverless::Function").values()]
-    assert sorted(roles) == sorted(set(of_type(merged, "AWS::IAM::Role")) - {"HostRole"})
+    assert sorted(roles) == sorted(set(of_type(merged, "AWS::IAM::Role")) - {"HostRole", "CodeDeployRole"})
 
 
 def test_hosts_accept_no_inbound_traffic(merged):
@@ -128,7 +131,7 @@ def test_only_api_gateway_and_events_can_invoke_functions(expanded):
     rules = of_type(expanded, "AWS::Events::Rule")
     api = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${RestAPIId}/*"
     assert invokers == {
-        ("apigateway.amazonaws.com", "APIHandler", json.dumps({"Fn::Sub": [api, {"RestAPIId": {"Ref": "RestAPI"}}]})),
+        ("apigateway.amazonaws.com", "ApiAlias", json.dumps({"Fn::Sub": [api, {"RestAPIId": {"Ref": "RestAPI"}}]})),
         *(
             (
                 "events.amazonaws.com",
@@ -312,11 +315,55 @@ def test_lifecycle_hooks_gate_launch_and_termination(merged):
     }
 
 
-def test_instance_refresh_keeps_capacity(merged):
+def if_staged(value):
+    """Return the two values of a property, with a staged rollout and without."""
+    assert value["Fn::If"][0] == "IsStaged"
+    return value["Fn::If"][1:]
+
+
+def test_instance_refresh_keeps_capacity_and_stops_on_alarms(merged):
     ((name, policy),) = merged["Resources"]["HostGroup"]["UpdatePolicy"].items()
     assert (name, policy["Strategy"]) == ("AutoScalingInstanceRefresh", "Rolling")
-    assert policy["Preferences"]["MinHealthyPercentage"] == 100
-    assert policy["Preferences"]["MaxHealthyPercentage"] > 100
+    preferences = policy["Preferences"]
+    assert preferences["MinHealthyPercentage"] == 100
+    assert preferences["MaxHealthyPercentage"] > 100
+    assert if_staged(preferences["CheckpointPercentages"]) == [[20, 100], [100]]
+    assert if_staged(preferences["CheckpointDelay"]) == if_staged(preferences["BakeTime"]) == [300, 0]
+    alarms = {each["Ref"] for each in if_staged(preferences["AlarmSpecification"])[0]["Alarms"]}
+    assert alarms == {"CanaryAlarm", "IsolationAlarm", "DockerAlarm", "OldestJobAgeAlarm"}
+
+
+def test_api_rollout_shifts_traffic_in_steps_and_rolls_back(expanded):
+    resources = expanded["Resources"]
+    update = resources["ApiAlias"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+    group = resources[update["DeploymentGroupName"]["Ref"]]["Properties"]
+    staged, immediate = if_staged(group["DeploymentConfigName"])
+    assert (staged, immediate) == (
+        "CodeDeployDefault.LambdaCanary10Percent10Minutes",
+        "CodeDeployDefault.LambdaAllAtOnce",
+    )
+    assert group["AlarmConfiguration"]["Alarms"] == [{"Name": {"Ref": "RolloutAlarm"}}]
+    assert if_staged(group["AlarmConfiguration"]["Enabled"]) == [True, False]
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    assert resources["ApiVersion"]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_every_route_calls_the_alias(expanded):
+    (api,) = of_type(expanded, "AWS::ApiGateway::RestApi").values()
+    uris = re.findall(r"functions/\$\{([\w.]+)\}/invocations", json.dumps(api["Body"]))
+    assert len(uris) > 10
+    assert set(uris) == {"ApiAlias"}
+
+
+def test_new_configuration_of_the_api_publishes_a_version(merged):
+    """The description of a version cannot be changed, so a new one replaces the version."""
+    description = merged["Resources"]["ApiVersion"]["Properties"]["Description"]["Fn::Sub"]
+    function = merged["Resources"]["APIHandler"]["Properties"]
+    variables = {**merged["Globals"]["Function"]["Environment"]["Variables"], **function}
+    referred = set(re.findall(r'"Ref": "(\w+)"', json.dumps(variables))) & set(merged["Parameters"])
+    assert referred >= {"MaxQueueDepth", "ApiConcurrency"}
+    assert set(re.findall(r"\$\{(\w+)\}", description)) == referred - {"ApiConcurrency"}
+    assert len(description) < 256 - 80  # CloudFormation's limit, with the values
 
 
 def queue_metrics(alarm):
@@ -417,7 +464,11 @@ def created(emulated, expanded, packaged):
         "ImageId": emulated("ec2").describe_images()["Images"][0]["ImageId"],
         "HostImageBundle": f"hosts/host-0/{'0' * 64}.tar.gz",
     }
-    supported = {name: each for name, each in expanded["Resources"].items() if each["Type"] not in UNKNOWN_TO_MOTO}
+    supported = {  # without UpdatePolicy, which refers to alarms
+        name: {key: value for key, value in each.items() if key != "UpdatePolicy"}
+        for name, each in expanded["Resources"].items()
+        if each["Type"] not in UNKNOWN_TO_MOTO
+    }
     outputs = {name: each for name, each in expanded["Outputs"].items() if "RestAPI" not in json.dumps(each)}
     cloudformation = emulated("cloudformation")
     cloudformation.create_stack(

@@ -6,6 +6,8 @@ from tests.support.markdown import DOCUMENTS, ROOT, code_blocks
 NEEDS_AWS = (
     "make deploy",
     "make set",
+    "make rollback",
+    "make promote",
     "make destroy",
     "aws ",
     "curl -s https://…",
