@@ -23,14 +23,14 @@ def supervise() -> None:
     protect_supervisor(libc)
     run = Run(Streams(), Cgroup(), UncountedSockets(), wake_fd=wake_on_child_exit())
     scratch = Scratch(libc)
-    prepare_interpreter(libc)
+    preloaded = prepare_interpreter(libc)
     files = None
     while not run.was_last:
         run.streams.open()
         start_pipes = StartPipes()
         session_leader = os.fork()
         if session_leader == 0:
-            become_program(libc, run.streams, start_pipes, is_first=files is None)
+            become_program(libc, run.streams, start_pipes, preloaded, is_first=files is None)
             return
         run.streams.close_program_ends()
         program = start_pipes.wait_until_ready()

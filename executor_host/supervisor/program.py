@@ -16,6 +16,7 @@ from .streams import Streams
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
 PRELOAD = os.path.join(os.path.dirname(__file__), "preload")  # names the modules to load before the job arrives
 PR_SET_DUMPABLE = 4  # prctl(2)
+IMMORTAL = 0xFFFFFFFF  # as the lower half of a reference count, which the object starts with
 MADV_POPULATE_WRITE = 23  # madvise(2), Linux 5.14; an older kernel rejects it, and the program runs a little slower
 
 
@@ -45,18 +46,38 @@ class StartPipes:
             os.close(self._start_write)
 
 
-def prepare_interpreter(libc: ctypes.CDLL) -> None:
-    """In PID 1: bring the interpreter that programs are forks of to the state of `python3 main.py`, and preload."""
+def prepare_interpreter(libc: ctypes.CDLL) -> set[str]:
+    """In PID 1: bring the interpreter that programs are forks of to the state of `python3 main.py`, and preload.
+
+    Return the top-level names of the modules that plain Python would not have loaded yet.
+    """
     with open(PRELOAD) as file:
         modules = file.read().split()
     for module in modules:
         __import__(module)
     remove_traces(libc)
     gc.collect()
+    make_objects_immortal()
     gc.freeze()
+    return {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
 
 
-def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes, *, is_first: bool) -> None:
+def make_objects_immortal() -> None:
+    """Keep the processes of programs from writing to these objects' reference counts and from deallocating them.
+
+    Otherwise each of them would copy nearly every page. https://peps.python.org/pep-0683/
+    """
+    memory = (ctypes.c_uint32 * (sys.maxsize // 4)).from_address(0)
+    files: tuple[Any, ...] = sys.stdout, sys.stderr  # the program may expect them to be flushed once it replaces them
+    mortal = {id(part) for file in files for part in (file, file.buffer, file.buffer.raw)}
+    for address in map(id, gc.get_objects()):
+        if address not in mortal:
+            memory[address // 4] = IMMORTAL
+
+
+def become_program(
+    libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes, preloaded: set[str], *, is_first: bool
+) -> None:
     """In a child of PID 1: become the process of the program, and wait for its run."""
     leave_session()
     reset_signals()
@@ -76,7 +97,6 @@ def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes,
     program = types.ModuleType("__main__")  # not frozen: objects in its reference cycles are finalized at exit
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
-    preloaded = preloaded_modules()
     with open(3, "wb") as ready, open(4, "rb") as start:
         ready.write(b"%d" % os.getpid())
         ready.close()
@@ -89,7 +109,10 @@ def become_program(libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes,
 
 
 def leave_session() -> None:
-    """Continue in a child that leads a process group but no session, as if a shell had started it."""
+    """Continue in a child that leads a process group but no session, as if a shell had started it.
+
+    The session is not PID 1's, because /proc/self/autogroup sets the priority of a whole session.
+    """
     os.setsid()
     if os.fork() != 0:
         os._exit(0)
@@ -101,11 +124,6 @@ def reset_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def preloaded_modules() -> set[str]:
-    """Return the top-level names of the modules that plain Python would not have loaded yet."""
-    return {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
 
 
 def is_shadowed(preloaded: set[str]) -> bool:

@@ -45,3 +45,8 @@ def test_gap_fails_with_documented_error(run, gap, program):
 def test_module_of_the_program_does_not_replace_a_preloaded_one(run):
     outcome = run("open('random.py', 'w').write('x = 1')\nimport random\nprint(random.__file__)")
     assert outcome.stdout.startswith("/usr/")
+
+
+def test_objects_older_than_the_program_are_immortal(run):
+    outcome = run("import json, sys; print({*map(sys.getrefcount, (json.dumps, json.JSONEncoder, vars(json), sys))})")
+    assert outcome.stdout == f"{{{2**32 - 1}}}\n"

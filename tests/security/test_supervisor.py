@@ -101,7 +101,8 @@ REFUSED = {  # call, expected error
     **{
         f"{name}_with_upper_half_{high:x}": (f"libc.syscall({number}, {before}ctypes.c_ulong({high << 32 | 1}), None, None, None)", "EPERM")
         for name, number, before in (
-            ("nice", 141, "0, "), ("nice_of_group", 141, "1, "), ("limit", 302, ""), ("affinity", 203, ""),
+            ("nice", 141, "0, "), ("nice_of_group", 141, "1, "), ("join_its_group", 109, "0, "), ("limit", 302, ""),
+            ("affinity", 203, ""),
             ("scheduler", 144, ""), ("scheduler_parameters", 142, ""), ("scheduler_attributes", 314, ""),
         )
         for high in (1, 1 << 31, 0xFFFFFFFF)
