@@ -17,8 +17,8 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
-	fairness soak soak-files fuzz mcp-clients faults sandbox-images agent-image package lint-infra deploy set rollback \
-	promote destroy simulate-fleet lock clean
+	fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image package lint-infra deploy \
+	set rollback promote destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -94,6 +94,9 @@ fuzz: $(DEV) ## Send 5,000 generated requests; fail unless each response is as t
 
 mcp-clients: $(DEV) ## Call POST /mcp with the official TypeScript SDK; needs npm and node 20
 	$(WITH_ENGINE) $(BIN)/python -m tests.mcp_client.run
+
+refresh-base: $(RUN) ## Pin the current base of all images, for the weekly rebuild; commit infra/images/base.json
+	@$(WITH_ENGINE) $(BIN)/python -m infra.images.base_image
 
 sandbox-images: $(RUN) ## Build the image of each runtime and print its tag
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.runtime_images

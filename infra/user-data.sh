@@ -54,11 +54,11 @@ unit
 
 if [ "$runtime" = runsc ]; then
   step="install gVisor"
-  release="https://storage.googleapis.com/gvisor/releases/release/${GvisorRelease}/$(uname -m)"
-  cd "$(mktemp -d)"
-  curl -fsS --retry 5 -O "$release/runsc" -O "$release/runsc.sha512"
-  sha512sum --check --strict runsc.sha512
-  install -m 0755 runsc /usr/local/bin/runsc
+  binary=/usr/local/bin/runsc
+  aws s3 cp --only-show-errors "s3://${ArtifactBucket}/${GvisorBinary}" "$binary"
+  sha512="$(basename "${GvisorBinary}")"
+  sha512sum --check --strict --quiet <<<"$sha512  $binary"
+  chmod 0755 "$binary"
   /usr/local/bin/runsc install -- --network=none --oci-seccomp # without it, runsc ignores the seccomp profile
 fi
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +17,14 @@ import docker
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import progress
-from infra.aws import account_setup, releases
+from infra.aws import account_setup, gvisor, releases
 from infra.aws.account_setup import ClientFactory
 from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
 from infra.aws.cloudformation_stack import POLL_S, Stack, existing_stack, stack_name
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.capacity import quotas, sizing
 from infra.errors import CommandError
-from infra.images import agent_image, wheels
+from infra.images import agent_image, base_image, sandbox_image, wheels
 from infra.local.docker_daemon import docker_engine
 from infra.operator import preflight
 
@@ -61,6 +62,8 @@ def deploy(
     if image_id == LATEST or not account_setup.has_architecture(clients, image_id, architecture):
         image_id = account_setup.latest_machine_image(clients, architecture)
     overrides = {"HostImageBundle": bundle_key, **sized, "ImageId": image_id, "ArtifactBucket": bucket.name}
+    if {**current, **parameters}.get("OciRuntime") == "runsc":
+        overrides["GvisorBinary"] = gvisor.upload(bucket, package, architecture=architecture)
     stack.apply(
         {"TemplateURL": bucket.url(template_key)},
         is_update=is_update,
@@ -158,7 +161,10 @@ def build_host_bundle(client: docker.DockerClient, *, architecture: str) -> Path
             f"Docker builds images for {built}, but the hosts are {architecture}. "
             f"Use ARCHITECTURE={built}, or set DOCKER_HOST to a Docker Engine on {architecture}."
         )
-    return agent_image.export_bundle(client, OUTPUT)
+    base_image.report_age(today=datetime.now(UTC).date())
+    bundle = agent_image.export_bundle(client, OUTPUT)
+    sandbox_image.require_pinned_base(client)
+    return bundle
 
 
 def create_key_command(outputs: Mapping[str, str]) -> str:

@@ -2,4 +2,4 @@
 ARG BASE
 FROM ${BASE}
 ARG PACKAGES
-RUN apt-get update && apt-get install -y --no-install-recommends ${PACKAGES}
+RUN apt-get update && apt-get upgrade -y && apt-get install -y --no-install-recommends ${PACKAGES}

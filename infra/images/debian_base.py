@@ -13,6 +13,7 @@ from docker import DockerClient
 
 from infra import progress
 from infra.errors import CommandError
+from infra.images import base_image
 
 # Python; /etc/services and /etc/mime.types; old names of time zones; name service modules for localhost and for a
 # user without an entry in /etc/passwd; the library of C++ for wheels.
@@ -20,7 +21,9 @@ DATA_PACKAGES: Final = (
     "netbase", "media-types", "tzdata", "tzdata-legacy", "libnss-myhostname", "libnss-unknown", "libstdc++6",
 )  # fmt: skip
 BASE_PACKAGES: Final = ("base-files", "libc-bin", "python3", *DATA_PACKAGES)
-BASE_TAG: Final = f"python-exec-base:trixie-{zlib.crc32(repr(BASE_PACKAGES).encode()):08x}"
+BASE_TAG: Final = (
+    f"python-exec-base:trixie-{zlib.crc32(repr(BASE_PACKAGES).encode() + base_image.PATH.read_bytes()):08x}"
+)
 MERGED_USR_HOOKS: Final = Path("/usr/share/mmdebstrap/hooks/merged-usr")  # without /lib64 no program starts
 
 

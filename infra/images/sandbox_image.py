@@ -18,12 +18,11 @@ from docker.errors import APIError, BuildError, ImageNotFound
 from chalicelib.runtimes import RUNTIMES, Runtime
 from infra import progress
 from infra.errors import CommandError
-from infra.images import debian_base
+from infra.images import base_image, debian_base
 from infra.paths import EXECUTOR_HOST
 
 REPOSITORY: Final = "python-exec-sandbox"
 PYTHON_REPOSITORY: Final = "python-exec-python"  # without the supervisor
-REGISTRY_IMAGE: Final = "python:3.13-slim"
 REGISTRY_BASE_TAG: Final = f"python-exec-base:registry-{debian_base.BASE_TAG.rpartition('-')[2]}"
 
 _BASE_DOCKERFILE: Final = Path(__file__).parent / "base.Dockerfile"
@@ -47,7 +46,7 @@ def tag_of(repository: str, *inputs: str | Path) -> str:
 
 def python_tag() -> str:
     """Return the name of the image of Python without the supervisor."""
-    return tag_of(PYTHON_REPOSITORY, *_PYTHON_CONTEXT)
+    return tag_of(PYTHON_REPOSITORY, base_image.PATH, _BASE_DOCKERFILE, *_PYTHON_CONTEXT)
 
 
 def supervised_tag(repository: str, below: str, runtime: Runtime) -> str:
@@ -106,16 +105,26 @@ def ensure_base_image(client: DockerClient) -> str:
     for tag in (REGISTRY_BASE_TAG, debian_base.BASE_TAG):
         if image_exists(client, tag):
             return tag
-    progress.report(f"Pulling the image {REGISTRY_IMAGE} (about 45 MB)...")
+    reference = base_image.pin().reference
+    progress.report(f"Pulling the image {reference} (about 45 MB)...")
     try:
-        client.images.pull(REGISTRY_IMAGE)
+        client.images.pull(reference)
     except APIError:
         return debian_base.import_base(client)
     progress.report("Installing Debian packages in it...")
     context = build_context([(_BASE_DOCKERFILE, "Dockerfile")])
-    arguments = {"BASE": REGISTRY_IMAGE, "PACKAGES": " ".join(debian_base.DATA_PACKAGES)}
+    arguments = {"BASE": reference, "PACKAGES": " ".join(debian_base.DATA_PACKAGES)}
     build_image(client, REGISTRY_BASE_TAG, context=context, arguments=arguments, network="default")
     return REGISTRY_BASE_TAG
+
+
+def require_pinned_base(client: DockerClient) -> None:
+    """Raise CommandError if the images come from a tag of a registry, which may be another image tomorrow."""
+    pin = base_image.pin()
+    if not pin.digest and image_exists(client, REGISTRY_BASE_TAG):
+        raise CommandError(
+            f"{pin.image} is not pinned. Run make refresh-base, which pins it by its digest, and commit."
+        )
 
 
 def build_context(files: Iterable[tuple[Path, str]]) -> IO[bytes]:

@@ -16,7 +16,7 @@ from moto.backends import get_backend
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from infra import template
-from infra.aws import account_setup, deploy, releases
+from infra.aws import account_setup, deploy, gvisor, releases
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
@@ -38,6 +38,8 @@ DEFAULTS = {
     sizing.PEAK: str(sizing.DEFAULT_PEAK),
     **{name: str(value) for name, value in derived_parameters(sizing.DEFAULT_PEAK, instance_type="c7i.large").items()},
     "AlarmTopicArn": "",
+    "OciRuntime": "runc",
+    "GvisorBinary": "",
 }
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
@@ -271,6 +273,39 @@ def test_life_of_a_stack_from_deployment_to_deletion(operator, clients, capsys):
     assert release_names(clients) == names
 
 
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A directory in place of gVisor's server, with a file of the pinned release."""
+    folder = tmp_path / "origin" / gvisor.RELEASE / "x86_64"
+    folder.mkdir(parents=True)
+    (folder / "runsc").write_bytes(b"runsc")
+    monkeypatch.setattr(gvisor, "ORIGIN", f"file://{tmp_path}/origin")
+    monkeypatch.setitem(gvisor.SHA512, "x86_64", hashlib.sha512(b"runsc").hexdigest())
+    return folder
+
+
+def test_gvisor_is_verified_and_uploaded_only_for_its_runtime(operator, clients, origin):
+    operator.deploy()
+    assert operator.parameters()["GvisorBinary"] == ""
+    operator.deploy(OciRuntime="runsc")
+    key = operator.parameters()["GvisorBinary"]
+    assert key == f"hosts/gvisor-{gvisor.RELEASE}-x86_64/{hashlib.sha512(b'runsc').hexdigest()}"
+    assert clients("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"runsc"
+    (origin / "runsc").unlink()
+    operator.deploy(MaxHosts="5")  # a verified copy is kept
+    assert operator.parameters()["GvisorBinary"] == key
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"other", "not the pinned one"), (None, "Cannot download")])
+def test_gvisor_that_is_not_the_pinned_one_is_rejected(operator, clients, origin, content, message):
+    (origin / "runsc").unlink()
+    if content:
+        (origin / "runsc").write_bytes(content)
+    with pytest.raises(CommandError, match=message):
+        operator.deploy(OciRuntime="runsc")
+    assert clients("cloudformation").describe_stacks()["Stacks"] == []
+
+
 def test_tables_are_protected_from_deletion(operator, clients):
     operator.deploy()
     for table in ("keys", "jobs"):
@@ -316,9 +351,10 @@ def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
 
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
-    operator.deploy(
-        MaxQueueDepth="50", InstanceType="c7i.xlarge", OnDemandHosts="1", PeakRunsPerSecond="8", AlarmTopicArn=TOPIC
-    )
+    # The emulator compares the parameters of the calls, so the first one sets all of them.
+    sizes = {"MaxQueueDepth": "50", "OnDemandHosts": "1", "PeakRunsPerSecond": "8"}
+    others = {"AlarmTopicArn": TOPIC, "OciRuntime": "runc", "GvisorBinary": ""}
+    operator.deploy(InstanceType="c7i.xlarge", **sizes, **others)
     operator.deploy()
     assert capsys.readouterr().err.endswith(f"{STACK} has no changes.\n")
 

@@ -215,7 +215,7 @@ def test_documented_api_settings_match_code():
 
 
 def default_parameter(name, parameter):
-    if name in {"ArtifactBucket", "HostImageBundle", "ImageId"}:
+    if name in {"ArtifactBucket", "GvisorBinary", "HostImageBundle", "ImageId"}:
         return "set by `make deploy"  # the cell ends with the backquote
     return str(parameter.get("Default", "required")) or "none"
 

@@ -18,11 +18,12 @@ from infra.images import agent_image, wheels
 
 ROOT = Path(__file__).parents[3]
 IMAGES = "the images of a host"
+RUNSC = "#!/bin/sh\n"
 SUBSTITUTIONS = {
     "AWS::Region": "eu-central-1",
     "AWS::StackName": "python-exec-test",
     "ArtifactBucket": "a-bucket",
-    "GvisorRelease": "20260720",
+    "GvisorBinary": f"hosts/gvisor-1-x86_64/{hashlib.sha512(RUNSC.encode()).hexdigest()}",
     "HostImageBundle": f"hosts/host-0-x86_64/{hashlib.sha256(IMAGES.encode()).hexdigest()}.tar.gz",
     "HostLogs": "/python-exec/hosts",
     "JobQueue": "https://sqs/jobs",
@@ -77,19 +78,31 @@ def test_user_data_passes_only_expected_environment():
     assert "--env-file" not in script
 
 
-def test_user_data_installs_pinned_gvisor_release():
-    assert "/gvisor/releases/release/20260720/$(uname -m)" in substituted()
+def test_user_data_downloads_only_from_the_artifact_bucket():
+    script = package.USER_DATA.read_text()
+    assert set(re.findall(r"https?://([^/\s:\"]+)", script)) == {
+        "169.254.169.254",
+        "127.0.0.1",
+        "${PayloadBucket.RegionalDomainName}",
+    }
+    assert re.findall(r"aws s3 cp --only-show-errors \"(\S+)\"", script) == [
+        "s3://${ArtifactBucket}/${GvisorBinary}",
+        "s3://${ArtifactBucket}/${HostImageBundle}",
+    ]
 
 
 RECORD = 'echo "$(basename "$0") $*" >>"$FAKES/calls"\n'
 COMMANDS = {  # programs of a host that are not on this machine or would change it
-    **dict.fromkeys(("dnf", "docker", "systemctl", "shutdown", "install", "runsc"), RECORD),
-    "aws": RECORD + 'case "$*" in "s3 cp "*) cp "$FAKES/images" "${@: -1}" ;; esac',
+    **dict.fromkeys(("dnf", "docker", "systemctl", "shutdown"), RECORD),
+    "aws": RECORD
+    + """case "$*" in
+  "s3 cp "*/gvisor-*) cp "$FAKES/runsc" "${@: -1}" ;;
+  "s3 cp "*) cp "$FAKES/images" "${@: -1}" ;;
+esac""",
     "curl": """case "$*" in
   *http://127.0.0.1:9464/metrics) exec cat "$FAKES/metrics" ;;
   *"-X PUT"*"ttl-seconds: "*/latest/api/token) exec printf a-token ;;
   *"token: a-token"*/latest/meta-data/instance-id) exec printf i-0 ;;
-  *"-O "*/runsc*) printf binary >runsc; sha512sum runsc >runsc.sha512 ;;
   *) exit 22 ;;
 esac""",
     "stat": "echo 999",
@@ -118,6 +131,7 @@ class Host:
         for name, script in COMMANDS.items():
             self.replace(name, script)
         self.write("images", IMAGES)
+        self.write("runsc", RUNSC)
         self.write("metrics", agent_metrics(passed=1, python=4, data=1))
         self.write("var/log/cloud-init-output.log", 'first line\n\nlast "line"\n')
 
@@ -161,10 +175,10 @@ def test_ready_host_completes_launch_hook(host, pool, running):
 
 FAILURES = {  # what breaks, and the step that the log names
     "no_packages": ({"dnf": "exit 1"}, "install packages"),
-    "no_gvisor": ({"curl": COMMANDS["curl"].replace("printf binary >runsc", "exit 6")}, "install gVisor"),
-    "other_gvisor": ({"sha512sum": "cat >/dev/null; exit 1"}, "install gVisor"),
+    "no_gvisor": ({"aws": COMMANDS["aws"].replace('cp "$FAKES/runsc', 'exit 1; cp "$FAKES')}, "install gVisor"),
+    "other_gvisor": ({"aws": COMMANDS["aws"].replace('cp "$FAKES/runsc"', "echo other | tee")}, "install gVisor"),
     "docker_does_not_start": ({"systemctl": 'case "$1" in restart) exit 1 ;; esac'}, "start Docker"),
-    "no_bundle": ({"aws": COMMANDS["aws"].replace('cp "$FAKES', 'exit 1; cp "$FAKES')}, "load images"),
+    "no_bundle": ({"aws": COMMANDS["aws"].replace('cp "$FAKES/images', 'exit 1; cp "$FAKES')}, "load images"),
     "other_bundle": ({"aws": COMMANDS["aws"].replace('cp "$FAKES/images"', "echo other | tee")}, "load images"),
     "corrupt_images": ({"docker": RECORD + 'case "$1" in load) exit 1 ;; esac'}, "load images"),
     "agent_does_not_start": ({"docker": RECORD + 'case "$1" in run) exit 125 ;; esac'}, "start the agent"),

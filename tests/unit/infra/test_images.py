@@ -1,12 +1,14 @@
 """Which images are pulled and built, and what is reported meanwhile."""
 
+from datetime import date
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from infra.errors import CommandError
-from infra.images import debian_base, sandbox_image
+from infra.images import agent_image, base_image, data_image, debian_base, sandbox_image
 
 
 class FakeImages:
@@ -47,7 +49,7 @@ def test_pull_and_build_are_reported(capsys):
     images = FakeImages()
     ensure_image(images)
     assert reported(capsys) == ["Pulling", "Installing", "Building"]
-    assert images.tags == {sandbox_image.REGISTRY_IMAGE, sandbox_image.REGISTRY_BASE_TAG, *python_tags()}
+    assert images.tags == {base_image.pin().reference, sandbox_image.REGISTRY_BASE_TAG, *python_tags()}
     ensure_image(images)
     assert reported(capsys) == []
 
@@ -63,6 +65,71 @@ def test_debian_base_is_used_without_registry(monkeypatch, capsys):
     ensure_image(images)
     assert reported(capsys) == ["Pulling", "Building"]
     assert images.tags == {debian_base.BASE_TAG, *python_tags()}
+
+
+DIGEST = f"sha256:{'ab' * 32}"
+
+
+@pytest.fixture
+def pin(monkeypatch, tmp_path):
+    """Return a function that replaces the pin of the base."""
+    monkeypatch.setattr(base_image, "PATH", tmp_path / "base.json")
+
+    def replace(**changes):
+        values = {"image": "python:3.13-slim", "digest": "", "refreshed": "2026-11-20", **changes}
+        base_image.PATH.write_bytes(msgspec.json.encode(values))
+
+    replace()
+    return replace
+
+
+def test_pinned_base_is_pulled_by_digest(pin):
+    pin(digest=DIGEST)
+    images = FakeImages()
+    ensure_image(images)
+    assert f"python:3.13-slim@{DIGEST}" in images.tags
+
+
+def test_new_pin_renames_every_image(pin):
+    def names():
+        return [sandbox_image.image_tag(), data_image.image_tag(), agent_image.image_tag("arm64")]
+
+    before = names()
+    pin(refreshed="2026-11-27")
+    assert not set(before) & set(names())
+
+
+def test_refresh_pins_what_the_registry_has(pin, capsys):
+    registry = SimpleNamespace(get_registry_data=lambda _: SimpleNamespace(id=DIGEST))
+    renewed = base_image.refresh(SimpleNamespace(images=registry), today=date(2026, 11, 27))
+    assert (renewed.reference, renewed.refreshed) == (f"python:3.13-slim@{DIGEST}", date(2026, 11, 27))
+
+
+def test_refresh_without_registry_pins_the_day(pin, capsys):
+    def get_registry_data(name):
+        raise APIError("no", explanation="no such host")
+
+    client = SimpleNamespace(images=SimpleNamespace(get_registry_data=get_registry_data))
+    renewed = base_image.refresh(client, today=date(2026, 11, 27))
+    assert (renewed.reference, renewed.refreshed) == ("python:3.13-slim", date(2026, 11, 27))
+    assert "no such host" in capsys.readouterr().err
+
+
+def test_deployment_requires_a_pin_only_for_a_base_of_a_registry(pin):
+    client = SimpleNamespace(images=FakeImages())
+    sandbox_image.require_pinned_base(client)
+    ensure_image(client.images)
+    with pytest.raises(CommandError, match="make refresh-base"):
+        sandbox_image.require_pinned_base(client)
+    pin(digest=DIGEST)
+    sandbox_image.require_pinned_base(client)
+
+
+def test_old_base_is_reported(pin, capsys):
+    base_image.report_age(today=date(2026, 11, 28))
+    assert capsys.readouterr().err == ""
+    base_image.report_age(today=date(2026, 11, 29))
+    assert "9 days old" in capsys.readouterr().err
 
 
 def test_build_error_includes_build_output():
