@@ -141,7 +141,7 @@ def get_asset(name: str) -> Response:
 
 @app.route("/runtimes", methods=["GET"], content_types=[], cors=CORS)
 def get_runtimes() -> Response:
-    """Return the runtimes with their packages and limits. Needs no key and calls nothing."""
+    """Return the runtimes with their packages and limits. Needs no key."""
     return json_response(runtime_list.RUNTIME_LIST)
 
 

@@ -62,10 +62,10 @@ def new_context(browser, stack):
     """Return a function that opens a browser with an empty profile. At the end, fail if a page did what none may do."""
     contexts = []
 
-    def open_context(**options):
+    def open_context(url=stack.url, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         context.set_default_timeout(TIMEOUT_MS)
-        contexts.append((context, Watch(context, stack.url)))
+        contexts.append((context, Watch(context, url)))
         return context
 
     yield open_context

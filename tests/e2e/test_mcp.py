@@ -1,14 +1,34 @@
 """The Model Context Protocol, as its official client speaks it and as a model uses it."""
 
 import base64
+import struct
+import zlib
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from chalicelib.access.api_keys import new_key
 from tests.support.mcp_client import McpClient, images_of, text_of
 
 MODES = {"auto": "2026-07-28", "legacy": "2025-11-25"}
 SALES = "month,amount\nJanuary,120\nFebruary,95\nMarch,210\n"
+ANALYSIS = """\
+import pandas as pd
+
+sales = pd.read_csv("sales.csv")
+best = sales.loc[sales["amount"].idxmax()]
+print(best["month"], best["amount"])
+print(f"{sales['amount'].mean():.2f}")
+"""
+CHART = """\
+import matplotlib.pyplot as plt
+
+plt.bar(["January", "February", "March"], [120, 95, 210])
+plt.title("Sales")
+plt.show()
+"""
+CHART_PIXELS = (640, 480)  # matplotlib's default
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(params=MODES)
@@ -19,6 +39,18 @@ def mcp(request, stack):
 @pytest.fixture
 def model(stack):
     return McpClient(stack.url, stack.api_key)
+
+
+def png_chunks(content, kind):
+    """Yield the data of each chunk of a kind. Raises AssertionError if a checksum is wrong."""
+    position = len(PNG_START)
+    while position < len(content):
+        (size,) = struct.unpack_from(">I", content, position)
+        checked = content[position + 4 : position + 8 + size]
+        assert struct.pack(">I", zlib.crc32(checked)) == content[position + 8 + size : position + 12 + size]
+        if checked[:4] == kind:
+            yield checked[4:]
+        position += 12 + size
 
 
 def test_client_negotiates_and_lists_tools(mcp, request):
@@ -68,43 +100,36 @@ def test_model_solves_a_computation(model):
 
 
 def test_model_analyzes_a_csv(model):
-    """The first attempt reads a file that does not exist, and the hint says where the data goes."""
-    program = "import csv, sys\nrows = csv.DictReader({source})\nmax(rows, key=lambda row: int(row['amount']))['month']"
-    first = text_of(model.run(program.format(source="open('sales.csv')")))
-    assert "Hint: No file is kept" in first
-    assert text_of(model.run(program.format(source="sys.stdin"), input=SALES)) == "'March'"
-
-
-CHART = """\
-import struct, zlib
-
-values = {values}
-width, height = 10 * len(values), max(values)
-blue, white = b"\\x00\\x00\\xff", b"\\xff\\xff\\xff"
-rows = [
-    b"\\0" + b"".join(blue if values[x // 10] > height - y - 1 else white for x in range(width))
-    for y in range(height)
-]
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
-with open("chart.png", "wb") as file:
-    file.write(b"\\x89PNG\\r\\n\\x1a\\n" + image)
-"""
+    """The first attempt reads a file that does not exist, and the hint says how to send it."""
+    first = text_of(model.run(ANALYSIS, runtime="data"))
+    assert "Hint: No file is kept from earlier calls. Send the files" in first
+    files = [{"path": "sales.csv", "content": SALES}]
+    assert text_of(model.run(ANALYSIS, runtime="data", files=files)) == "March 210\n141.67"
 
 
 def test_model_draws_a_chart(model):
-    """The first attempt returns nothing to see, and the model asks for the file."""
-    first = model.run(CHART.format(values=[120, 95, 210]))
-    assert "without any output" in text_of(first)
-    result = model.run(CHART.format(values=[120, 95, 210]), artifacts=["*.png"])
+    """The first attempt runs where matplotlib is not installed, and the hint names the other runtime."""
+    first = text_of(model.run(CHART))
+    assert "need the runtime `data`" in first
+    result = model.run(CHART, runtime="data")
     (image,) = images_of(result)
-    assert (image.mime_type, base64.b64decode(image.data)[:8]) == ("image/png", b"\x89PNG\r\n\x1a\n")
+    content = base64.b64decode(image.data)
+    assert (result.is_error, image.mime_type) == (False, "image/png")
+    assert (content[:8], content[12:24]) == (PNG_START, b"IHDR" + struct.pack(">II", *CHART_PIXELS))
+    assert zlib.decompress(b"".join(png_chunks(content, b"IDAT")))
+
+
+def test_model_reads_from_the_tools_what_it_needs(model):
+    """A model that sends only what the schema allows, and that has read the descriptions, needs no second attempt."""
+
+    async def use(client):
+        return await client.list_tools()
+
+    tool = model.with_session(use).tools[0]
+    schema = Draft202012Validator(tool.input_schema)
+    schema.validate({"code": CHART, "runtime": "data", "files": [{"path": "sales.csv", "content": SALES}]})
+    assert not schema.is_valid({"code": CHART, "files": [{"path": "../sales.csv", "content": SALES}]})
+    assert all(text in tool.description for text in ("`data` has numpy", "`plt.show()`", "list_runtimes"))
 
 
 def test_files_reach_the_program_and_come_back(mcp):

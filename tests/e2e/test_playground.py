@@ -21,6 +21,7 @@ EXAMPLES = {  # the status of each
     "Arguments": "ok",
     "Exception": "error",
     "Files": "ok",
+    "Chart": "ok",
     "Batch: leap years": "failed",
     "Timeout": "timeout",
     "No network": "error",
@@ -36,6 +37,11 @@ def clipboard(page):
     return page.evaluate("navigator.clipboard.readText()")
 
 
+def width(image):
+    """Return the width of a displayed image, which is also a proof that the browser could decode it."""
+    return image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }")
+
+
 def test_run_shows_streams_apart_with_status_and_usage(opened):
     opened.run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)", status="error")
     expect(opened.stream("stdout")).to_have_text("out\n")
@@ -44,6 +50,9 @@ def test_run_shows_streams_apart_with_status_and_usage(opened):
     assert re.search(r"Exit code\s*3", facts.inner_text())
     assert re.search(r"Time\s*\d+ ms", facts.inner_text())
     assert re.search(r"Memory\s*[\d.]+ MiB", facts.inner_text())
+    opened.result.get_by_role("button", name="Copy stderr").click()
+    expect(opened.page.locator("#toast")).to_have_text("Copied stderr.")
+    assert clipboard(opened.page) == "err\n"
 
 
 @pytest.mark.parametrize("place", ["editor", "input"])
@@ -145,7 +154,7 @@ def test_image_is_displayed(opened):
     opened.run(f"open('pixel.png', 'wb').write(bytes.fromhex('{PNG}'))", status="ok")
     image = opened.result.get_by_role("img", name="Image pixel.png")
     expect(image).to_be_visible()
-    assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 1
+    assert width(image) == 1
 
 
 def test_omitted_file_is_listed_with_its_reason(opened):
@@ -247,6 +256,35 @@ def test_copied_request_runs(opened, tab):
 def test_example_runs(opened, name, status):
     opened.page.get_by_label("Example").select_option(name)
     opened.run(status=status)
+    figures = opened.result.get_by_role("img").all()
+    assert [width(image) for image in figures] == ([640] if name == "Chart" else [])
+
+
+def test_every_example_is_run(opened):
+    assert opened.page.get_by_label("Example").locator("option").all_inner_texts()[1:] == list(EXAMPLES)
+
+
+def test_loading_an_example_can_be_undone(opened):
+    opened.type_code("print('mine')")
+    opened.page.get_by_label("Example").select_option("Timeout")
+    opened.page.locator("#editor").click()
+    opened.page.keyboard.press("Control+Z")
+    assert opened.code() == "print('mine')"
+
+
+def test_chosen_runtime_runs_the_program(opened):
+    runtimes = opened.page.get_by_label("Runtime")
+    expect(runtimes.locator("option")).to_have_text(["python", "data"])
+    runtimes.select_option("data")
+    opened.run("import numpy; print(numpy.arange(3).sum())", status="ok")
+    expect(opened.stream("stdout")).to_have_text("3\n")
+    expect(opened.result.locator(".facts")).to_contain_text("data 3.13")
+
+
+def test_long_output_scrolls_in_its_panel(opened):
+    opened.run("import sys\nprint('out\\n' * 200)\nprint('err\\n' * 200, file=sys.stderr)", status="ok")
+    expect(opened.stream("stderr")).to_contain_text("err")
+    assert opened.page.evaluate("document.documentElement.scrollHeight - innerHeight") == 0
 
 
 def test_link_holds_the_program_and_does_not_run_it(opened, new_context, stack):

@@ -2,20 +2,23 @@
 
 import json
 import re
+import time
+import uuid
 
 import pytest
 from playwright.sync_api import expect
 
-PROBLEM = {"Content-Type": "application/problem+json"}
+from chalicelib.problems import OVERLOADED
+from infra.env_file import client as aws_client
+from tests.support.api_server import api_server
+from tests.support.keys import exhaust_quota, exhaust_rate
+from tests.support.playground import Playground
+from tests.support.polling import eventually
 
 
 @pytest.fixture
 def opened(playground):
     return playground.open()
-
-
-def problem(status, title, **members):
-    return json.dumps({"type": "urn:python-exec:problem:x", "title": title, "status": status, **members})
 
 
 def test_nothing_is_sent_without_a_key(playground):
@@ -46,34 +49,77 @@ def test_key_with_other_characters_is_refused_by_the_page(playground):
     expect(playground.dialog.get_by_role("alert")).to_have_text(re.compile("letters, digits"))
 
 
-def test_rate_limit_counts_down_and_lets_run_again(opened):
-    headers = {**PROBLEM, "Retry-After": "2", "RateLimit": '"rate";r=0;t=2', "RateLimit-Policy": '"rate";q=5;w=5'}
-    opened.answer_with("/", status=429, body=problem(429, "Rate limit exceeded"), headers=headers)
-    opened.run("print(1)")
-    expect(opened.result).to_contain_text("Rate limit exceeded")
-    expect(opened.result).to_contain_text(re.compile(r"try again in [12] s\."))
-    expect(opened.run_button).to_have_attribute("aria-disabled", "true")
-    expect(opened.page.locator("#limits")).to_contain_text(re.compile(r"Requests left\s*0 / 5"))
-    opened.run_button.click()
-    opened.page.unroute_all()
-    expect(opened.run_button).to_have_attribute("aria-disabled", "false")
-    opened.run(status="ok")
+@pytest.fixture
+def limited(playground, create_key):
+    """An open playground with a key of the plan `free`, in which time passes only if the test says so."""
+    playground.api_key = create_key("free")
+    return stop_time(playground.open())
 
 
-def test_exhausted_quota_names_the_date(opened):
-    body = problem(429, "Monthly quota exceeded", detail="All runs are used.")
-    opened.answer_with("/", status=429, body=body, headers={**PROBLEM, "Retry-After": "400000"})
-    opened.run("print(1)")
-    expect(opened.result).to_contain_text(re.compile(r"You can try again after \w+ \d+"))
-    expect(opened.result).to_contain_text("All runs are used.")
+def stop_time(playground):
+    """Stop the clock of the page, so that a countdown waits for the test."""
+    now_ms = playground.page.evaluate("Date.now()")
+    playground.page.clock.install(time=now_ms / 1000)
+    playground.page.clock.pause_at(now_ms / 1000 + 1)
+    return playground
 
 
-def test_overload_counts_down(opened):
-    body = problem(503, "Overloaded", detail="The service is at capacity.")
-    opened.answer_with("/", status=503, body=body, headers={**PROBLEM, "Retry-After": "1"})
-    opened.run("print(1)")
-    expect(opened.result).to_contain_text("The service is at capacity.")
-    expect(opened.run_button).to_have_attribute("aria-disabled", "false")
+def pass_time(playground, seconds):
+    """Let time pass in the page."""
+    playground.page.clock.run_for(seconds * 1000)
+
+
+def assert_counts_down(playground, seconds):
+    """Fail unless the page counts from `seconds` down to "now", and lets the program run only then."""
+    countdown = playground.page.locator("#countdown")
+    for left_s in range(seconds, 0, -1):
+        expect(countdown).to_have_text(f"in {left_s} s")
+        expect(playground.run_button).to_have_attribute("aria-disabled", "true")
+        pass_time(playground, 1)
+    expect(countdown).to_have_text("now")
+    expect(playground.run_button).to_have_attribute("aria-disabled", "false")
+
+
+def test_rate_limit_counts_down_and_lets_run_again(limited, stack):
+    for _ in range(10):  # on a slow machine, the limit may be over before the request arrives
+        allowed_at = time.time() + 2
+        exhaust_rate(stack.environment, limited.api_key, plan="free", wait_s=2)
+        limited.run("print(1)")
+        expect(limited.status).to_have_text(re.compile("HTTP 429|ok"))
+        if limited.status.inner_text() != "ok":
+            break
+    expect(limited.result).to_contain_text("Rate limit exceeded")
+    expect(limited.result).to_contain_text("Plan free allows 1 requests per second (burst 5).")
+    expect(limited.page.locator("#limits")).to_contain_text(re.compile(r"Requests left\s*0 / 5"))
+    retry_after_s = int(re.search(r"Retry in (\d) s", limited.result.inner_text())[1])
+    assert_counts_down(limited, retry_after_s)
+    eventually(lambda: time.time() > allowed_at)
+    limited.run(status="ok")
+
+
+def test_exhausted_quota_names_the_date(limited, stack):
+    exhaust_quota(stack.environment, limited.api_key, plan="free")
+    limited.run("print(1)")
+    expect(limited.result).to_contain_text("HTTP 429")
+    expect(limited.result).to_contain_text("Plan free allows 1000 runs per month.")
+    expect(limited.result).to_contain_text(re.compile(r"try again after (January 31|February 1), 2099"))
+    expect(limited.page.locator("#limits")).to_contain_text(re.compile(r"Runs left this month\s*0"))
+    pass_time(limited, 60)
+    expect(limited.run_button).to_have_attribute("aria-disabled", "true")
+
+
+def test_overload_counts_down(new_context, stack, tmp_path):
+    sqs = aws_client("sqs", stack.environment)
+    unread = sqs.create_queue(QueueName=f"unread-{uuid.uuid4().hex}")["QueueUrl"]
+    for _ in range(3):
+        sqs.send_message(QueueUrl=unread, MessageBody="x")
+    settings = {**stack.environment, "JOB_QUEUE_URL": unread, "MAX_QUEUE_DEPTH": "1"}
+    with api_server(settings, logs=tmp_path) as url:
+        overloaded = stop_time(Playground(new_context(url).new_page(), url, stack.api_key).open())
+        overloaded.run("print(1)")
+        expect(overloaded.result).to_contain_text("HTTP 503")
+        expect(overloaded.result).to_contain_text("The service is at capacity. This request used no run")
+        assert_counts_down(overloaded, OVERLOADED.retry_after_s)
 
 
 def test_too_large_program_names_field_and_limit(opened):

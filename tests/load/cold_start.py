@@ -1,15 +1,22 @@
 """Measure how long a new process of the API takes to import, and to create its clients. Used by tests.load.bench.
 
 Each figure comes from its own processes. They are started in turns, so that a noisy moment affects all figures alike.
+`python -m tests.load.cold_start REVISION` compares `import app` with that of a revision of the repository.
 """
 
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+from infra.paths import ROOT
+from tests.load.start_cost import environment, export
 
 ROUNDS = 9
+COMPARED_ROUNDS = 25
 TARGET_MS = 400
 SETTINGS = {
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -30,11 +37,11 @@ PROGRAMS = {
 }
 
 
-def startup_ms(program):
-    """Return the milliseconds that a new process takes to run a program."""
+def startup_ms(program, tree=ROOT):
+    """Return the milliseconds that a new process takes to run a program with the code in `tree`."""
     started_at = time.perf_counter()
     command = [sys.executable, "-c", program]
-    subprocess.run(command, env={**os.environ, **SETTINGS}, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, env={**environment(tree), **SETTINGS}, cwd=tree, stdout=subprocess.DEVNULL, check=True)
     return (time.perf_counter() - started_at) * 1000
 
 
@@ -58,6 +65,18 @@ def slowest_imports(count=6):
     return sorted(packages.items(), key=lambda row: -row[1])[:count]
 
 
+def compare(revision):
+    """Print the median of `import app` in this version and in a revision, whose processes alternate."""
+    with tempfile.TemporaryDirectory() as directory:
+        trees = [ROOT, export(revision, Path(directory))]
+        for tree in trees:
+            startup_ms("import app", tree)  # writes the bytecode
+        rounds = [[startup_ms("import app", tree) for tree in trees] for _ in range(COMPARED_ROUNDS)]
+    this_ms, other_ms = (statistics.median(latencies_ms) for latencies_ms in zip(*rounds, strict=True))
+    added_ms = statistics.median(this - other for this, other in rounds)
+    print(f"import app: {this_ms:.0f} ms; {revision}: {other_ms:.0f} ms; median difference {added_ms:+.0f} ms")
+
+
 def main():
     """Print the figures and return them by name."""
     figures = {}
@@ -76,4 +95,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        compare(*sys.argv[1:])
+    else:
+        main()

@@ -4,10 +4,9 @@ Used by tests.load.bench; `python -m tests.load.page_load` does it alone, with o
 """
 
 import statistics
-import sys
 
-from infra.local.processes import LOOPBACK, START_TIMEOUT_S, child_process, free_port, is_listening
 from infra.paths import LOCAL
+from tests.support.api_server import api_server
 from tests.support.browser import chromium
 from tests.support.page_load import load_page
 
@@ -17,11 +16,8 @@ SETTINGS = {"AWS_DEFAULT_REGION": "us-east-1"}
 
 def main():
     """Print the figures and return them."""
-    port = free_port()
-    command = [sys.executable, "-m", "infra.local.chalice_server", f"--host={LOOPBACK}", f"--port={port}"]
-    with child_process("bench-api", command, settings=SETTINGS, grace_s=2.0, logs=LOCAL) as api, chromium() as browser:
-        api.wait_until(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
-        loads = [load_page(browser, f"http://{LOOPBACK}:{port}") for _ in range(ROUNDS)]
+    with api_server(SETTINGS, logs=LOCAL) as url, chromium() as browser:
+        loads = [load_page(browser, url) for _ in range(ROUNDS)]
     times_ms = sorted(load.interactive_ms for load in loads)
     figures = {
         "requests": loads[0].requests,

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from infra import progress
@@ -42,6 +43,16 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def serious_violations(page: Page) -> list[tuple[str, list[str]]]:
+    """Return the rules of axe that elements of the page break, with those elements."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        (violation["id"], [node["html"][:200] for node in violation["nodes"]])
+        for violation in violations
+        if violation["impact"] in {"serious", "critical"}
+    ]
 
 
 class Watch:

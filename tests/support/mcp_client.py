@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import httpx2
@@ -12,6 +13,8 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 
 Mode = Literal["auto", "legacy"]  # with server/discover if the server has it, or with initialize
 Answer = TypeVar("Answer")
+MAX_CALLS = 5
+BUSY = "the service is busy. Call the tool again later."
 
 
 class McpClient:
@@ -31,7 +34,9 @@ class McpClient:
                 async with Client(transport, mode=self._mode) as client:
                     return await use(client)
 
-        return asyncio.run(connect())
+        # Playwright, if a test of this process has started it, has an event loop in the main thread.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, connect()).result()
 
     def error_of(self, use: Callable[[Client], Awaitable[object]]) -> str:
         """Connect, and return the message of the protocol error that `use` or connecting raises."""
@@ -45,8 +50,12 @@ class McpClient:
         return ""
 
     def run(self, code: str, **arguments: Any) -> CallToolResult:
-        """Call run_python and return its result."""
-        return self.with_session(lambda client: client.call_tool("run_python", {"code": code, **arguments}))
+        """Call run_python and return its result. Call it again while the service is busy, as it asks for."""
+        for _ in range(MAX_CALLS):
+            result = self.with_session(lambda client: client.call_tool("run_python", {"code": code, **arguments}))
+            if BUSY not in text_of(result):
+                break
+        return result
 
 
 def text_of(result: CallToolResult) -> str:

@@ -12,6 +12,7 @@ from chalicelib import contract, problems
 from chalicelib.access.admission import Caller
 from chalicelib.api import model_output
 from chalicelib.api.last_expression import display_last_expression
+from chalicelib.api.portable_schema import portable
 from chalicelib.api.request_schema import RUN_PROGRAM
 from chalicelib.api.run_request import check_plan_limits, parse_run_request
 from chalicelib.api.runtime_list import RUNTIME_LIST
@@ -33,7 +34,8 @@ INSTRUCTIONS: Final = (
 DESCRIPTION: Final = f"""\
 Run a Python 3.13 program and return what it prints. It also prints the value of a last expression, as a notebook does.
 - Each call runs in a new sandbox: no variables, files or modules are kept from earlier calls.
-- There is no network, no pip and no shell. {LIST_RUNTIMES} names the installed packages.
+- There is no network, no pip and no shell. The runtime `python` has no packages. `data` has numpy, pandas, matplotlib
+  and more, which {LIST_RUNTIMES} names; `plt.show()` returns the figure as an image.
 - The program has {contract.DEFAULT_TIMEOUT_S:g} s unless timeout_s allows more, up to {contract.MAX_TIMEOUT_S:g} s.
 - Long output is shortened in the middle: print only what you need to see."""
 # Problems of the key itself end the whole request; the model could do nothing about them.
@@ -130,7 +132,7 @@ def _check_names(arguments: dict[str, Any]) -> None:
 
 @cache
 def _input_schema() -> dict[str, Any]:
-    definitions = msgspec.json.schema(RUN_PROGRAM)["$defs"]
+    definitions = portable(msgspec.json.schema(RUN_PROGRAM)["$defs"])
     program = definitions.pop(RUN_PROGRAM.__name__)
     schema = {
         "type": "object",

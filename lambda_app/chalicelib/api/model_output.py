@@ -17,9 +17,13 @@ IMAGE_TYPES: Final = {
 }
 MIB: Final = 1024 * 1024
 NO_NETWORK: Final = "There is no network. Send the data that the program needs as `input` or `files`."
+NO_PACKAGE: Final = (
+    "The package is not installed in this runtime, and cannot be. list_runtimes names those of each. "
+    "numpy, pandas and matplotlib, for example, need the runtime `data`."
+)
 HINTS: Final = (  # a part of stderr, and what to do about it
     ("No module named 'pip'", "There is no pip. Use the packages that list_runtimes names."),
-    ("ModuleNotFoundError", "This package is not installed, and none can be. list_runtimes names those that are."),
+    ("ModuleNotFoundError", NO_PACKAGE),
     ("Network is unreachable", NO_NETWORK),
     ("Name or service not known", NO_NETWORK),
     (

@@ -14,13 +14,13 @@ from chalicelib.access.plans import PLANS
 from chalicelib.api.openapi_examples import JOB_ID, example
 from chalicelib.api.openapi_headers import COMMON_HEADERS, HEADERS, KEY_HEADERS, OPTIONAL_HEADERS, PARAMETERS
 from chalicelib.api.operations import OPERATIONS, Access, Operation, Success
+from chalicelib.api.portable_schema import portable
 from chalicelib.api.request_fields import RequestErrorCode
 from chalicelib.api.response_schema import FailedJob
 from chalicelib.contract import Artifact, Result
 from chalicelib.jobs.batch_view import BatchView
 from chalicelib.problems import Problem, ProblemType
 
-_PATTERN_PARTS: Final = {r"\A": "^", r"\Z": "$", "(?s:.*/)": r"(?:[\s\S]*/)", r"[^\0]": r"[^\u0000]"}
 Schema = dict[str, Any]
 Routes = Mapping[str, Mapping[str, Any]]  # path -> method -> Chalice's route
 
@@ -212,7 +212,7 @@ def _components() -> Schema:
     artifact["properties"]["size"] = {"type": "integer", "minimum": 0}  # job_view.result_body adds it
     artifact["required"].append("size")
     of_responses[Problem.__name__]["properties"]["code"] = {"enum": list(RequestErrorCode)}
-    schemas: Schema = _portable({**of_requests, **of_responses})
+    schemas: Schema = portable({**of_requests, **of_responses})
     return schemas
 
 
@@ -226,18 +226,3 @@ def _describe_complete_object(schema: Schema) -> None:
     schema["required"] = [name for name in properties if name in required or "default" in properties[name]]
     for member in properties.values():
         member.pop("default", None)
-
-
-def _portable(value: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """Return a schema with patterns that ECMAScript understands, and descriptions without the indentation of Python."""
-    if isinstance(value, dict):
-        return {
-            name: _portable(inspect.cleandoc(member) if name == "description" and isinstance(member, str) else member)
-            for name, member in value.items()
-        }
-    if isinstance(value, list):
-        return [_portable(member) for member in value]
-    if isinstance(value, str):
-        for of_python, of_ecmascript in _PATTERN_PARTS.items():
-            value = value.replace(of_python, of_ecmascript)
-    return value

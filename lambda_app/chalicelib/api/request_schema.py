@@ -55,7 +55,10 @@ Timeout = Annotated[
 ]
 Runtime = Annotated[
     Annotated[str, Meta(extra_json_schema={"enum": list(RUNTIMES)})] | None,
-    Meta(description="The name of a runtime; `GET /runtimes` lists them.", examples=[DEFAULT_RUNTIME]),
+    Meta(
+        description="`python` has the standard library, `data` also packages such as numpy, pandas and matplotlib.",
+        examples=[DEFAULT_RUNTIME],
+    ),
 ]
 CallbackUrl = Annotated[
     Annotated[str, Meta(max_length=MAX_URL_CHARS, pattern="^https?://[!-~]+$")] | None,

@@ -1,6 +1,7 @@
 """The Model Context Protocol, message by message."""
 
 import json
+import re
 import time
 from functools import partial
 
@@ -67,6 +68,10 @@ def test_tools_are_listed_with_closed_schemas(version):
     assert (schema["type"], schema["required"], schema["additionalProperties"]) == ("object", ["code"], False)
     assert set(schema["properties"]) <= set(mcp_tools.FIELDS)
     assert [name for name, member in schema["properties"].items() if "anyOf" in member] == []
+
+
+def test_patterns_of_tools_have_nothing_that_only_python_has():
+    assert re.findall(r"\\[AZ]|\(\?s", json.dumps(mcp_tools.list_tools())) == []
 
 
 def test_ping_is_answered():

@@ -83,7 +83,7 @@ def test_unsuccessful_end_is_an_error_and_explained(status):
 
 HINTS = {
     "ModuleNotFoundError: No module named 'pip'": "There is no pip.",
-    "ModuleNotFoundError: No module named 'flask'": "not installed",
+    "ModuleNotFoundError: No module named 'pandas'": "need the runtime `data`",
     "OSError: [Errno 101] Network is unreachable": "There is no network.",
     "socket.gaierror: [Errno -2] Name or service not known": "There is no network.",
     "EOFError: EOF when reading a line": "Send what it reads as `input`",

@@ -33,7 +33,7 @@ export function createEditor(container, { onRun, onChange }) {
   return {
     getCode: () => editor.getValue(),
     setCode: (code) => {
-      editor.session.setValue(code);
+      editor.setValue(code, -1); // can be undone, unlike session.setValue()
       error.clear();
     },
     markError: (line, message) => error.mark(line, message),

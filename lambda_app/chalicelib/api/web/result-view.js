@@ -60,11 +60,14 @@ function facts({ exit_code: exitCode, signal, usage, runtime, python_version: ve
 function stream(name, result) {
   const text = result[name];
   const written = result.output_bytes[name];
+  if (!text) return [streamBar(name, "nothing written")];
   const size = result.truncated[name] ? `${count(written)} bytes written, not all of them shown here` : bytes(written);
   return [
-    element("div", { class: "stream-bar" }, element("h3", {}, name), element("span", { class: "hint" }, size), text ? copyButton(name, () => text) : null),
-    text
-      ? element("pre", { class: `stream ${name}`, tabindex: 0, role: "region", "aria-label": name }, text)
-      : element("p", { class: "stream none" }, "Nothing written"),
+    streamBar(name, size, copyButton(name, () => text)),
+    element("pre", { class: `stream ${name}`, tabindex: 0, role: "region", "aria-label": name }, text),
   ];
+}
+
+function streamBar(name, hint, button = null) {
+  return element("div", { class: "stream-bar" }, element("h3", {}, name), element("span", { class: "hint" }, hint), button);
 }
