@@ -40,6 +40,7 @@ HOST_DEFAULTS: Final = {  # of template parameters; infra/template.yaml has thos
 }
 BOTOCORE_MODELS: Final = ("sqs", "dynamodb")
 UNVERSIONED_PARAMETERS: Final = {"ApiConcurrency"}  # of the function, not of its versions
+MAX_ZIP_BYTES: Final = 15_000_000  # Lambda fetches and unpacks it at each cold start
 ZIP_TIMESTAMP: Final = (1980, 1, 1, 0, 0, 0)  # equal content gives an equal zip file
 
 
@@ -53,6 +54,7 @@ def package(output: Path, *, architecture: str, python_version: str = PYTHON_VER
         wheels.fetch(STATIC_REQUIREMENTS, static, architecture=architecture, python_version=python_version)
         archive = output / f"api-{architecture}.zip"
         _write_zip(archive, sources=chalice_output / "deployment.zip", packages=packages, static=static)
+        _check_size(archive)
         merged = template.load((chalice_output / "sam.yaml").read_text())
     finalized = _finalize_template(merged, archive, architecture=architecture)
     template_path = output / f"template-{architecture}.json"
@@ -90,6 +92,12 @@ def _write_zip(archive: Path, *, sources: Path, packages: Path, static: Path) ->
             info = zipfile.ZipInfo(name, ZIP_TIMESTAMP)
             info.external_attr = 0o644 << 16
             target.writestr(info, content, zipfile.ZIP_DEFLATED)
+
+
+def _check_size(archive: Path) -> None:
+    size_bytes = archive.stat().st_size
+    if size_bytes > MAX_ZIP_BYTES:
+        raise CommandError(f"{archive.name} has {size_bytes} bytes; the limit is {MAX_ZIP_BYTES}.")
 
 
 def _finalize_template(merged: template.Template, archive: Path, *, architecture: str) -> template.Template:

@@ -101,17 +101,17 @@ def test_model_solves_a_computation(model):
 
 def test_model_analyzes_a_csv(model):
     """The first attempt reads a file that does not exist, and the hint says how to send it."""
-    first = text_of(model.run(ANALYSIS, runtime="data"))
+    first = text_of(model.run(ANALYSIS, runtime="data", timeout_s=10))
     assert "Hint: No file is kept from earlier calls. Send the files" in first
     files = [{"path": "sales.csv", "content": SALES}]
-    assert text_of(model.run(ANALYSIS, runtime="data", files=files)) == "March 210\n141.67"
+    assert text_of(model.run(ANALYSIS, runtime="data", timeout_s=10, files=files)) == "March 210\n141.67"
 
 
 def test_model_draws_a_chart(model):
     """The first attempt runs where matplotlib is not installed, and the hint names the other runtime."""
     first = text_of(model.run(CHART))
     assert "need the runtime `data`" in first
-    result = model.run(CHART, runtime="data")
+    result = model.run(CHART, runtime="data", timeout_s=10)
     (image,) = images_of(result)
     content = base64.b64decode(image.data)
     assert (result.is_error, image.mime_type) == (False, "image/png")

@@ -255,6 +255,8 @@ def test_copied_request_runs(opened, tab):
 @pytest.mark.parametrize(("name", "status"), EXAMPLES.items(), ids=EXAMPLES)
 def test_example_runs(opened, name, status):
     opened.page.get_by_label("Example").select_option(name)
+    if status != "timeout":
+        opened.page.get_by_label("Timeout").fill("10")  # on a slow machine, the chart may need more than its own
     opened.run(status=status)
     figures = opened.result.get_by_role("img").all()
     assert [width(image) for image in figures] == ([640] if name == "Chart" else [])
@@ -276,6 +278,7 @@ def test_chosen_runtime_runs_the_program(opened):
     runtimes = opened.page.get_by_label("Runtime")
     expect(runtimes.locator("option")).to_have_text(["python", "data"])
     runtimes.select_option("data")
+    opened.page.get_by_label("Timeout").fill("10")
     opened.run("import numpy; print(numpy.arange(3).sum())", status="ok")
     expect(opened.stream("stdout")).to_have_text("3\n")
     expect(opened.result.locator(".facts")).to_contain_text("data 3.13")

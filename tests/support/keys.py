@@ -29,7 +29,7 @@ FAR_MONTH = 209901  # the API counts in the month of a key that is ahead of its 
 
 
 def exhaust_rate(environment: Mapping[str, str], api_key: str, *, plan: str, wait_s: float) -> None:
-    """Make the API refuse requests of a key to run programs for so many seconds, as after many requests."""
+    """Make the API refuse programs of a key for `wait_s`, as after too many requests."""
     tat_us = max_tat_us(PLANS[plan].run_rate, time.time_ns() // 1000) + int(wait_s * SECOND_US)
     _update(environment, api_key, tat_us=tat_us)
 

@@ -1,5 +1,8 @@
 """The values that packaging adds to Chalice's template."""
 
+import os
+from contextlib import nullcontext
+
 import pytest
 
 from infra import template
@@ -70,3 +73,13 @@ def test_unknown_chalice_resource_is_rejected(tmp_path):
     resources = {"Renamed": {"Properties": {}}}
     with pytest.raises(CommandError, match="Renamed"):
         package._finalize_template({"Resources": resources}, tmp_path / "api.zip", architecture="x86_64")
+
+
+@pytest.mark.parametrize("added_bytes", [0, 1])
+def test_zip_file_above_its_limit_is_rejected(tmp_path, added_bytes):
+    archive = tmp_path / "api.zip"
+    archive.touch()
+    os.truncate(archive, package.MAX_ZIP_BYTES + added_bytes)
+    expected = pytest.raises(CommandError, match=r"api\.zip has 15000001 bytes") if added_bytes else nullcontext()
+    with expected:
+        package._check_size(archive)
