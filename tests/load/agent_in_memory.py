@@ -50,24 +50,13 @@ def agent_in_memory(engine):
         pool.stop(10)
 
 
-def run_job(queue, code, stdin, *, timeout_s=3.0):
-    """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S."""
+def run_job(queue, code, stdin="", **members):
+    """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S. `members` are the Job's."""
     now, name = time.time(), uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "start_deadline": now + REPLY_TIMEOUT_S}
-    queue.enqueue(
-        encode(
-            Job(
-                id=name,
-                code=code,
-                input=stdin,
-                timeout_s=timeout_s,
-                reply_to=name,
-                reply_upload_url=UPLOAD_URL,
-                **times,
-            )
-        )
-    )
+    job = Job(id=name, code=code, input=stdin, reply_to=name, reply_upload_url=UPLOAD_URL, **times, **members)
+    queue.enqueue(encode(job))
     try:
-        return decode_reply(queue.wait_for_sent(name, timeout_s=REPLY_TIMEOUT_S))
+        return decode_reply(queue.wait_for_sent(name, timeout_s=2 * REPLY_TIMEOUT_S))
     except Empty:
         return None

@@ -12,15 +12,14 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from queue import Empty
 
 import docker
 
-from chalicelib.contract import MAX_BATCH_RUNS, BatchResult, Job, Run, batch_output_limits, decode_reply, encode
+from chalicelib.contract import MAX_BATCH_RUNS, BatchResult, Run, batch_output_limits
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
 from infra.images.sandbox_image import ensure_image
-from tests.load.agent_in_memory import REPLY_TIMEOUT_S, agent_in_memory, run_job
+from tests.load.agent_in_memory import agent_in_memory, run_job
 
 RUNS = int(os.environ.get("BATCH_RUNS", "10000"))
 BATCHES = int(os.environ.get("BATCHES", "100"))
@@ -61,21 +60,7 @@ def main():
 
 def run_batch(queue, code, inputs):
     """Run a program on each input. Return the results of the runs, or None for each if the batch got no result."""
-    now, name = time.time(), uuid.uuid4().hex
-    job = Job(
-        id=name,
-        code=code,
-        runs=tuple(Run(input=text) for text in inputs),
-        reply_to=name,
-        submitted_at=now,
-        reply_by=now + REPLY_TIMEOUT_S,
-        start_deadline=now + REPLY_TIMEOUT_S,
-    )
-    queue.enqueue(encode(job))
-    try:
-        reply = decode_reply(queue.wait_for_sent(name, timeout_s=2 * REPLY_TIMEOUT_S))
-    except Empty:
-        reply = None
+    reply = run_job(queue, code, runs=tuple(Run(input=text) for text in inputs))
     return reply.runs if isinstance(reply, BatchResult) else (None,) * len(inputs)
 
 
