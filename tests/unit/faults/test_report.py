@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.clients import IDEMPOTENT, Job
+from tests.faults.clients import IDEMPOTENT, Job, Kind
 from tests.faults.report import KILLS, POISON, RECOVERY_S, FaultReport, format_table
 
 
@@ -49,16 +49,23 @@ def test_violation_is_reported(report, line):
 
 def test_result_of_another_job_is_wrong():
     job = make_job(status="lost")
-    job.complete({"status": "ok", "stdout": "2 0123456789abcdef\n"})
+    job.complete({"status": "ok", "stdout": "2 0123456789abcdef 1\n"})
+    assert (job.status, job.is_wrong) == ("ok", True)
+
+
+def test_batch_with_a_wrong_run_is_wrong():
+    job = make_job(status="lost", kind=Kind("batch", runs=2))
+    runs = [{"status": "ok", "stdout": f"1 0123456789abcdef {length}\n"} for length in (2, 2)]
+    job.complete({"status": "finished", "runs": runs})
     assert (job.status, job.is_wrong) == ("ok", True)
 
 
 def test_changed_result_is_wrong():
     job = make_job(status="lost")
-    job.complete({"status": "ok", "stdout": "1 0123456789abcdef\n"})
-    job.check_result_unchanged({"status": "ok", "stdout": "1 0123456789abcdef\n", "webhook": {}})
+    job.complete({"status": "ok", "stdout": "1 0123456789abcdef 1\n"})
+    job.check_result_unchanged({"status": "ok", "stdout": "1 0123456789abcdef 1\n", "webhook": {}})
     assert not job.is_wrong
-    job.check_result_unchanged({"status": "ok", "stdout": "1 fedcba9876543210\n"})
+    job.check_result_unchanged({"status": "ok", "stdout": "1 fedcba9876543210 1\n"})
     assert job.is_wrong
 
 
