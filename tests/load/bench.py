@@ -32,7 +32,7 @@ from infra.local import emulated_aws
 from infra.local.stack import local_stack
 from infra.operator.key_admin import KeyAdmin
 from infra.paths import LOCAL
-from tests.load import batches, cold_start, files, page_load
+from tests.load import batches, charts, cold_start, files, page_load
 from tests.load.agent_in_memory import CORES, agent_in_memory, run_job
 from tests.load.data_runtime import bench_data_runtime
 from tests.load.latency import PERCENTILES, Table, measure_latencies, percentiles
@@ -227,9 +227,8 @@ def main(arguments):
         "runtimes": data_runtime,
     }
     LOCAL.mkdir(exist_ok=True)
-    output = LOCAL / "bench.json"
-    output.write_text(json.dumps(figures, indent=2))
-    print(f"written to {output}")
+    charts.BENCH.write_text(json.dumps(figures, indent=2))
+    print(f"written to {charts.BENCH}\n\n{charts.charts(figures)}")
 
 
 if __name__ == "__main__":
