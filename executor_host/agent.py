@@ -4,6 +4,7 @@ A program has no effects outside its sandbox, so running a redelivered job twice
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import JobQueue, NoSuchQueueError, QueueError, ReceivedMessage
 from executor_host.job_runner import ACQUIRE_POLL_S, BatchInterruptedError, JobRunner
 from executor_host.payloads import PayloadClient, PayloadError, PayloadRejectedError
+from executor_host.poll_pacer import RECEIVE_WAIT_S, PollPacer
 from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Sandbox
 from executor_host.visibility import VisibilityExtender
@@ -79,6 +81,8 @@ class Agent:
         self._stopping = Event()
         self._scheduler = scheduler
         self._poll_turns = Semaphore(polls)
+        self._pacer = PollPacer(queue)
+        self._release_from = math.inf  # a time of the monotonic clock
         self._runner = JobRunner(pool, scheduler, runtime=self._runtime, stopping=self._stopping, clock=clock)
         self._workers = [
             Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
@@ -93,6 +97,7 @@ class Agent:
 
     def stop(self, timeout_s: float) -> bool:
         """Receive no more jobs and wait for running ones. Return whether all of them finished in time."""
+        self._release_from = time.monotonic() + RECEIVE_WAIT_S
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         for worker in self._workers:
@@ -128,7 +133,7 @@ class Agent:
             if not self._scheduler.wait_for_room(self._pool.runtime.memory_bytes, ACQUIRE_POLL_S):
                 continue
             try:
-                message = self._queue.receive()
+                message = self._pacer.receive(ACQUIRE_POLL_S)
             except QueueError as error:
                 self._pause_after(error)
                 continue
@@ -137,8 +142,9 @@ class Agent:
         return None
 
     def _handle(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
-        # A received job runs even if the agent is stopping: once released, it would reach a poll of this agent.
-        if not self._isolation_passed.is_set():
+        # A received job runs even if the agent is stopping: once released, it would reach another poll of this agent.
+        # Only the poll of an idle host is open for longer, and alone. Its job might not end in time.
+        if not self._isolation_passed.is_set() or time.monotonic() > self._release_from:
             self._queue.release(message)
             return
         with self._visibility.extending(message):

@@ -8,9 +8,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
-# A stopping agent waits for open polls, because a response may contain a job. Shorter polls cost more requests:
-# an idle worker makes 1.3 million a month, 0.52 USD.
-RECEIVE_WAIT_S: Final = 2
+MIN_RELEASE_S: Final = 3  # longer than the polls of a host that runs jobs (poll_pacer.py)
+POLL_READ_TIMEOUT_S: Final = 8  # above the longest poll (poll_pacer.py)
 MAX_BATCH_SIZE: Final = 10  # entries in one SQS call
 _MISSING_QUEUE_CODES: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
@@ -40,19 +39,22 @@ class JobQueue:
         # Both attempts of a call end within visibility.VISIBILITY_TIMEOUT_S; a later extension is useless.
         config = Config(
             connect_timeout=2,
-            read_timeout=RECEIVE_WAIT_S + 3,
+            read_timeout=5,
             max_pool_connections=2 * workers,
             retries={"mode": "standard", "total_max_attempts": 2},  # unlike max_attempts, it includes the first one
             tcp_keepalive=True,
         )
         self._sqs: Any = boto3.client("sqs", config=config)
+        poll_config = config.merge(Config(read_timeout=POLL_READ_TIMEOUT_S))
+        self._polling_sqs: Any = boto3.client("sqs", config=poll_config)
 
-    def receive(self) -> ReceivedMessage | None:
-        """Return the next message, or None if none arrives within RECEIVE_WAIT_S."""
+    def receive(self, *, wait_s: int) -> ReceivedMessage | None:
+        """Return the next message, or None if none arrives within `wait_s`."""
         response = self._call(
             "receive_message",
+            client=self._polling_sqs,
             MaxNumberOfMessages=1,  # so that no job waits here while another host is idle
-            WaitTimeSeconds=RECEIVE_WAIT_S,
+            WaitTimeSeconds=wait_s,
             MessageSystemAttributeNames=["MessageGroupId"],
         )
         for message in response.get("Messages", ()):
@@ -80,12 +82,13 @@ class JobQueue:
 
     def release(self, message: ReceivedMessage, *, pause_s: int = 0) -> None:
         """Make a message visible after a pause, and not before the open polls of this host have ended."""
-        visibility_timeout_s = max(pause_s, RECEIVE_WAIT_S + 1)
+        visibility_timeout_s = max(pause_s, MIN_RELEASE_S)
         self._call("change_message_visibility", ReceiptHandle=message.receipt, VisibilityTimeout=visibility_timeout_s)
 
-    def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
+    def _call(self, operation: str, client: Any = None, **arguments: object) -> dict[str, Any]:  # noqa: ANN401 - boto3's
         try:
-            response: dict[str, Any] = getattr(self._sqs, operation)(**{"QueueUrl": self._url, **arguments})
+            call = getattr(client or self._sqs, operation)
+            response: dict[str, Any] = call(**{"QueueUrl": self._url, **arguments})
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in _MISSING_QUEUE_CODES:
                 raise NoSuchQueueError(operation) from error

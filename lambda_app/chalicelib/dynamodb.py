@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from boto3.dynamodb.types import TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
 
 Item = Mapping[str, Any]  # {"plan": {"S": "free"}, "runs": {"N": "1"}}
 _Record = TypeVar("_Record", bound=Struct)
@@ -20,7 +23,7 @@ class TableError(Exception):
 
 
 class ConditionFailedError(Exception):
-    """Raised when the condition of a write does not hold. `item` is the stored one; None if there is none."""
+    """Raised when the condition of a write does not hold. `item` is the stored one if the error had it."""
 
     def __init__(self, item: Item | None) -> None:
         super().__init__("the condition did not hold")
@@ -38,6 +41,19 @@ def translate_errors(table: str) -> Iterator[None]:
         raise TableError(table) from error
     except BotoCoreError as error:
         raise TableError(table) from error
+
+
+def stored_item(
+    failed: ConditionFailedError, dynamodb: "DynamoDBClient", *, table: str, key: Mapping[str, Any]
+) -> Item | None:
+    """Return the item on which a condition failed, None if there is none. Raise TableError.
+
+    DynamoDB returns it with the error, but not every compatible database does, so a missing one is read.
+    """
+    if failed.item is not None:
+        return failed.item
+    with translate_errors(table):
+        return dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
 
 
 def from_item(item: Item, record_type: type[_Record]) -> _Record:

@@ -7,6 +7,8 @@ from botocore.exceptions import ClientError
 LONG_POLL_S: Final = 20  # the longest wait of a ReceiveMessage call
 BATCH_SIZE: Final = 10  # the most messages in one call
 _MISSING_QUEUE_CODES: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
+_THROTTLING_CODES: Final = frozenset({"RequestThrottled", "ThrottlingException", "Throttling", "ServiceUnavailable"})
 
 
 class QueueSendError(Exception):
@@ -16,3 +18,8 @@ class QueueSendError(Exception):
 def is_missing_queue(error: Exception) -> bool:
     """Return whether a call failed because its queue does not exist."""
     return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_QUEUE_CODES
+
+
+def is_throttled(error: Exception) -> bool:
+    """Return whether SQS refused a call because there are too many of them."""
+    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _THROTTLING_CODES

@@ -17,6 +17,8 @@ import docker
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from chalicelib.access.api_keys import new_key
+from chalicelib.jobs import pending_jobs
+from chalicelib.jobs.pending_jobs import HASH_BYTES
 from executor_host.hardening import AGENT_LABEL
 from infra.env_file import client
 from infra.images.sandbox_image import ensure_image
@@ -243,11 +245,11 @@ class FaultStack:
             counts = [f"ApproximateNumberOfMessages{count}" for count in COUNTS]
             attributes = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
             leftovers[url.rpartition("/")[2]] = sum(map(int, attributes.values()))
-        key = {"job_id": {"S": f"pending:{self._key.key_id}"}}
+        key = pending_jobs.item_key(self._key.key_id)
         response = self._dynamodb.get_item(TableName=self.settings["JOBS_TABLE"], Key=key, ConsistentRead=True)
-        entries = response.get("Item", {}).get("pending", {}).get("SS", ())
-        waiting = {entry.rpartition(":")[2] for entry in entries}
-        leftovers["pending-job slots"] = len(waiting & self._sent)  # a slot of a job that was not sent expires
+        waiting = {entry[-HASH_BYTES:] for entry in response.get("Item", {}).get("slots", {}).get("BS", ())}
+        # A slot of a job that was not sent expires.
+        leftovers["pending-job slots"] = len(waiting & set(map(pending_jobs.hash_of, self._sent)))
         # Only running ones: the next agent of that name removes what a killed agent had created but not started.
         containers = self.docker.api.containers(filters={"label": AGENT_LABEL})
         leftovers["sandboxes"] = len(containers) - len(self.agents) * 2 * WORKERS

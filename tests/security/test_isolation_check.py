@@ -33,9 +33,9 @@ class CountingQueue(FakeJobQueue):
 
     receives = 0
 
-    def receive(self):
+    def receive(self, *, wait_s):
         self.receives += 1
-        return super().receive()
+        return super().receive(wait_s=wait_s)
 
 
 class EngineWithOldRunc(DockerEngine):

@@ -8,7 +8,7 @@ from msgspec import Struct
 from chalicelib.access import rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.plans import Plan
-from chalicelib.dynamodb import ConditionFailedError, from_item, to_value, translate_errors
+from chalicelib.dynamodb import ConditionFailedError, from_item, stored_item, to_value, translate_errors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -60,7 +60,8 @@ class KeyTable(Struct, frozen=True):
             with translate_errors(self.name):
                 response = self.dynamodb.update_item(TableName=self.name, Key=_key(expected.key_id), **arguments)
         except ConditionFailedError as failed:
-            current = from_item(failed.item, KeyRecord) if failed.item else None
+            item = stored_item(failed, self.dynamodb, table=self.name, key=_key(expected.key_id))
+            current = from_item(item, KeyRecord) if item else None
             if current is None or current.last_charge_id != charge_id:
                 raise StaleRecordError(current) from failed
             return current

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from chalicelib import dynamodb
-from chalicelib.dynamodb import ConditionFailedError, Item, TableError, from_item, to_value, translate_errors
+from chalicelib.dynamodb import (
+    ConditionFailedError,
+    Item,
+    TableError,
+    from_item,
+    stored_item,
+    to_value,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -158,9 +166,10 @@ class JobTable(Struct, frozen=True):
         try:
             self._write(self.dynamodb.put_item, condition, values, Item=to_item(record))
         except ConditionFailedError as failed:
-            if failed.item is None:  # it was removed since
+            item = stored_item(failed, self.dynamodb, table=self.name, key=_key(record.job_id))
+            if item is None:  # it was removed since
                 raise TableError(self.name) from failed
-            return from_item(failed.item, JobRecord)
+            return from_item(item, JobRecord)
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
@@ -168,7 +177,8 @@ class JobTable(Struct, frozen=True):
         try:
             response = self._write(self.dynamodb.update_item, condition, values, **changes)
         except ConditionFailedError as failed:
-            return from_item(failed.item, JobRecord) if failed.item else None
+            item = stored_item(failed, self.dynamodb, table=self.name, key=_key(job_id))
+            return from_item(item, JobRecord) if item else None
         return from_item(response["Attributes"], JobRecord)
 
     def _write(

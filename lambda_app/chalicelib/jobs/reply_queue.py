@@ -1,6 +1,7 @@
 """Reply queues, each leased to one request at a time. A Lambda process serves one request, so it has one queue."""
 
 import logging
+import random
 import threading
 import time
 import uuid
@@ -14,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib import problems
 from chalicelib.contract import ContractError, ReplyMessage, decode_reply
 from chalicelib.problems import ProblemError
-from chalicelib.sqs import BATCH_SIZE, LONG_POLL_S, is_missing_queue
+from chalicelib.sqs import BATCH_SIZE, LONG_POLL_S, is_missing_queue, is_throttled
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -28,6 +29,9 @@ DELETE_DELAY_S: Final = 5.0  # below ORPHAN_REPLY_AGE_S, after which the clean-u
 POLL_PAUSE_S: Final = 0.1  # between polls that cannot wait: SQS counts whole seconds, or just failed
 QUEUE_PROPAGATION_S: Final = 5.0  # in which parts of SQS may not know a new queue
 MAX_TRACKED_JOBS: Final = 1000  # job ids of about a hundred bytes
+# A burst of new processes may exceed the rate of CreateQueue. The waits add up to 1.5 s, which the longest wait for a
+# result leaves within the time limit of API Gateway, and a request is charged only afterwards.
+CREATE_RETRY_DELAYS_S: Final = (0.1, 0.2, 0.4, 0.8)
 ROTATE_QUEUE_AFTER_S: Final = 21_600  # long before the clean-up takes a queue this old for abandoned
 ATTRIBUTES: Final[Mapping["QueueAttributeNameType", str]] = {
     "MessageRetentionPeriod": "3600",
@@ -149,6 +153,7 @@ class ReplyQueues:
         prefix: str,
         on_late_reply: Callable[[ReplyMessage], object],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Name queues with `prefix`, and pass replies that no request waits for to `on_late_reply`."""
         self.sqs = sqs
@@ -156,6 +161,7 @@ class ReplyQueues:
         self._prefix = prefix
         self.on_late_reply = on_late_reply
         self.clock = clock
+        self._sleep = sleep
         self._lock = threading.Lock()  # guards the two below
         self._idle: list[ReplyQueue] = []
         self._late_jobs: OrderedDict[str, ReplyQueue] = OrderedDict()  # where the reply to a job may still arrive
@@ -205,11 +211,16 @@ class ReplyQueues:
 
     def _create(self) -> ReplyQueue:
         name = self._prefix + uuid.uuid4().hex
-        try:
-            url = self.sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
-        except (BotoCoreError, ClientError) as error:
-            logger.exception("reply_queue_failed")
-            raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
+        for delay_s in (*CREATE_RETRY_DELAYS_S, None):
+            try:
+                url = self.sqs.create_queue(QueueName=name, Attributes=ATTRIBUTES)["QueueUrl"]
+            except (BotoCoreError, ClientError) as error:
+                if delay_s is None or not is_throttled(error):
+                    logger.exception("reply_queue_failed")
+                    raise ProblemError(problems.JOB_QUEUE_UNAVAILABLE) from error
+                self._sleep(random.uniform(delay_s / 2, delay_s))  # noqa: S311 - so that processes do not retry at once
+            else:
+                break
         logger.info("reply_queue_created", extra={"queue": name})
         return ReplyQueue(url, self)
 

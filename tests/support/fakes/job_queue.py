@@ -19,6 +19,7 @@ class FakeJobQueue:
         self.pauses_s: list[int] = []  # of each released message
         self.extended: list[tuple[str, int]] = []  # body and new visibility timeout of each extended message
         self.groups: dict[str, str | None] = {}  # message group of each sent body
+        self.waits_s: list[int] = []  # of each poll
         self.failures: defaultdict[str, list[Exception]] = defaultdict(
             list
         )  # errors that the next calls of a method raise, one each
@@ -29,8 +30,9 @@ class FakeJobQueue:
     def wait_for_sent(self, queue_url: str, timeout_s: float = 30) -> str:
         return self._sent[queue_url].get(timeout=timeout_s)
 
-    def receive(self) -> ReceivedMessage | None:
+    def receive(self, *, wait_s: int) -> ReceivedMessage | None:
         self._fail("receive")
+        self.waits_s.append(wait_s)
         try:
             body, group = self._visible.get(timeout=self._wait_s)
         except Empty:

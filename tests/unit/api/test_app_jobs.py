@@ -182,14 +182,14 @@ def test_get_job_includes_webhook_state(job_table):
     assert "secret-path" not in json.dumps(body)
 
 
-NO_IDS = ("x", "A" * 32, "0" * 31, "0" * 33, "pending:0", "%0a" + "0" * 31, "..")
+NO_IDS = ("x", "A" * 32, "0" * 31, "0" * 33, "slots:0", "%0a" + "0" * 31, "..")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_unknown_and_foreign_jobs_return_identical_404(job_table, table, method):
     other = new_key()
     table.records[other.key_id] = make_key_record(other, plan="internal")
-    ids = [finish_job(job_table).job_id, accept_job(job_table).job_id, "0" * 32, f"pending:{KEY.key_id}", *NO_IDS]
+    ids = [finish_job(job_table).job_id, accept_job(job_table).job_id, "0" * 32, f"slots:{KEY.key_id}", *NO_IDS]
     before = dict(job_table.records)
     answers = [job(job_id, method=method, key=str(other)) for job_id in ids]
     assert {(status, json.dumps(body)) for status, _, body in answers} == {(404, json.dumps(answers[0][2]))}

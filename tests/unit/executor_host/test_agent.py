@@ -3,6 +3,7 @@
 import contextlib
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
@@ -33,6 +34,7 @@ from executor_host.core_scheduler import CoreScheduler
 from executor_host.job_queue import NoSuchQueueError, QueueError
 from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS
 from executor_host.payloads import PayloadError, PayloadRejectedError
+from executor_host.poll_pacer import IDLE_RECEIVE_WAIT_S
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
@@ -72,7 +74,7 @@ def start(queue, payloads, isolation_passed):
     """Return a function that starts an agent and its pool on an engine."""
     with contextlib.ExitStack() as started:
 
-        def start(engine, size=2, workers=2):
+        def start(engine, size=2, workers=2, queue=queue):
             pool = Pool(engine, size=size, start_threads=1)
             visibility = VisibilityExtender(queue, interval_s=INTERVAL_S, visibility_timeout_s=7)
             agent = Agent(
@@ -327,8 +329,8 @@ def test_agent_stops_receiving_when_isolation_check_fails(agent, queue, isolatio
 def test_job_received_after_failed_isolation_check_is_released(engine, queue, start, isolation_passed, monkeypatch):
     receive = queue.receive
 
-    def receive_while_check_fails():
-        message = receive()
+    def receive_while_check_fails(**options):
+        message = receive(**options)
         isolation_passed.clear()
         return message
 
@@ -360,6 +362,21 @@ def test_job_received_during_shutdown_is_run(agent, engine, queue):
     assert agent.stop(10)
     assert len(queue.deleted) == sum(len(sandbox.ran) for sandbox in engine.started) <= 1
     assert queue.released == []
+
+
+def test_job_that_arrives_after_the_last_short_poll_of_a_stopping_agent_is_released(engine, start, monkeypatch):
+    monkeypatch.setattr("executor_host.poll_pacer.IDLE_AFTER_S", 0.0)
+    monkeypatch.setattr("executor_host.agent.RECEIVE_WAIT_S", -1)
+    queue = FakeJobQueue(wait_s=10)
+    agent = start(engine, queue=queue)
+    eventually(lambda: queue.waits_s)
+    with ThreadPoolExecutor(1) as thread:
+        stopped = thread.submit(agent.stop, 10)
+        eventually(agent._stopping.is_set)
+        queue.enqueue(encode(job()))
+        assert stopped.result()
+    assert (len(queue.released), queue.waits_s) == (1, [IDLE_RECEIVE_WAIT_S])
+    assert not any(sandbox.ran for sandbox in engine.started)
 
 
 def test_stopping_agent_finishes_the_run_of_a_batch_and_releases_it(engine, queue, start):

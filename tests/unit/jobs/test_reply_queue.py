@@ -126,6 +126,26 @@ def test_concurrent_leases_have_their_own_queues(sqs, queues):
         assert sqs.calls["create_queue"] == 2
 
 
+def test_throttled_queue_creation_is_retried_with_growing_delays(sqs):
+    sqs.failures["create_queue"] += [client_error("RequestThrottled"), client_error("ThrottlingException")]
+    delays_s = []
+    assert send_and_wait(sqs, make_queues(sqs, sleep=delays_s.append), "a") == reply_to("a")
+    limits_s = reply_queue.CREATE_RETRY_DELAYS_S[:2]
+    assert [limit_s / 2 <= delay_s <= limit_s for delay_s, limit_s in zip(delays_s, limits_s, strict=True)] == [
+        True,
+        True,
+    ]
+
+
+def test_queue_creation_that_stays_throttled_is_given_up(sqs):
+    delays_s = []
+    sqs.failures["create_queue"] += [client_error("RequestThrottled")] * 10
+    with raises_problem(problems.JOB_QUEUE_UNAVAILABLE), make_queues(sqs, sleep=delays_s.append).lease("a"):
+        pass
+    assert (sqs.calls["create_queue"], len(delays_s)) == (5, 4)
+    assert sum(reply_queue.CREATE_RETRY_DELAYS_S) == pytest.approx(1.5)
+
+
 def test_queue_creation_failure_is_retried_on_next_call(sqs, queues):
     sqs.failures["create_queue"].append(client_error("AccessDenied"))
     with raises_problem(problems.JOB_QUEUE_UNAVAILABLE), queues.lease("a"):
