@@ -81,7 +81,7 @@ class Agent:
         self._stopping = Event()
         self._scheduler = scheduler
         self._poll_turns = Semaphore(polls)
-        self._pacer = PollPacer(queue)
+        self._pacer = PollPacer(queue, stopping=self._stopping)
         self._release_from = math.inf  # a time of the monotonic clock
         self._runner = JobRunner(pool, scheduler, runtime=self._runtime, stopping=self._stopping, clock=clock)
         self._workers = [

@@ -5,7 +5,7 @@ A stopping agent waits for open polls, because a response may contain a job. So 
 
 import time
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, Event
 from typing import Final
 
 from executor_host.job_queue import JobQueue, ReceivedMessage
@@ -20,8 +20,10 @@ IDLE_AFTER_S: Final = 180.0
 class PollPacer:
     """The open polls of one job queue. Thread-safe."""
 
-    def __init__(self, queue: JobQueue, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, queue: JobQueue, *, stopping: Event, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start no poll once `stopping` is set."""
         self._queue = queue
+        self._stopping = stopping
         self._clock = clock
         self._changed = Condition()  # guards the two below
         self._open_polls = 0
@@ -33,7 +35,7 @@ class PollPacer:
         While the host is idle, wait up to `timeout_s` for the poll of another worker to end.
         """
         with self._changed:
-            if not self._changed.wait_for(self._may_poll, timeout_s):
+            if not self._changed.wait_for(self._may_poll, timeout_s) or self._stopping.is_set():
                 return None
             self._open_polls += 1
             wait_s = IDLE_RECEIVE_WAIT_S if self._is_idle() else RECEIVE_WAIT_S

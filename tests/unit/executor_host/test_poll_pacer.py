@@ -44,7 +44,7 @@ def clock():
 
 def test_busy_host_polls_shortly_with_every_worker(clock):
     queue = BlockingQueue()
-    pacer = PollPacer(queue, clock=clock)
+    pacer = PollPacer(queue, stopping=threading.Event(), clock=clock)
     with ThreadPoolExecutor(3) as threads:
         polls = [threads.submit(pacer.receive, NO_WAIT_S) for _ in range(3)]
         eventually(lambda: queue.waits_s == [RECEIVE_WAIT_S] * 3)
@@ -54,7 +54,7 @@ def test_busy_host_polls_shortly_with_every_worker(clock):
 
 def test_idle_host_has_one_longer_poll(clock):
     queue = BlockingQueue()
-    pacer = PollPacer(queue, clock=clock)
+    pacer = PollPacer(queue, stopping=threading.Event(), clock=clock)
     clock.now_s += IDLE_AFTER_S
     with ThreadPoolExecutor(1) as threads:
         poll = threads.submit(pacer.receive, NO_WAIT_S)
@@ -68,7 +68,7 @@ def test_idle_host_has_one_longer_poll(clock):
 def test_message_ends_the_idle_period_at_once(clock):
     queue = BlockingQueue()
     queue.message = job_queue.ReceivedMessage("body", "receipt")
-    pacer = PollPacer(queue, clock=clock)
+    pacer = PollPacer(queue, stopping=threading.Event(), clock=clock)
     clock.now_s += IDLE_AFTER_S
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(pacer.receive, NO_WAIT_S)
@@ -79,10 +79,25 @@ def test_message_ends_the_idle_period_at_once(clock):
     assert queue.waits_s == [IDLE_RECEIVE_WAIT_S, RECEIVE_WAIT_S]
 
 
+def test_stopping_host_starts_no_poll(clock):
+    stopping = threading.Event()
+    queue = BlockingQueue()
+    pacer = PollPacer(queue, stopping=stopping, clock=clock)
+    clock.now_s += IDLE_AFTER_S
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(pacer.receive, NO_WAIT_S)
+        eventually(lambda: queue.waits_s)
+        second = threads.submit(pacer.receive, 10)
+        stopping.set()
+        queue.end.set()
+        assert (first.result(), second.result()) == (None, None)
+    assert queue.waits_s == [IDLE_RECEIVE_WAIT_S]
+
+
 def test_failed_poll_is_no_longer_open(clock):
     queue = FakeJobQueue()
     queue.failures["receive"].append(QueueError())
-    pacer = PollPacer(queue, clock=clock)
+    pacer = PollPacer(queue, stopping=threading.Event(), clock=clock)
     clock.now_s += IDLE_AFTER_S
     with pytest.raises(QueueError):
         pacer.receive(NO_WAIT_S)
