@@ -74,7 +74,7 @@ def test_missing_job_has_no_record():
     assert JobTable(TerseDynamoDb(None, failures=1), name="jobs").set_reply("a", b"") is None
 
 
-def test_expired_slots_are_found():
+def test_expired_slots_are_removed():
     record = make_record()
     item = {"slots": {"BS": [pending_jobs._entry(record)]}}
     slots = PendingJobs(TerseDynamoDb(item, failures=1), name="jobs")
