@@ -137,7 +137,7 @@ def test_throttled_queue_creation_is_retried_with_growing_delays(sqs):
     ]
 
 
-def test_queue_creation_that_stays_throttled_is_given_up(sqs):
+def test_queue_creation_that_stays_throttled_returns_503(sqs):
     delays_s = []
     sqs.failures["create_queue"] += [client_error("RequestThrottled")] * 10
     with raises_problem(problems.JOB_QUEUE_UNAVAILABLE), make_queues(sqs, sleep=delays_s.append).lease("a"):
