@@ -76,6 +76,13 @@ def as_text(resource):
     if isinstance(resource, str):
         return resource
     [(function, value)] = resource.items()
+    if function == "Fn::If":
+        return f"{as_text(value[1])} or {as_text(value[2])}"
+    if function == "Fn::Sub" and isinstance(value, list):
+        text, variables = value
+        for name, variable in variables.items():
+            text = text.replace(f"${{{name}}}", as_text(variable))
+        return text
     return ".".join(value) if function == "Fn::GetAtt" else value
 
 
@@ -178,8 +185,8 @@ def test_function_environment_is_exact(expanded):
             "MAX_QUEUE_DEPTH": {"Ref": "MaxQueueDepth"},
             "DATA_MAX_QUEUE_DEPTH": {"Ref": "DataMaxQueueDepth"},
             "WEBHOOK_QUEUE_URL": {"Ref": "WebhookQueue"},
-            "KEYS_TABLE": {"Ref": "KeysTable"},
-            "JOBS_TABLE": {"Ref": "JobsTable"},
+            "KEYS_TABLE": {"Fn::If": ["HasKeysTable", {"Ref": "KeysTableName"}, {"Ref": "KeysTable"}]},
+            "JOBS_TABLE": {"Fn::If": ["HasJobsTable", {"Ref": "JobsTableName"}, {"Ref": "JobsTable"}]},
             "PAYLOAD_STORE_URL": {"Fn::Sub": "https://${PayloadBucket.RegionalDomainName}"},
             "REPLY_QUEUE_PREFIX": {"Fn::Sub": "${AWS::StackName}-reply-"},
             "METRICS_NAMESPACE": STACK_NAME,

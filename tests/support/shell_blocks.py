@@ -4,6 +4,7 @@ from tests.support.markdown import DOCUMENTS, ROOT, code_blocks
 
 # Blocks that need an AWS account or another host begin like this. Unit tests check the names they use.
 NEEDS_AWS = (
+    "make refresh-base",
     "make deploy",
     "make set",
     "make rollback",
@@ -16,6 +17,7 @@ NEEDS_AWS = (
 )
 # Blocks that run until Ctrl-C or install everything begin like this. tests/e2e/test_local_stack.py covers `make run`.
 LONG_RUNNING = ("make run", "make setup")
+RUNBOOK = ROOT / "docs/operations/runbook.md"  # tests/integration/test_runbook.py runs its blocks
 
 
 def shell_blocks(prefixes: tuple[str, ...] | None = None) -> dict[str, str]:
@@ -24,6 +26,6 @@ def shell_blocks(prefixes: tuple[str, ...] | None = None) -> dict[str, str]:
     for path in DOCUMENTS:
         for number, block in enumerate(code_blocks(path.read_text(), "sh"), start=1):
             listed = block.startswith(prefixes or (*NEEDS_AWS, *LONG_RUNNING))
-            if listed == (prefixes is not None):
+            if listed == (prefixes is not None) and (listed or path != RUNBOOK):
                 blocks[f"{path.relative_to(ROOT)}-{number}"] = block
     return blocks
