@@ -1,6 +1,7 @@
 """The Model Context Protocol, as its official client speaks it and as a model uses it."""
 
 import base64
+import json
 import struct
 import zlib
 
@@ -8,6 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from chalicelib.access.api_keys import new_key
+from tests.support.http_client import JSON
+from tests.support.keys import exhaust_quota
 from tests.support.mcp_client import McpClient, images_of, text_of
 
 MODES = {"auto": "2026-07-28", "legacy": "2025-11-25"}
@@ -90,6 +93,24 @@ def test_unknown_method_is_a_protocol_error(mcp):
 def test_wrong_key_cannot_connect(stack):
     client = McpClient(stack.url, str(new_key()))
     assert client.error_of(lambda session: session.list_tools()) == "Server returned an error response"
+
+
+def test_exhausted_quota_is_explained_to_the_model(stack, create_key):
+    api_key = create_key("free")
+    exhaust_quota(stack.environment, api_key, plan="free")
+    result = McpClient(stack.url, api_key).run("1")
+    assert result.is_error
+    assert "Plan free allows 1000 runs per month. Retry after 2099-02-01T00:00:00Z." in text_of(result)
+
+
+def test_batch_of_messages_is_answered_in_order(client):
+    calls = [
+        {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": "run_python", "arguments": program}}
+        for number, program in enumerate([{"code": "6 * 7"}, {"code": "1 / 0"}])
+    ]
+    answer = client.send(json.dumps(calls), path="/mcp", headers={**JSON, "Mcp-Protocol-Version": "2025-03-26"})
+    assert [(each["id"], each["result"]["isError"]) for each in answer.body] == [(0, False), (1, True)]
+    assert answer.body[0]["result"]["content"] == [{"type": "text", "text": "42"}]
 
 
 def test_model_solves_a_computation(model):

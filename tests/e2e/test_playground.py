@@ -46,6 +46,7 @@ def test_run_shows_streams_apart_with_status_and_usage(opened):
     opened.run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.exit(3)", status="error")
     expect(opened.stream("stdout")).to_have_text("out\n")
     expect(opened.stream("stderr")).to_have_text("err\n")
+    expect(opened.page.locator("#result")).to_have_attribute("aria-busy", "false")
     facts = opened.result.locator(".facts")
     assert re.search(r"Exit code\s*3", facts.inner_text())
     assert re.search(r"Time\s*\d+ ms", facts.inner_text())

@@ -20,6 +20,7 @@ EXPECTED = {
     "tools": ["run_python", "list_runtimes"],
     "value": "42",
     "failed": True,
+    "images": ["image/png"],
     "unknownTool": -32602,
     "wrongKey": 401,
 }

@@ -17,10 +17,10 @@ from chalicelib.access import api_keys, rate_limits
 from chalicelib.access.api_keys import KeyRecord, KeyStatus
 from chalicelib.access.key_cache import KeyCache
 from chalicelib.access.key_table import KeyTable, StaleRecordError
-from chalicelib.access.plans import PLANS, Plan
+from chalicelib.access.plans import PLANS, Plan, Rate
 from chalicelib.access.rate_limits import QuotaStatus
 from chalicelib.dynamodb import TableError
-from chalicelib.problems import ProblemError, ProblemType
+from chalicelib.problems import ProblemError
 from chalicelib.telemetry import request_context
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,8 @@ def rfc3339(timestamp: int) -> str:
 
 def _check_rate(quota_status: QuotaStatus, *, runs: int, is_read: bool) -> None:
     """Raise ProblemError if the key is over the rate that a request counts toward."""
-    plan = quota_status.plan
     if is_read and (wait_s := quota_status.read_rate.retry_after_s):
-        detail = f"Plan {plan.name} allows {plan.read_rate.per_second} reads per second (burst {plan.read_rate.burst})."
-        raise _retry_problem(problems.RATE_LIMITED, detail, plan, wait_s=wait_s)
+        raise _rate_problem(quota_status.plan, quota_status.plan.read_rate, "read", wait_s=wait_s)
     if not is_read and quota_status.run_rate.retry_after_s:
         raise _limit_problem(quota_status, runs=runs)
 
@@ -169,13 +167,16 @@ def _check_rate(quota_status: QuotaStatus, *, runs: int, is_read: bool) -> None:
 def _limit_problem(quota_status: QuotaStatus, *, runs: int) -> ProblemError:
     """Return the 429 for an exhausted rate or quota. Its Retry-After holds unless another client uses the key."""
     plan, wait_s = quota_status.plan, quota_status.retry_after_s(runs=runs)
-    if quota_status.runs_left < runs:
-        detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month."
-        return _retry_problem(problems.QUOTA_EXCEEDED, detail, plan, wait_s=wait_s)
-    detail = f"Plan {plan.name} allows {plan.requests_per_second} requests per second (burst {plan.burst})."
-    return _retry_problem(problems.RATE_LIMITED, detail, plan, wait_s=wait_s)
-
-
-def _retry_problem(problem_type: ProblemType, detail: str, plan: Plan, *, wait_s: int) -> ProblemError:
+    if quota_status.runs_left >= runs:
+        return _rate_problem(plan, plan.run_rate, "request", wait_s=wait_s)
+    resets_at = rfc3339(quota_status.month_ends_at)
+    detail = f"Plan {plan.name} allows {plan.runs_per_month} runs per month. Retry after {resets_at}."
     headers = {"Retry-After": str(wait_s)}
-    return ProblemError(problem_type, detail=f"{detail} Retry in {wait_s} s.", headers=headers, plan=plan.name)
+    return ProblemError(problems.QUOTA_EXCEEDED, detail=detail, headers=headers, plan=plan.name)
+
+
+def _rate_problem(plan: Plan, rate: Rate, noun: str, *, wait_s: int) -> ProblemError:
+    nouns = noun if rate.per_second == 1 else f"{noun}s"
+    detail = f"Plan {plan.name} allows {rate.per_second} {nouns} per second (burst {rate.burst}). Retry in {wait_s} s."
+    headers = {"Retry-After": str(wait_s)}
+    return ProblemError(problems.RATE_LIMITED, detail=detail, headers=headers, plan=plan.name)

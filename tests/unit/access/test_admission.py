@@ -133,6 +133,13 @@ def test_exhausted_quota_counts_toward_the_rate_until_it_is_cached(admission, ta
     assert (record.runs, record.tat_us) == (60, int(clock.now * 1e6) + rate_limits.interval_us(PLAN.run_rate))
 
 
+def test_exhausted_quota_names_the_end_of_the_month(admission, table):
+    table.change(KEY.key_id, **USED_UP_QUOTA)
+    with raises_problem(problems.QUOTA_EXCEEDED) as caught:
+        charge(admission)
+    assert caught.value.problem.detail == "Plan pro allows 60 runs per month. Retry after 2026-12-01T00:00:00Z."
+
+
 @pytest.mark.parametrize("used_up", ["rate", "month"])
 def test_request_succeeds_after_retry_after(admission, table, clock, used_up):
     if used_up == "month":

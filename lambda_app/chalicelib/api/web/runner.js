@@ -30,6 +30,7 @@ export class Runner {
     this.current = { controller, jobId: null };
     this.editor.clearError();
     this.showProgress("Running…");
+    let hasBadKey = false;
     try {
       const result = await this.client.run(request.path, request.body, {
         isAsync: request.isAsync,
@@ -42,11 +43,13 @@ export class Runner {
       this.showResult(result, request.body);
     } catch (error) {
       if (controller.signal.aborted) this.show([element("p", { class: "empty" }, "Canceled.")], "Canceled.");
-      else await this.showProblem(error);
+      else this.showProblem(error);
+      hasBadKey = error instanceof ApiError && error.problem.status === 401;
     } finally {
       this.current = null;
       this.updateButtons();
     }
+    if (hasBadKey && (await askForKey("The API does not accept this key. Check it and enter it again."))) await this.run();
   }
 
   /** Stop waiting, and delete the job if there is one. */
@@ -71,21 +74,17 @@ export class Runner {
       this.show(resultElements(result, { onLine: (line) => this.editor.goToLine(line) }), resultSummary(result));
       if (result.error?.line) this.editor.markError(result.error.line, `${result.error.type}: ${result.error.message}`);
     }
-    if (NARROW.matches) byId("response").scrollIntoView();
   }
 
-  async showProblem(error) {
+  showProblem(error) {
     const description = describe(error);
     this.show(problemElements(description), "");
     if (description.retryAfterS) this.blockFor(description.retryAfterS);
-    if (NARROW.matches) byId("response").scrollIntoView();
-    const isKeyProblem = error instanceof ApiError && error.problem.status === 401;
-    if (isKeyProblem) await askForKey("The API does not accept this key. Check it and enter it again.");
   }
 
   show(elements, announcement) {
     byId("result").replaceChildren(...elements);
-    byId("result").setAttribute("aria-busy", String(this.current !== null));
+    if (NARROW.matches) byId("response").scrollIntoView(); // it is below the editor there
     announce(announcement);
   }
 
@@ -108,5 +107,6 @@ export class Runner {
     const isRunning = this.current !== null;
     byId("run").setAttribute("aria-disabled", String(isRunning || Date.now() < this.blockedUntil));
     byId("cancel").hidden = !isRunning;
+    byId("result").setAttribute("aria-busy", String(isRunning));
   }
 }
