@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor format attack bench \
+.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun test-oci-runtime format attack bench \
 	fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image package lint-infra deploy \
 	set rollback promote destroy simulate-fleet lock clean
 
@@ -61,8 +61,14 @@ e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	@$(BROWSER)
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
 
-test-gvisor: $(DEV) ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
-	$(BIN)/python -m tests.support.gvisor -- $(PYTEST) -n 2 --dist loadgroup tests/security \
+test-gvisor: OCI_RUNTIME := runsc
+test-gvisor: test-oci-runtime ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
+
+test-crun: OCI_RUNTIME := crun
+test-crun: test-oci-runtime ## Run the same in sandboxes that crun starts
+
+test-oci-runtime: $(DEV)
+	$(BIN)/python -m tests.support.oci_runtime $(OCI_RUNTIME) -- $(PYTEST) -n 2 --dist loadgroup tests/security \
 		$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
 
 attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY

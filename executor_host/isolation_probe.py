@@ -114,7 +114,7 @@ def is_denied(call: Callable[[], Any]) -> bool:
 
 
 def mounts() -> list[dict[str, Any]]:
-    """Return every mount: where, its type, and its options with those of the file system."""
+    """Return every mount: where, its type, its options with those of the file system, and if it can be written to."""
     # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
     lines = [line.partition(" - ") for line in read("/proc/self/mountinfo").splitlines()]
     return [
@@ -123,6 +123,7 @@ def mounts() -> list[dict[str, Any]]:
             "type": file_system.split()[0],
             "options": mount.split()[5].split(","),
             "limits": [limit for limit in file_system.split()[-1].split(",") if limit.startswith(TMPFS_LIMITS)],
+            "is_writable": os.access(mount.split()[4], os.W_OK),
         }
         for mount, _, file_system in lines
     ]

@@ -63,6 +63,7 @@ class Mount(Struct, frozen=True):
     type: _Text
     options: _Texts
     limits: _Texts  # of a tmpfs
+    is_writable: bool  # by the program
 
 
 class ProbeReport(Struct, frozen=True):
@@ -190,6 +191,7 @@ def _mounts(report: ProbeReport) -> _Check:
             yield f"options of {mount.path}", sorted(required), sorted(required & options)
         elif mount.path == _CGROUP and mount.type == "tmpfs":
             yield f"options of {mount.path}", sorted(_NO_EXECUTION), sorted(_NO_EXECUTION & options)
+            yield f"is_writable of {mount.path}", False, mount.is_writable  # crun lets every user write there
         elif not is_masked:  # a masked file is /dev/null
             is_known = mount.path in _READ_ONLY_MOUNTS or is_known_file
             yield f"mount {mount.path}", "ro" if is_known else "none", "ro" if "ro" in options else "rw"

@@ -1,9 +1,10 @@
 """Compare what a sandbox costs, from its creation to its removal, in two versions of the code or of the engine.
 
-`python -m tests.load.start_cost REVISION` compares this version with a revision of the repository, and
-`python -m tests.load.start_cost userns-remap` compares the engine with one that maps user IDs. As root. Each version
-has its own dockerd in its own cgroup, so that the CPU time of other programs does not count; rounds alternate. The
-latency is that of the program in the warm sandbox.
+`python -m tests.load.start_cost REVISION` compares this version with a revision of the repository,
+`python -m tests.load.start_cost userns-remap` compares the engine with one that maps user IDs, and
+`python -m tests.load.start_cost crun` compares runc with crun. As root. Each version has its own dockerd in its own
+cgroup, so that the CPU time of other programs does not count; rounds alternate. The latency is that of the program in
+the warm sandbox.
 """
 
 import contextlib
@@ -21,11 +22,13 @@ from pathlib import Path
 from infra.local.docker_daemon import running_daemon
 from infra.paths import ROOT
 from tests.support.docker_daemons import client_with_image, isolated_daemon
+from tests.support.oci_runtime import CRUN, add_oci_runtime
 from tests.support.polling import eventually
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
 SANDBOXES = 10  # of one version in each round
 USER_NAMESPACE = "userns-remap"
+ENGINES = {USER_NAMESPACE, CRUN}  # whose sandboxes are those of this version
 USER, GROUP = pwd.getpwuid(65534).pw_name, grp.getgrgid(65534).gr_name  # without privileges on the host
 SUBORDINATE_IDS = "".join(f"{name}:{1 << 31}:{(1 << 31) - 1}\n" for name in (USER, GROUP))  # for FIRST_UID too
 CGROUPS = Path("/sys/fs/cgroup")
@@ -36,6 +39,8 @@ arguments = {"agent": "start-cost"}
 if "runtime" in inspect.signature(DockerEngine).parameters:  # older revisions have only one
     from chalicelib.runtimes import RUNTIMES
     arguments["runtime"] = RUNTIMES["python"]
+if len(sys.argv) > 2:
+    arguments["oci_runtime"] = sys.argv[2]
 engine = DockerEngine(sys.argv[1], **arguments)
 for count in sys.stdin:
     latencies_s = []
@@ -80,7 +85,7 @@ class CpuCounter:
 class Version:
     """One version of the code, its image, and an engine that runs only its sandboxes."""
 
-    def __init__(self, name, *, tree, directory, exits, userns_remap=False):
+    def __init__(self, name, *, tree, directory, exits):
         self.name = name
         self.latencies_ms = []
         self.costs_ms = {"": [], "engine": [], "containers": []}
@@ -89,17 +94,18 @@ class Version:
         daemon = exits.enter_context(isolated_daemon(directory))
         options = [f"--cgroup-parent={self._counter.parent}", "--exec-opt=native.cgroupdriver=cgroupfs"]
         script, arguments = 'echo $$ >"$0"; ', [str(self._counter.processes)]
-        if userns_remap:
+        if name == USER_NAMESPACE:
             options.append(f"--userns-remap={USER}:{GROUP}")
             (directory / "ids").write_text(SUBORDINATE_IDS)
-            mounts = (f"mount --bind {directory}/ids /etc/{name}; " for name in ("subuid", "subgid"))
-            script += "".join(mounts)
-        isolation = ["unshare", "--mount"] if userns_remap else []
+            script += "".join(f"mount --bind {directory}/ids /etc/{name}; " for name in ("subuid", "subgid"))
+        elif name == CRUN:
+            add_oci_runtime(daemon, CRUN, settings=directory / "daemon.json")
+        isolation = ["unshare", "--mount"] if name == USER_NAMESPACE else []
         daemon.command = [*isolation, "sh", "-ec", script + 'exec "$@"', *arguments, *daemon.command, *options]
         address = exits.enter_context(running_daemon(daemon, logs=directory))
         image = build_image(tree)
         self._client = client_with_image(daemon, image=image)
-        self._driver = exits.enter_context(driver(tree, image, address))
+        self._driver = exits.enter_context(driver(tree, image, address, *[name] * (name == CRUN)))
         self._run(SANDBOXES)
 
     def measure(self):
@@ -118,9 +124,9 @@ class Version:
 
 
 @contextlib.contextmanager
-def driver(tree, image, address):
+def driver(tree, image, address, *oci_runtime):
     """Yield a process that runs sandboxes with the code in `tree`."""
-    command = [sys.executable, "-c", DRIVER, image]
+    command = [sys.executable, "-c", DRIVER, image, *oci_runtime]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment(tree) | {"DOCKER_HOST": address}, cwd=tree, **pipes) as process:
         yield process
@@ -155,11 +161,10 @@ def main(arguments):
     with contextlib.ExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory()))
         directory.chmod(0o711)  # the mapped root must reach what is in it
-        is_userns = other == USER_NAMESPACE
-        tree = ROOT if is_userns else export(other, directory / "tree")
+        tree = ROOT if other in ENGINES else export(other, directory / "tree")
         versions = [
             Version("this version", tree=ROOT, directory=new_directory(directory / "a"), exits=exits),
-            Version(other, tree=tree, directory=new_directory(directory / "b"), exits=exits, userns_remap=is_userns),
+            Version(other, tree=tree, directory=new_directory(directory / "b"), exits=exits),
         ]
         for number in range(ROUNDS):
             for version in versions if number % 2 else reversed(versions):

@@ -1,35 +1,17 @@
-"""Run tests in sandboxes under gVisor: `python -m tests.support.gvisor -- COMMAND…` starts a dockerd with runsc.
+"""Know which tests fail under gVisor because its kernel differs from Linux. docs/gvisor.md lists them."""
 
-docs/gvisor.md lists the tests that fail there because gVisor's kernel differs from Linux. Its tables are read here.
-"""
-
-import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
-import docker
 import pytest
 
 from executor_host.hardening import GVISOR_RUNTIME
-from infra.errors import CommandError
-from infra.images.sandbox_image import ensure_image
-from infra.local.docker_daemon import docker_engine, running_daemon
-from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.markdown import read, table
 
 DOCUMENT: Final = "docs/gvisor.md"
 RUNTIME_WITHOUT_SECCOMP: Final = "runsc-without-oci-seccomp"
-_REQUIREMENTS: Final = {
-    "runsc": "Install it with `apt-get install runsc`, or as https://gvisor.dev/docs/user_guide/install/ describes.",
-    "dockerd": "Install Docker Engine: these tests start a dockerd of their own.",
-}
 
 
 def is_gvisor() -> bool:
@@ -61,31 +43,3 @@ def docker_settings(runsc: str) -> dict[str, object]:
     """Return the content of a daemon.json with gVisor as infra/user-data.sh sets it up, and once without seccomp."""
     runtimes = {GVISOR_RUNTIME: ["--network=none", "--oci-seccomp"], RUNTIME_WITHOUT_SECCOMP: ["--network=none"]}
     return {"runtimes": {name: {"path": runsc, "runtimeArgs": arguments} for name, arguments in runtimes.items()}}
-
-
-def run(command: Sequence[str]) -> int:
-    """Run a command with a new dockerd and return its exit code. Raises CommandError if something is not installed."""
-    for program, remedy in _REQUIREMENTS.items():
-        if shutil.which(program) is None:
-            raise CommandError(f"{program} is not installed. {remedy}")
-    if os.geteuid() != 0:
-        raise CommandError("Only root can start a dockerd.")
-    with docker_engine():
-        image = ensure_image(docker.from_env())
-        with tempfile.TemporaryDirectory() as directory, isolated_daemon(Path(directory)) as daemon:
-            settings = Path(directory, "daemon.json")
-            settings.write_text(json.dumps(docker_settings(shutil.which("runsc") or "")))
-            daemon.command.append(f"--config-file={settings}")
-            with running_daemon(daemon, logs=Path(directory)) as address:
-                client_with_image(daemon, image=image).close()
-                environment = {**os.environ, "DOCKER_HOST": address, "OCI_RUNTIME": GVISOR_RUNTIME}
-                return subprocess.run(command, env=environment, check=False).returncode
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] != ["--"] or not sys.argv[2:]:
-        sys.exit("usage: python -m tests.support.gvisor -- COMMAND…")
-    try:
-        sys.exit(run(sys.argv[2:]))
-    except CommandError as error:
-        sys.exit(str(error))

@@ -21,7 +21,9 @@ CGROUP_V2_FILES: Final = {
 
 
 def _mount(path: str, file_system: str, *options: str, limits: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"path": path, "type": file_system, "options": list(options), "limits": list(limits)}
+    is_writable = path in {"/tmp", "/dev/shm", "/dev/mqueue"}
+    members = {"path": path, "type": file_system, "options": list(options), "limits": list(limits)}
+    return members | {"is_writable": is_writable}
 
 
 _MOUNTS: Final = [

@@ -113,6 +113,12 @@ def test_kernel_without_swap_accounting_needs_host_without_swap(swap_bytes, expe
     assert names_of_differences(report) == expected
 
 
+def test_cgroup_directory_that_programs_can_write_to_is_a_difference():
+    report = probe_report(cgroup_version=1)
+    mount(report, "/sys/fs/cgroup").update(is_writable=True)
+    assert names_of_differences(report) == ["is_writable of /sys/fs/cgroup"]
+
+
 GVISOR_CHANGES = {
     "hardened": (lambda report: report.update(processes=0), []),
     "no_oci_seccomp": (lambda report: report["status"].update(Seccomp="0"), ["Seccomp"]),
