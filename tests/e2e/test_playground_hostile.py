@@ -80,6 +80,23 @@ def test_every_member_of_a_result_stays_text(opened):
     assert_only_text(opened)
 
 
+def test_hostile_files_of_a_program_stay_text(opened):
+    name = "<img src=x onerror=alert(9)>.png"
+    opened.run(
+        "from pathlib import Path\n"
+        f"Path({name!r}).write_text({SVG!r})\n"
+        f"Path('image.svg').write_text({SVG!r})\n"
+        f"Path('page.html').write_text({MARKUP!r})",
+        status="ok",
+    )
+    expect(opened.result.get_by_role("button", name="Download")).to_have_count(3)
+    images = opened.result.get_by_role("img")
+    assert images.evaluate_all("images => images.map((image) => [image.alt, image.naturalWidth])") == [
+        [f"Image {name}", 0]
+    ]
+    assert_only_text(opened)
+
+
 @pytest.mark.parametrize("name", ["image.svg", "page.html"])
 def test_hostile_artifact_is_saved_and_not_opened(opened, name):
     answer(opened, {**RESULT, "artifacts": [{"path": f"../{name}", "content_base64": encoded(SVG)}]})

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from infra.paths import LOCAL
 from tests.support.browser import serious_violations
-from tests.support.page_load import load_page
+from tests.support.page_load import MAX_FIRST_LOAD_KB, MAX_INTERACTIVE_MS, load_page
 from tests.support.playground import Playground
 
 SCREENSHOTS = LOCAL / "screenshots"
@@ -14,8 +14,7 @@ SIZES = {"wide": {"width": 1280, "height": 800}, "narrow": {"width": 360, "heigh
 FAILING = (
     "def average(numbers):\n    return sum(numbers) / len(numbers)\n\nprint(average([3, 4, 5]))\nprint(average([]))\n"
 )
-MAX_FIRST_LOAD_KB = 500
-MAX_INTERACTIVE_MS = 10_000  # it takes a tenth of that, but tests share the machine; `make bench` measures it
+BUSY = 10  # tests share the machine; `python -m tests.load.page_load` measures without them
 
 
 @pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in SCHEMES], ids="-".join)
@@ -59,4 +58,4 @@ def test_first_load_is_small_and_fast(browser, stack):
     load = load_page(browser, stack.url)
     assert load.requests > 20
     assert load.compressed_kb < MAX_FIRST_LOAD_KB
-    assert load.interactive_ms < MAX_INTERACTIVE_MS
+    assert load.interactive_ms < BUSY * MAX_INTERACTIVE_MS

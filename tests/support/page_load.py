@@ -6,6 +6,9 @@ from playwright.sync_api import Browser, Request
 
 from tests.support.browser import TIMEOUT_MS
 
+MAX_FIRST_LOAD_KB = 500
+MAX_INTERACTIVE_MS = 1000  # on a machine that does nothing else
+
 
 class PageLoad(NamedTuple):
     """What a first load takes."""
