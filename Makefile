@@ -7,6 +7,8 @@ DEV := $(VENV)/.installed-dev
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 BROWSER := $(BIN)/python -m tests.support.browser # installs Chromium if there is none
 PYTEST := $(BIN)/pytest
+OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
+	$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 UV_INSTALL := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
@@ -16,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun test-oci-runtime format attack bench \
+.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack bench \
 	fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image package lint-infra deploy \
 	set rollback promote destroy simulate-fleet lock clean
 
@@ -61,15 +63,11 @@ e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	@$(BROWSER)
 	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
 
-test-gvisor: OCI_RUNTIME := runsc
-test-gvisor: test-oci-runtime ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
+test-gvisor: $(DEV) ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
+	$(BIN)/python -m tests.support.oci_runtime runsc -- $(OCI_RUNTIME_TESTS)
 
-test-crun: OCI_RUNTIME := crun
-test-crun: test-oci-runtime ## Run the same in sandboxes that crun starts
-
-test-oci-runtime: $(DEV)
-	$(BIN)/python -m tests.support.oci_runtime $(OCI_RUNTIME) -- $(PYTEST) -n 2 --dist loadgroup tests/security \
-		$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
+test-crun: $(DEV) ## Run the same in sandboxes that crun starts
+	$(BIN)/python -m tests.support.oci_runtime crun -- $(OCI_RUNTIME_TESTS)
 
 attack: $(DEV) ## Run the hostile programs at a running API: URL=https://… with its key in API_KEY
 	@test -n "$(URL)" -a -n "$$API_KEY" || { echo "Usage: API_KEY=pk_… make attack URL=https://…"; exit 1; }
