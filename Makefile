@@ -123,8 +123,8 @@ set: $(RUN) ## Change parameters of a stack and nothing else: STAGE=prod PARAMET
 rollback: $(RUN) ## Apply the release before, or RELEASE=…, without building anything: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy rollback "$(STAGE)" --release "$(RELEASE)"
 
-promote: $(RUN) ## Apply the release of another stage of the account: FROM=staging STAGE=prod
-	@$(BIN)/python -m infra.aws.deploy promote "$(STAGE)" --source "$(FROM)"
+promote: $(RUN) ## Apply the release of another stage, or list the changes: FROM=staging STAGE=prod PLAN=1
+	@$(BIN)/python -m infra.aws.deploy promote "$(STAGE)" --source "$(FROM)" $(if $(PLAN),--plan)
 
 destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"

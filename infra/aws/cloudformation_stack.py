@@ -1,5 +1,6 @@
 """One CloudFormation stack: change sets, deletion and progress. Used by deploy.py."""
 
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ SUCCESS_STATUSES: Final = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLET
 FAILED_CREATE_STATUSES: Final = {"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}  # can only be deleted
 STAGE: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # part of the names of queues, roles and tables
 POLL_S: Final = 3.0
+ROLE_SETTING: Final = "CLOUDFORMATION_ROLE_ARN"  # with which CloudFormation acts, instead of the caller's permissions
 STUCK_STATUSES: Final = {
     "DELETE_FAILED": "Fix the cause in its events, then run `make destroy`.",
     "UPDATE_ROLLBACK_FAILED": "Fix the cause in its events, then run `aws cloudformation continue-update-rollback`.",
@@ -31,6 +33,7 @@ class Stack(Struct, frozen=True):
     client: Client
     name: str
     poll_s: float
+    plan_only: bool = False  # list the changes of an update, and make none
 
     def status(self, stack_id: str | None = None) -> str | None:
         """Return CloudFormation's status of the stack, None if it does not exist. A deleted one needs its id."""
@@ -82,6 +85,8 @@ class Stack(Struct, frozen=True):
 
         `template` is TemplateURL or UsePreviousTemplate; parameters in `unchanged` keep their values.
         """
+        if self.plan_only and not is_update:
+            raise CommandError(f"{self.name} does not exist, so everything in its template would be created.")
         change_set = {"StackName": self.name, "ChangeSetName": f"deploy-{time.time_ns()}"}
         self.client.create_change_set(
             **change_set,
@@ -93,12 +98,17 @@ class Stack(Struct, frozen=True):
                 *({"ParameterKey": key, "UsePreviousValue": True} for key in unchanged),
             ],
             Tags=[{"Key": "python-exec", "Value": stage}],
+            **({"RoleARN": role} if (role := os.environ.get(ROLE_SETTING)) else {}),
         )
         if not self._has_changes(change_set):
             self.client.delete_change_set(**change_set)
             progress.report(f"{self.name} has no changes.")
             return
         self._report_changes(change_set)
+        if self.plan_only:
+            self.client.delete_change_set(**change_set)
+            progress.report(f"Nothing was changed in {self.name}.")
+            return
         last_event = self._last_event(self.name)
         # A failed creation deletes its tables too: they are empty, and the next attempt needs their names.
         self.client.execute_change_set(**change_set, RetainExceptOnCreate=True)
@@ -167,9 +177,9 @@ def stack_name(stage: str) -> str:
     return f"python-exec-{stage}"
 
 
-def existing_stack(clients: ClientFactory, stage: str, *, poll_s: float) -> Stack:
+def existing_stack(clients: ClientFactory, stage: str, *, poll_s: float, plan_only: bool = False) -> Stack:
     """Return the stack of a stage, ready for an update. Raises CommandError."""
-    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
+    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s, plan_only=plan_only)
     if not stack.prepare_for_update():
         raise CommandError(f"{stack.name} does not exist.")
     return stack

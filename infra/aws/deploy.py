@@ -182,6 +182,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("stage", help="name of the deployment, for example prod")
     parser.add_argument("--release", default="", help="of a rollback; the one before by default")
     parser.add_argument("--source", default="", help="stage whose release is promoted")
+    parser.add_argument("--plan", action="store_true", help="only list what a promotion would change")
     parser.add_argument(
         "parameters", nargs="*", metavar="Name=value", help="template parameters to set; others keep their values"
     )
@@ -204,7 +205,7 @@ def _run(options: argparse.Namespace) -> None:
         case "rollback":
             releases.roll_back(session.client, stage=options.stage, release=options.release)
         case "promote":
-            releases.promote(session.client, source=options.source, stage=options.stage)
+            releases.promote(session.client, source=options.source, stage=options.stage, plan_only=options.plan)
         case "destroy":
             destroy(session.client, stage=options.stage)
 

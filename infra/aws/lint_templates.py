@@ -1,7 +1,8 @@
-"""`make lint-infra`: run cfn-lint on the output of `make package`, before and after SAM's transform."""
+"""`make lint-infra`: run cfn-lint on the packaged templates, before and after SAM's transform, and on the others."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Final
 
 import boto3
@@ -14,6 +15,7 @@ from samtranslator.translator.translator import Translator
 from infra.aws.package import OUTPUT
 
 REGION: Final = "us-east-1"
+OTHER_TEMPLATES: Final = sorted(Path(__file__).parent.glob("*.yaml"))
 
 
 def lint(text: str) -> list[Match]:
@@ -39,6 +41,8 @@ def main() -> str | None:
         text = path.read_text()
         findings += [f"{path.name}: {match}" for match in lint(text)]
         findings += [f"{path.name}, expanded: {match}" for match in lint(expand_sam(text))]
+    for path in OTHER_TEMPLATES:
+        findings += [f"{path.name}: {match}" for match in lint(path.read_text())]
     return "\n".join(findings) or None
 
 

@@ -40,13 +40,20 @@ def roll_back(clients: ClientFactory, *, stage: str, release: str, poll_s: float
     _apply(stack, bucket, chosen, stage=stage)
 
 
-def promote(clients: ClientFactory, *, source: str, stage: str, poll_s: float = POLL_S) -> None:
-    """Apply to an existing stage the release that another stage of the account runs. Raises CommandError."""
-    stack, bucket = existing_stack(clients, stage, poll_s=poll_s), artifact_bucket(clients)
+def promote(
+    clients: ClientFactory, *, source: str, stage: str, plan_only: bool = False, poll_s: float = POLL_S
+) -> None:
+    """Apply to an existing stage the release that another stage of the account runs, or list what that would change.
+
+    Raises CommandError.
+    """
+    stack = existing_stack(clients, stage, poll_s=poll_s, plan_only=plan_only)
+    bucket = artifact_bucket(clients)
     history = recorded(bucket, stage=source)
     chosen = deployed(history, existing_stack(clients, source, poll_s=poll_s))
     _apply(stack, bucket, chosen, stage=stage)
-    record(bucket, stage=stage, template=chosen.template, host_bundle=chosen.host_bundle)
+    if not plan_only:
+        record(bucket, stage=stage, template=chosen.template, host_bundle=chosen.host_bundle)
 
 
 def _apply(stack: Stack, bucket: ArtifactBucket, release: Release, *, stage: str) -> None:

@@ -99,8 +99,8 @@ class Operator:
     def roll_back(self, release=""):
         releases.roll_back(self.clients, stage="x", release=release, poll_s=0)
 
-    def promote(self, source, stage):
-        releases.promote(self.clients, source=source, stage=stage, poll_s=0)
+    def promote(self, source, stage, **options):
+        releases.promote(self.clients, source=source, stage=stage, poll_s=0, **options)
 
     def destroy(self, stage="x"):
         deploy.destroy(self.clients, stage=stage, poll_s=0)
@@ -116,7 +116,7 @@ def operator(clients, tmp_path):
 
 
 def set_status(status):
-    (stack,) = get_backend("cloudformation")[ACCOUNT][REGION].stacks.values()
+    (stack,) = [each for each in get_backend("cloudformation")[ACCOUNT][REGION].stacks.values() if each.name == STACK]
     stack.status = status
 
 
@@ -252,25 +252,95 @@ def failing_update(clients):
     return failing_clients
 
 
-def test_life_of_a_stack_from_deployment_to_deletion(operator, clients, capsys):
-    """A deployment, an update, an update that fails, a rollback and a deletion."""
+def recording(clients, calls):
+    """Return clients that record the actions of IAM for which they need permission."""
+
+    def recording_clients(service):
+        client = clients(service)
+        client.meta.events.register("provide-client-params.*.*", lambda model, **_: calls.add(iam_action(model)))
+        return client
+
+    return recording_clients
+
+
+def iam_action(operation):
+    """Return the action that an operation needs, most of which have the name of the operation."""
+    service = operation.service_model.signing_name
+    renamed = {
+        "s3:HeadBucket": "s3:ListBucket",
+        "s3:ListObjectsV2": "s3:ListBucket",
+        "s3:HeadObject": "s3:GetObject",
+        "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
+        "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    }
+    name = operation.http["method"] if service == "apigateway" else operation.name
+    return renamed.get(f"{service}:{name}", f"{service}:{name}")
+
+
+def test_life_of_a_stack_needs_exactly_the_permissions_of_the_deployer(fresh_clients, tmp_path, monkeypatch):
+    """A deployment, an update, an update that fails, a rollback, a promotion and a deletion."""
+    calls, clients = set(), fresh_clients
+    operator = Operator(recording(clients, calls), tmp_path)
     operator.deploy(AlarmTopicArn=TOPIC)
-    deploy_second_release(operator)
+    operator.deploy("y")
+    deploy_second_release(operator, ImageId=latest_image(clients))
     before, names = operator.parameters(), release_names(clients)
-    operator.clients = failing_update(clients)
+    operator.clients = failing_update(operator.clients)
     with pytest.raises(CommandError, match="UPDATE_ROLLBACK_COMPLETE; the events above name the cause"):
         operator.deploy(MaxQueueDepth="50")
     assert release_names(clients) == names  # a failed deployment is no release
-    operator.clients = clients
-    operator.set(MaxQueueDepth=before["MaxQueueDepth"])
-    operator.bundle = operator.directory / "host-4567-x86_64.tar.gz"
+    operator.clients = recording(clients, calls)
+    operator.set(MaxQueueDepth=before["MaxQueueDepth"], ImageId="latest")
     operator.roll_back(names[0])
     assert operator.parameters()["HostImageBundle"] == BUNDLE_KEY
+    operator.promote("x", "y", plan_only=True)
+    account_setup._gateway_role(operator.clients)  # as in another region of the account
+    clients("sqs").create_queue(QueueName=f"{STACK}-reply-{'0a' * 16}")
     operator.destroy()
-    assert queues(clients) == set()
-    tables = clients("dynamodb").list_tables()["TableNames"]
-    assert tables == [f"{STACK}-jobs", f"{STACK}-keys"]  # retained
+    assert {name for name in queues(clients) if name.startswith(STACK)} == set()
+    assert set(clients("dynamodb").list_tables()["TableNames"]) >= {f"{STACK}-jobs", f"{STACK}-keys"}  # retained
     assert release_names(clients) == names
+    allowed = deployer_actions()
+    assert calls <= allowed
+    assert allowed - calls == {"iam:PassRole"}  # of which no call says so
+
+
+def deployer_actions():
+    role = template.load((ROOT / "infra/aws/deployer.yaml").read_text())["Resources"]["DeployerRole"]
+    (policy,) = role["Properties"]["Policies"]
+    return {action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]}
+
+
+def test_plan_of_a_promotion_changes_nothing(operator, clients, capsys):
+    operator.deploy("y")
+    deploy_second_release(operator)
+
+    def state():
+        change_sets = clients("cloudformation").list_change_sets(StackName="python-exec-y")["Summaries"]
+        return operator.parameters("python-exec-y"), release_names(clients, "y"), len(change_sets)
+
+    before = state()
+    operator.promote("x", "y", plan_only=True)
+    assert "Nothing was changed in python-exec-y." in capsys.readouterr().err
+    assert state() == before
+
+
+def test_cloudformation_acts_with_the_role_of_the_setting(operator, monkeypatch):
+    roles, clients = [], operator.clients
+
+    def recording_clients(service):
+        client = clients(service)
+        if service == "cloudformation":
+            client.meta.events.register(
+                "provide-client-params.*.CreateChangeSet", lambda params, **_: roles.append(params.get("RoleARN"))
+            )
+        return client
+
+    operator.clients = recording_clients
+    operator.deploy()
+    monkeypatch.setenv("CLOUDFORMATION_ROLE_ARN", FOREIGN_ROLE)
+    operator.set(MaxQueueDepth="50")
+    assert roles == [None, FOREIGN_ROLE]
 
 
 @pytest.fixture

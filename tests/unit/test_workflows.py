@@ -26,7 +26,10 @@ def test_actions_are_pinned_by_commit(workflow):
 @each_workflow
 def test_workflow_only_reads_the_repository(workflow):
     assert workflow["permissions"] == {"contents": "read"}
-    assert [job for job in workflow["jobs"].values() if "permissions" in job] == []
+    jobs = [job for job in workflow["jobs"].values() if "permissions" in job]
+    token = {"contents": "read", "id-token": "write"}  # to assume a role of AWS
+    assert [job["permissions"] for job in jobs] == [token] * len(jobs)
+    assert all(job["environment"] in {"staging", "production"} for job in jobs)
     checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
     assert [checkout["with"]["persist-credentials"] for checkout in checkouts] == [False] * len(workflow["jobs"])
 
@@ -46,3 +49,15 @@ def test_workflow_runs_existing_make_targets(workflow):
     named = re.findall(r"\bmake ([a-z0-9-]+)", " ".join(step.get("run", "") for step in steps(workflow)))
     assert {*named, *matrix} <= TARGETS
     assert named or matrix
+
+
+def test_production_gets_the_artifacts_of_staging_after_a_review():
+    jobs = WORKFLOWS["deploy.yml"]["jobs"]
+    commands = {
+        name: [step["run"] for step in job["steps"] if step.get("run", "").startswith("make")]
+        for name, job in jobs.items()
+    }
+    assert commands["staging"][-2:] == ["make deploy STAGE=staging", "make promote FROM=staging STAGE=prod PLAN=1"]
+    assert commands["production"][-1] == "make promote FROM=staging STAGE=prod"
+    assert not [command for command in commands["production"] if "package" in command or "deploy" in command]
+    assert (jobs["production"]["environment"], jobs["production"]["needs"]) == ("production", "staging")
