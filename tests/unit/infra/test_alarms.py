@@ -6,6 +6,7 @@ from chalicelib.telemetry import metrics as api_metrics
 from executor_host import cloudwatch
 from infra import template
 from tests.support.alarms import fires, metric_ids
+from tests.support.markdown import read, table
 
 TEMPLATE = template.load(template.PATH.read_text())
 ALARMS = {
@@ -14,6 +15,13 @@ ALARMS = {
     if each.get("Type") == "AWS::CloudWatch::Alarm"
 }
 FUNCTIONS = {f"f{number}": [0] * 3 for number in range(5)}
+NAMES = {
+    "f0": "APIHandler",
+    "f1": "StoreResults",
+    "f2": "FailDeadLetteredJobs",
+    "f3": "DeliverWebhooks",
+    "f4": "CleanUpReplyQueues",
+}
 IDLE_TABLES = {name: [None] * 2 for name in ("reads_keys", "reads_jobs", "writes_keys", "writes_jobs")}
 NO_DEAD_LETTERS = {name: [None] * 5 for name in ("jobs", "in_flight", "results", "webhooks")}
 HEALTHY = {
@@ -52,36 +60,42 @@ HEALTHY = {
 }
 FAILING = {
     "DeadLetterAlarm": {
-        "results": {**NO_DEAD_LETTERS, "results": [1] * 5},
-        "a malformed job": {**NO_DEAD_LETTERS, "jobs": [0, 1, 0, 0, 0], "in_flight": [1, 0, 1, 1, 1]},
+        "a result stays dead-lettered": {**NO_DEAD_LETTERS, "results": [1] * 5},
+        "a malformed job is received again and again": {
+            **NO_DEAD_LETTERS,
+            "jobs": [0, 1, 0, 0, 0],
+            "in_flight": [1, 0, 1, 1, 1],
+        },
     },
     "ResultsAlarm": {
-        "old": {"age": [301, 600], "received": [0, 0], "deleted": [0, 0]},
-        "redelivered": {"age": [0, 0], "received": [500, 500], "deleted": [0, 0]},
+        "the oldest result is older than 300 s": {"age": [301, 600], "received": [0, 0], "deleted": [0, 0]},
+        "results are redelivered and not stored": {"age": [0, 0], "received": [500, 500], "deleted": [0, 0]},
     },
     "OldestJobAgeAlarm": {
-        "python": {"age": [21, 60, 90], "data_age": [None] * 3},
-        "data": {"age": [None] * 3, "data_age": [21, 60, 90]},
+        "a job of python waits": {"age": [21, 60, 90], "data_age": [None] * 3},
+        "a job of data waits": {"age": [None] * 3, "data_age": [21, 60, 90]},
     },
-    "NoHostsAlarm": {"none report": {"HostUp": [None] * 5}, "the last one stopped": {"HostUp": [0] + [None] * 4}},
-    "IsolationAlarm": {"one host": {"IsolationUnverified": [1]}},
+    "NoHostsAlarm": {"no host reports": {"HostUp": [None] * 5}, "the last host stopped": {"HostUp": [0] + [None] * 4}},
+    "IsolationAlarm": {"the check fails on one host": {"IsolationUnverified": [1]}},
     "ServerErrorAlarm": {
-        "the only request of an hour": {"errors": [1] * 3, "requests": [1] * 3},
-        "3 % at 100 a second": {"errors": [900] * 3, "requests": [30_000] * 3},
+        "one request in five minutes fails": {"errors": [1] * 3, "requests": [1] * 3},
+        "3 % of a hundred requests a second fail": {"errors": [900] * 3, "requests": [30_000] * 3},
     },
     "RolloutAlarm": {"a new version with a tenth of the requests fails": {"errors": [10] * 2, "requests": [100] * 2}},
-    "FunctionErrorAlarm": {f"f{number}": {**FUNCTIONS, f"f{number}": [1] * 3} for number in range(5)},
-    "FunctionThrottleAlarm": {f"f{number}": {**FUNCTIONS, f"f{number}": [1] * 3} for number in range(5)},
-    "TableThrottleAlarm": {name: {**IDLE_TABLES, name: [1, 1]} for name in IDLE_TABLES},
-    "DockerAlarm": {"one host": {"DockerDown": [1] * 5}},
-    "MissingHostAlarm": {
-        "one of three": {"in_service": [3] * 15, "reporting": [2] * 15},
+    "FunctionErrorAlarm": {f"{NAMES[each]} fails": {**FUNCTIONS, each: [1] * 3} for each in FUNCTIONS},
+    "FunctionThrottleAlarm": {f"{NAMES[each]} is throttled": {**FUNCTIONS, each: [1] * 3} for each in FUNCTIONS},
+    "TableThrottleAlarm": {
+        f"{each.replace('_', ' of ')} are throttled": {**IDLE_TABLES, each: [1, 1]} for each in IDLE_TABLES
     },
-    "LateReplyAlarm": {"many": {"LateReplies": [11]}},
+    "DockerAlarm": {"Docker is down on one host": {"DockerDown": [1] * 5}},
+    "MissingHostAlarm": {
+        "one host of three does not report": {"in_service": [3] * 15, "reporting": [2] * 15},
+    },
+    "LateReplyAlarm": {"more than ten waits end without a reply": {"LateReplies": [11]}},
     "CanaryAlarm": {
-        "fails": {"CanaryPassed": [1, 1, 0, 0, 0]},
-        "does not run": {"CanaryPassed": [None] * 5},
-        "fails at times": {"CanaryPassed": [0, 1, 0, 1, 0]},
+        "the program fails": {"CanaryPassed": [1, 1, 0, 0, 0]},
+        "the program does not run": {"CanaryPassed": [None] * 5},
+        "the program fails now and then": {"CanaryPassed": [0, 1, 0, 1, 0]},
     },
 }
 
@@ -119,3 +133,17 @@ def test_alarm_watches_metrics_that_the_service_reports(alarm):
     of_hosts = {*cloudwatch.RUNTIME_GAUGES, *cloudwatch.COUNTERS, "DockerDown", "IsolationUnverified", "HostUp"}
     assert names <= {*api_metrics.UNITS, *of_hosts}
     assert metric_ids(alarm)
+
+
+def test_documented_cases_match_these():
+    rows = table(read("docs/operations/production-readiness.md"), "Alarm", "Fires in a test when")
+    assert {name: set(cases.split("; ")) for name, cases in rows} == {
+        name: set(cases) for name, cases in FAILING.items()
+    }
+
+
+@pytest.mark.parametrize("alarm", ["FunctionErrorAlarm", "FunctionThrottleAlarm"])
+def test_alarms_of_functions_name_each(alarm):
+    metrics = {each["Id"]: each for each in ALARMS[alarm]["Metrics"] if "MetricStat" in each}
+    dimensions = {name: each["MetricStat"]["Metric"]["Dimensions"] for name, each in metrics.items()}
+    assert {name: each["Value"]["Ref"] for name, (each,) in dimensions.items()} == NAMES
