@@ -13,6 +13,8 @@ OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 UV_INSTALL := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
 STATIC := lambda_app/static-requirements.txt
+# In an environment of its own, because it pins older versions of many packages.
+CHECKOV := $(BIN)/uv tool run --quiet --system-certs --python $(BIN)/python --from checkov==3.3.30 checkov
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
@@ -111,8 +113,9 @@ agent-image: $(RUN) ## Build the agent image and save what a host loads to .loca
 package: $(RUN) ## Package the API and the templates of the stack for AWS; needs no account
 	$(BIN)/python -m infra.aws.package
 
-lint-infra: $(DEV) package ## Run cfn-lint on the packaged templates
+lint-infra: $(DEV) package ## Run cfn-lint and checkov on the templates
 	$(BIN)/python -m infra.aws.lint_templates
+	$(CHECKOV) --config-file infra/aws/checkov.yaml --file .local/package/template-*.json infra/aws/deployer.yaml
 
 deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId=… SubnetIds=…"
 	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)
