@@ -115,7 +115,7 @@ package: $(RUN) ## Package the API and the templates of the stack for AWS; needs
 
 lint-infra: $(DEV) package ## Run cfn-lint and checkov on the templates
 	$(BIN)/python -m infra.aws.lint_templates
-	$(CHECKOV) --config-file infra/aws/checkov.yaml --file .local/package/template-*.json infra/aws/deployer.yaml
+	$(CHECKOV) --config-file infra/aws/checkov.yaml --file .local/package/template-*.json infra/aws/deployer.yaml infra/aws/vpc.yaml
 
 deploy: package ## Create or update a stack on AWS: STAGE=prod PARAMETERS="VpcId=… SubnetIds=…"
 	@$(BIN)/python -m infra.aws.deploy --architecture "$(or $(ARCHITECTURE),x86_64)" deploy "$(STAGE)" $(PARAMETERS)

@@ -125,7 +125,8 @@ def test_hosts_accept_no_inbound_traffic(merged):
         "required",
         1,
     )
-    assert [each["AssociatePublicIpAddress"] for each in data["NetworkInterfaces"]] == [False]
+    assert [each["AssociatePublicIpAddress"] for each in data["NetworkInterfaces"]] == [{"Ref": "PublicIpAddresses"}]
+    assert merged["Parameters"]["PublicIpAddresses"]["Default"] == "false"
     assert all(each["Ebs"]["Encrypted"] for each in data["BlockDeviceMappings"])
     assert "KeyName" not in data
 
@@ -528,3 +529,35 @@ def test_auto_scaling_group_uses_launch_template_and_subnets(created, emulated):
     assert f'--env "JOB_QUEUE_URL=https://sqs.us-east-1.amazonaws.com/123456789012/{STACK}-jobs"' in script
     assert f'--auto-scaling-group-name "{STACK}-hosts"' in script
     assert "s3://artifacts/hosts/" in script
+
+
+VPC = template.load((ROOT / "infra/aws/vpc.yaml").read_text())
+
+
+@pytest.mark.parametrize("nat", ["true", "false"])
+def test_vpc_has_subnets_in_two_zones(emulated, nat):
+    cloudformation, ec2 = emulated("cloudformation"), emulated("ec2")
+    cloudformation.create_stack(
+        StackName="vpc", TemplateBody=json.dumps(VPC), Parameters=[{"ParameterKey": "Nat", "ParameterValue": nat}]
+    )
+    (stack,) = cloudformation.describe_stacks(StackName="vpc")["Stacks"]
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+    subnets = ec2.describe_subnets(SubnetIds=outputs["SubnetIds"].split(","))["Subnets"]
+    assert {subnet["VpcId"] for subnet in subnets} == {outputs["VpcId"]}
+    assert len({subnet["AvailabilityZone"] for subnet in subnets}) == 2
+    assert outputs["PublicIpAddresses"] == ("false" if nat == "true" else "true")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("Private", {"NatGatewayId": "NatGateway"}), ("Public", {"GatewayId": "InternetGateway"})]
+)
+def test_subnets_of_the_vpc_reach_aws(kind, target):
+    """The emulator does not associate subnets with route tables."""
+    tables = {
+        each["SubnetId"]["Ref"]: each["RouteTableId"]["Ref"]
+        for each in of_type(VPC, "AWS::EC2::SubnetRouteTableAssociation").values()
+    }
+    (table,) = {tables[f"{kind}Subnet{number}"] for number in (1, 2)}
+    (route,) = [each for each in of_type(VPC, "AWS::EC2::Route").values() if each["RouteTableId"]["Ref"] == table]
+    assert route["DestinationCidrBlock"] == "0.0.0.0/0"
+    assert {name: route.get(name, {}).get("Ref") for name in target} == target
