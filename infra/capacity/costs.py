@@ -24,6 +24,8 @@ LAMBDA_GB_S: Final = 0.0000166667
 SQS_REQUEST: Final = 0.40 / MILLION
 # https://aws.amazon.com/dynamodb/pricing/on-demand/
 DYNAMODB_WRITE: Final = 0.625 / MILLION
+# https://aws.amazon.com/s3/pricing/: the job and the reply are written and read once each; deletion is free
+PAYLOAD_REQUESTS: Final = 2 * (0.005 + 0.0004) / 1000
 # https://aws.amazon.com/cloudwatch/pricing/
 LOG_GB: Final = 0.50
 METRIC_MONTH: Final = 0.30
@@ -70,16 +72,16 @@ def hourly_price(instance_type: str, *, spot: bool) -> float:
     return ON_DEMAND_HOUR[instance_type] * (SPOT_SHARE if spot else 1.0)
 
 
-def hosts_needed(runs_per_hour: float) -> int:
+def hosts_needed(runs_per_hour: float, runtime: str = "python") -> int:
     """Return the number of hosts, at least one, that handle the load at the utilization that scaling aims at."""
-    return max(1, math.ceil(runs_per_hour / 3600 / (jobs_per_second(INSTANCE_TYPE) * UTILIZATION)))
+    return max(1, math.ceil(runs_per_hour / 3600 / (jobs_per_second(INSTANCE_TYPE, runtime) * UTILIZATION)))
 
 
-def monthly_bill(runs_per_hour: float) -> dict[str, float]:
+def monthly_bill(runs_per_hour: float, runtime: str = "python") -> dict[str, float]:
     """Return USD by item at constant load, with one host on demand and the others spot instances."""
-    runs, hosts = runs_per_hour * HOURS, hosts_needed(runs_per_hour)
+    runs, hosts = runs_per_hour * HOURS, hosts_needed(runs_per_hour, runtime)
     instances = HOURS * sum(hourly_price(INSTANCE_TYPE, spot=number >= 1) for number in range(hosts))
-    busy = runs_per_hour / 3600 / (hosts * jobs_per_second(INSTANCE_TYPE))
+    busy = runs_per_hour / 3600 / (hosts * jobs_per_second(INSTANCE_TYPE, runtime))
     idle_receives = (1 - busy) * hosts * vcpus(INSTANCE_TYPE) * WORKERS_PER_VCPU * HOURS * 3600 / IDLE_RECEIVE_S
     polls = 3 * POLLERS * HOURS * 3600 / POLL_S
     reports = hosts * HOURS * REPORTS_PER_HOUR
@@ -116,6 +118,19 @@ def cost_table() -> str:
     )
 
 
+def runtime_table() -> str:
+    """Return USD per million runs of each runtime at the highest of the rates as a Markdown table."""
+    rows = []
+    for runtime in CPU_S_PER_JOB:
+        bill = monthly_bill(RATES[-1], runtime)
+        hosts, total = (usd / (RATES[-1] * HOURS) * MILLION for usd in (bill["hosts"], sum(bill.values())))
+        with_payloads = total + MILLION * PAYLOAD_REQUESTS
+        usd = (f"{each:.2f}" for each in (hosts, total, with_payloads))
+        rows.append([f"`{runtime}`", str(hosts_needed(RATES[-1], runtime)), *usd])
+    heading = f"USD per million runs, {RATES[-1]:,} per hour"
+    return _markdown([heading, "hosts", "for hosts", "total", "total with payloads in S3"], *rows)
+
+
 def capacity_table() -> str:
     """Return the throughput and the price of each instance type and runtime as a Markdown table."""
     rows = []
@@ -139,4 +154,4 @@ def _markdown(header: list[str], *rows: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{capacity_table()}\n{cost_table()}")
+    sys.stdout.write(f"{capacity_table()}\n{cost_table()}\n{runtime_table()}")

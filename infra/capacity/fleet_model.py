@@ -8,13 +8,14 @@ meets the target, unless another policy needs the host or one is still warming u
 
 import math
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 
 from infra.capacity.costs import hourly_price
+from infra.capacity.queue_model import JobQueue, QueueStats, divide, sums
 from infra.capacity.sizing import vcpus
 
 SCALE_OUT_PERIODS: Final = 3  # minutes
@@ -22,9 +23,9 @@ SCALE_IN_PERIODS: Final = 15  # minutes
 SCALE_IN_THRESHOLD: Final = 0.7  # of the target: EC2 Auto Scaling sets AlarmLow to 35 for a target of 50
 START_S: Final = 120  # from the launch of an instance to its first job: an assumption
 METRIC_DELAY_MINUTES: Final = 1
-DEPTH_READ_S: Final = 3  # how often load_shedding.py reads the depth of the queue
 SPOT_LOSSES_PER_HOUR: Final = 0.01  # per spot host: an assumption
 WARM_PER_VCPU: Final = 4  # sandboxes of the pool and of the workers
+JOB_WEIGHTS: Final = {"python": 1, "data": 5}  # of a queued job, in the backlog of the template
 
 
 class Target(Struct, frozen=True):
@@ -43,59 +44,69 @@ class Policy(Struct, frozen=True, kw_only=True):
     on_demand_hosts: int
     warm_up_s: int  # seconds in service before scaling counts a host
     targets: tuple[Target, ...]
-    max_queue_depth: int
+    max_queue_depth: int  # of the runtime python
+    data_max_queue_depth: int
 
 
-class MinuteStats(Struct, kw_only=True):
-    """Counts of one minute, and the state at its end."""
+class MinuteStats(QueueStats, kw_only=True):
+    """Counts of one minute over all queues, and the state at its end."""
 
-    arrived: int = 0
-    rejected: int = 0
-    completed: int = 0
-    expired: int = 0
-    waits_s: Counter[int]
-    backlog: int = 0
-    max_backlog: int = 0
+    runtimes: dict[str, QueueStats]
     hosts: int = 0
     launching: int = 0
-    capacity: float = 0.0  # jobs that the hosts could have run
+    cpu_s: float = 0.0  # that jobs used
+    capacity_cpu_s: float = 0.0  # that hosts had
     usd: float = 0.0
 
 
 class Fleet:
     """One run of the model, which starts with the minimum number of hosts and no job."""
 
-    def __init__(self, policy: Policy, *, cpu_s_per_job: float, job_ttl_s: float, seed: int) -> None:
+    def __init__(self, policy: Policy, *, cpu_s_per_job: Mapping[str, float], job_ttl_s: float, seed: int) -> None:
+        """Prepare a queue for each runtime in `cpu_s_per_job`."""
+        max_depths = {"python": policy.max_queue_depth, "data": policy.data_max_queue_depth}
         self._policy = policy
-        self._job_ttl_s = job_ttl_s
         self._vcpus = vcpus(policy.instance_type)
-        self._jobs_per_second = self._vcpus / cpu_s_per_job  # of one host
+        self._queues = {
+            runtime: JobQueue(
+                cpu_s_per_job=cpu_s,
+                max_depth=max_depths[runtime],
+                job_ttl_s=job_ttl_s,
+                warm_per_host=WARM_PER_VCPU * self._vcpus / JOB_WEIGHTS[runtime],
+            )
+            for runtime, cpu_s in cpu_s_per_job.items()
+        }
         self._random = random.Random(seed)  # noqa: S311 - a simulation
         self._now_s = 0
         self._hosts = policy.min_hosts
         self._ready_times_s: list[int] = []  # of the hosts that are launching
         self._warm_up_ends_s = 0
-        self._queue: deque[list[int]] = deque()  # arrival time and number of jobs
-        self._backlog = 0
-        self._observed_depth = 0
-        self._warm_sandboxes = 0.0
         self._history: dict[str, list[float]] = {target.metric: [] for target in policy.targets}
 
-    def run(self, load: Callable[[int], float], *, minutes: int) -> list[MinuteStats]:
-        """Return the statistics of each minute; `load` maps a second of the day to jobs per second."""
+    def run(self, load: Callable[[int], Mapping[str, float]], *, minutes: int) -> list[MinuteStats]:
+        """Return the statistics of each minute; `load` maps a second of the day to jobs per second of each runtime."""
         return [self._run_minute(load) for _ in range(minutes)]
 
-    def _run_minute(self, load: Callable[[int], float]) -> MinuteStats:
-        stats = MinuteStats(waits_s=Counter())
+    def _run_minute(self, load: Callable[[int], Mapping[str, float]]) -> MinuteStats:
+        runtimes = {runtime: QueueStats(waits_s=Counter()) for runtime in self._queues}
+        capacity_cpu_s = 0.0
         for _ in range(60):
             self._activate_ready_hosts()
-            self._enqueue_arrivals(stats, load(self._now_s))
-            self._expire_jobs(stats)
-            self._run_jobs(stats)
-            stats.max_backlog = max(stats.max_backlog, self._backlog)
+            for runtime, rate in load(self._now_s).items():
+                self._queues[runtime].enqueue(poisson(self._random, rate), runtimes[runtime], now_s=self._now_s)
+            capacity_cpu_s += self._run_jobs(runtimes)
             self._now_s += 1
-        stats.backlog, stats.hosts, stats.launching = self._backlog, self._hosts, len(self._ready_times_s)
-        stats.usd = self._usd_per_hour() / 60
+        stats = MinuteStats(
+            **sums(runtimes.values()),
+            backlog=sum(queue.backlog for queue in self._queues.values()),
+            max_backlog=sum(queue_stats.max_backlog for queue_stats in runtimes.values()),
+            runtimes=runtimes,
+            hosts=self._hosts,
+            launching=len(self._ready_times_s),
+            cpu_s=sum(self._queues[name].cpu_s_per_job * each.completed for name, each in runtimes.items()),
+            capacity_cpu_s=capacity_cpu_s,
+            usd=self._usd_per_hour() / 60,
+        )
         self._lose_spot_hosts()
         self._scale(stats)
         return stats
@@ -105,42 +116,20 @@ class Fleet:
         self._hosts += len(self._ready_times_s) - len(launching)
         self._ready_times_s = launching
 
-    def _enqueue_arrivals(self, stats: MinuteStats, rate: float) -> None:
-        if self._now_s % DEPTH_READ_S == 0:
-            self._observed_depth = self._backlog
-        count = poisson(self._random, rate)
-        stats.arrived += count
-        if self._observed_depth > self._policy.max_queue_depth:
-            stats.rejected += count
-        elif count:
-            self._queue.append([self._now_s, count])
-            self._backlog += count
-
-    def _expire_jobs(self, stats: MinuteStats) -> None:
-        while self._queue and self._now_s - self._queue[0][0] >= self._job_ttl_s:
-            _, count = self._queue.popleft()
-            self._backlog -= count
-            stats.expired += count
-
-    def _run_jobs(self, stats: MinuteStats) -> None:
-        max_idle_sandboxes = self._hosts * WARM_PER_VCPU * self._vcpus
-        capacity = self._hosts * self._jobs_per_second
-        stats.capacity += capacity
-        self._warm_sandboxes = min(self._warm_sandboxes, max_idle_sandboxes) + capacity
-        while self._queue and self._warm_sandboxes >= 1:
-            arrived_s, count = self._queue[0]
-            started = min(count, int(self._warm_sandboxes))
-            self._warm_sandboxes -= started
-            self._backlog -= started
-            stats.completed += started
-            stats.waits_s[self._now_s - arrived_s] += started
-            self._queue[0][1] -= started
-            if not self._queue[0][1]:
-                self._queue.popleft()
+    def _run_jobs(self, runtimes: Mapping[str, QueueStats]) -> float:
+        """Run jobs of all queues for a second, and return the CPU time that the hosts had for it."""
+        cpu_s = float(self._hosts * self._vcpus)
+        for runtime, queue in self._queues.items():
+            queue.expire(runtimes[runtime], now_s=self._now_s)
+        parts = divide(cpu_s, [queue.useful_cpu_s(self._hosts) for queue in self._queues.values()])
+        for (runtime, queue), part in zip(self._queues.items(), parts, strict=True):
+            queue.run(part, runtimes[runtime], hosts=self._hosts, now_s=self._now_s)
+        return cpu_s
 
     def _scale(self, stats: MinuteStats) -> None:
-        cpu = 100 * min(1.0, stats.completed / stats.capacity)
-        current = {"backlog": stats.backlog / self._hosts, "cpu": cpu}
+        cpu = 100 * min(1.0, stats.cpu_s / stats.capacity_cpu_s)
+        backlog = sum(JOB_WEIGHTS[runtime] * queue.backlog for runtime, queue in self._queues.items())
+        current = {"backlog": backlog / self._hosts, "cpu": cpu}
         for metric, values in self._history.items():
             values.append(current[metric])
         total = self._hosts + len(self._ready_times_s)
@@ -200,16 +189,24 @@ def percentile(waits_s: Counter[int], quantile: float) -> int:
 
 def aggregate(minutes: Sequence[MinuteStats]) -> MinuteStats:
     """Return the sums of consecutive minutes, with the state at the end of the last."""
-    waits_s: Counter[int] = Counter()
-    for stats in minutes:
-        waits_s.update(stats.waits_s)
-    counts = ("arrived", "rejected", "completed", "expired", "capacity", "usd")
-    totals: dict[str, Any] = {name: sum(getattr(stats, name) for stats in minutes) for name in counts}
+    last = minutes[-1]
     return MinuteStats(
-        **totals,
-        waits_s=waits_s,
-        backlog=minutes[-1].backlog,
+        **sums(minutes),
+        backlog=last.backlog,
         max_backlog=max(stats.max_backlog for stats in minutes),
-        hosts=minutes[-1].hosts,
-        launching=minutes[-1].launching,
+        runtimes={
+            runtime: aggregate_queue([stats.runtimes[runtime] for stats in minutes]) for runtime in last.runtimes
+        },
+        hosts=last.hosts,
+        launching=last.launching,
+        cpu_s=sum(stats.cpu_s for stats in minutes),
+        capacity_cpu_s=sum(stats.capacity_cpu_s for stats in minutes),
+        usd=sum(stats.usd for stats in minutes),
+    )
+
+
+def aggregate_queue(minutes: Sequence[QueueStats]) -> QueueStats:
+    """Return the sums of consecutive minutes of one queue, with the state at the end of the last."""
+    return QueueStats(
+        **sums(minutes), backlog=minutes[-1].backlog, max_backlog=max(stats.max_backlog for stats in minutes)
     )

@@ -12,6 +12,7 @@ from infra import template
 from infra.capacity import sizing
 from infra.capacity.costs import INSTANCE_TYPE
 from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, aggregate, percentile
+from infra.capacity.queue_model import QueueStats
 from infra.capacity.sizing import CPU_S_PER_JOB, PROGRAM_CPU_S
 
 DAY_MINUTES: Final = 24 * 60
@@ -52,6 +53,7 @@ def policy_from_template(stack: template.Template, sizes: Mapping[str, int]) -> 
         warm_up_s=int(resolve(group["DefaultInstanceWarmup"])),
         targets=tuple(Target(_metric(policy), float(resolve(policy["TargetValue"]))) for policy in policies),
         max_queue_depth=int(resolve(variables.get("MAX_QUEUE_DEPTH", DEFAULT_MAX_QUEUE_DEPTH))),
+        data_max_queue_depth=int(resolve(variables["DATA_MAX_QUEUE_DEPTH"])),
     )
 
 
@@ -87,16 +89,17 @@ def derived_policy(stack: template.Template, *, runs_per_hour: float, min_hosts:
 
 
 def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int, data_share: float = 0.0) -> list[MinuteStats]:
-    """Return the statistics of each minute of a day.
+    """Return the statistics of each minute of a day on which a share of all runs uses the runtime `data`."""
+    load = make_load_curve(runs_per_hour)
+    shares = {"python": 1 - data_share, "data": data_share}
+    cpu_s_per_job = {runtime: CPU_S_PER_JOB[runtime] + PROGRAM_CPU_S for runtime, share in shares.items() if share}
+    fleet = Fleet(policy, cpu_s_per_job=cpu_s_per_job, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
+    return fleet.run(
+        lambda second: {runtime: shares[runtime] * load(second) for runtime in cpu_s_per_job}, minutes=DAY_MINUTES
+    )
 
-    Runs of `data`, a share of all, share one queue with the others, and each job takes the average CPU time of both.
-    """
-    start_cpu_s = (1 - data_share) * CPU_S_PER_JOB["python"] + data_share * CPU_S_PER_JOB["data"]
-    fleet = Fleet(policy, cpu_s_per_job=start_cpu_s + PROGRAM_CPU_S, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
-    return fleet.run(make_load_curve(runs_per_hour), minutes=DAY_MINUTES)
 
-
-def count_late(stats: MinuteStats) -> int:
+def count_late(stats: QueueStats) -> int:
     """Return the jobs whose callers had already received a 202 response."""
     return sum(count for wait_s, count in stats.waits_s.items() if wait_s > DEFAULT_WAIT_S)
 
@@ -105,25 +108,35 @@ def row(name: str, minutes: Sequence[MinuteStats]) -> list[str]:
     """Return the cells of some minutes."""
     total = aggregate(minutes)
     hosts = [stats.hosts for stats in minutes]
+    cells = _queue_cells(name, total, seconds=60 * len(minutes))
+    return [*cells, f"{min(hosts)}-{max(hosts)}", f"{total.usd:.2f}"]
+
+
+def runtime_row(name: str, day: QueueStats) -> list[str]:
+    """Return the cells of one runtime, which has no hosts of its own."""
+    return [*_queue_cells(name, day, seconds=60 * DAY_MINUTES), "", ""]
+
+
+def _queue_cells(name: str, stats: QueueStats, *, seconds: int) -> list[str]:
     return [
         name,
-        f"{total.arrived / (60 * len(minutes)):.1f}",
-        str(total.max_backlog),
-        str(percentile(total.waits_s, 0.5)),
-        str(percentile(total.waits_s, 0.99)),
-        str(count_late(total)),
-        str(total.rejected),
-        str(total.expired),
-        f"{min(hosts)}-{max(hosts)}",
-        f"{total.usd:.2f}",
+        f"{stats.arrived / seconds:.1f}",
+        str(stats.max_backlog),
+        str(percentile(stats.waits_s, 0.5)),
+        str(percentile(stats.waits_s, 0.99)),
+        str(count_late(stats)),
+        str(stats.rejected),
+        str(stats.expired),
     ]
 
 
 def table(day: Sequence[MinuteStats]) -> str:
-    """Return a table with a row for each hour and one for the day."""
+    """Return a table with a row for each hour, for each runtime, and for the day."""
     hours = [row(f"{start // 60:02}", day[start : start + 60]) for start in range(0, len(day), 60)]
-    rows = [list(HEADER), *hours, row("all", day)]
-    return "".join("".join(f"{cell:>9}" for cell in cells) + "\n" for cells in rows)
+    total = aggregate(day)
+    runtimes = [runtime_row(name, stats) for name, stats in total.runtimes.items()]
+    rows = [list(HEADER), *hours, *runtimes, row("all", day)]
+    return "".join("".join(f"{cell:>9}" for cell in cells).rstrip() + "\n" for cells in rows)
 
 
 def main(arguments: list[str]) -> None:
@@ -131,7 +144,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.capacity.simulate", description=__doc__)
     parser.add_argument("--runs-per-hour", type=float, default=50_000, help="average of the day (default: 50000)")
     parser.add_argument("--min-hosts", type=int, help="minimum number of hosts (default: derived from the peak)")
-    parser.add_argument("--data-share", type=float, default=0.0, help="share of runs of the runtime data (default: 0)")
+    parser.add_argument(
+        "--data-share", type=float, default=0.1, help="share of runs of the runtime data (default: 0.1)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     options = parser.parse_args(arguments)
     stack = template.load(template.PATH.read_text())
@@ -141,7 +156,10 @@ def main(arguments: list[str]) -> None:
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"
     )
     targets = ", ".join(f"{target.metric} {target.value:g}" for target in policy.targets)
-    limits = f"Hosts start in {START_S} s. Requests are rejected above {policy.max_queue_depth} queued jobs."
+    limits = (
+        f"Hosts start in {START_S} s. Requests are rejected above {policy.max_queue_depth} queued jobs "
+        f"of python and {policy.data_max_queue_depth} of data."
+    )
     sys.stdout.write(f"{hosts}, scaling targets {targets}. {limits}\n\n{table(day)}")
 
 

@@ -22,15 +22,18 @@ POLICY = Policy(
     warm_up_s=60,
     targets=(Target("backlog", 4.0), Target("cpu", 50.0)),
     max_queue_depth=1_000_000,
+    data_max_queue_depth=1_000_000,
 )
-CPU_S_PER_JOB, JOB_TTL_S = 0.2, 120  # ten jobs per second on one host
+CPU_S_PER_JOB, JOB_TTL_S = {"python": 0.2, "data": 1.0}, 120  # ten jobs per second on one host, or two of data
 OPERATIONS = Path(__file__).parents[3] / "docs/operations"
 CAPACITY = OPERATIONS / "capacity-and-cost.md"
 
 
-def run(load, *, minutes=60, seed=1, **changes):
-    fleet = Fleet(replace(POLICY, **changes), cpu_s_per_job=CPU_S_PER_JOB, job_ttl_s=JOB_TTL_S, seed=seed)
-    return fleet.run(load, minutes=minutes)
+def run(load, *, data=0.0, minutes=60, seed=1, **changes):
+    loads = {"python": load} | ({"data": lambda _: data} if data else {})
+    cpu_s_per_job = {runtime: CPU_S_PER_JOB[runtime] for runtime in loads}
+    fleet = Fleet(replace(POLICY, **changes), cpu_s_per_job=cpu_s_per_job, job_ttl_s=JOB_TTL_S, seed=seed)
+    return fleet.run(lambda second: {name: load(second) for name, load in loads.items()}, minutes=minutes)
 
 
 LOADS = {
@@ -57,7 +60,35 @@ def test_hosts_stay_within_their_limits(load):
 
 
 def test_throughput_never_exceeds_capacity():
-    assert all(minute.completed <= minute.capacity + 8 * minute.hosts for minute in run(LOADS["too_much"]))
+    idle_cpu_s = 8 * (0.2 + 1.0 / 5)  # in the warm sandboxes of a host
+    for minute in run(LOADS["too_much"], data=3.0):
+        assert minute.cpu_s <= minute.capacity_cpu_s + idle_cpu_s * minute.hosts
+
+
+def test_jobs_of_one_runtime_do_not_delay_the_other():
+    day = aggregate(run(LOADS["too_much"], data=0.5, max_hosts=1))
+    assert day.runtimes["python"].expired > 0
+    assert day.runtimes["data"].completed == day.runtimes["data"].arrived
+    assert percentile(day.runtimes["data"].waits_s, 0.99) <= 3
+
+
+def test_a_busy_runtime_gets_the_cpu_that_the_other_leaves():
+    day = aggregate(run(lambda _: 4.0, data=0.7, max_hosts=1))
+    assert day.completed + day.backlog == day.arrived
+    assert day.max_backlog < 60
+
+
+def test_each_runtime_rejects_above_its_own_depth():
+    day = aggregate(run(lambda _: 1.0, data=9.0, max_hosts=1, data_max_queue_depth=20))
+    assert (day.runtimes["python"].rejected, day.rejected > 0) == (0, True)
+    assert day.rejected == day.runtimes["data"].rejected
+
+
+def test_queued_jobs_of_data_count_as_five():
+    backlog = (Target("backlog", 4.0),)
+    hosts = [minute.hosts for minute in run(LOADS["none"], data=2.5, targets=backlog, minutes=20)]
+    assert hosts[-1] > 1
+    assert hosts.index(hosts[-1]) > 3
 
 
 def test_simulation_is_deterministic_per_seed():
@@ -212,7 +243,7 @@ def test_needed_hosts_handle_the_load_at_target_utilization():
     assert [costs.hosts_needed(runs) for runs in (1, rate, rate + 1)] == [1, 1, 2]
 
 
-@pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table])
+@pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table, costs.runtime_table])
 def test_documented_cost_table_matches_code(table):
     assert table() in CAPACITY.read_text()
 
@@ -234,6 +265,19 @@ def test_documented_simulation_results_match_code(stack):
     )
     assert f"lose {lost} % of the day's runs to 503; hosts cost {usd} USD" in text
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
+
+
+def test_documented_day_with_both_runtimes_matches_code(stack):
+    policy = simulate.derived_policy(stack, runs_per_hour=50_000)
+    day = aggregate(simulate.simulate_day(policy, runs_per_hour=50_000, seed=1, data_share=0.1))
+    lost, usd = round(100 * day.rejected / day.arrived, 1), round(day.usd, 2)
+    assert list(day.runtimes) == ["python", "data"]
+    text = " ".join(CAPACITY.read_text().split())
+    hosts = f"{policy.min_hosts} to {policy.max_hosts} hosts"
+    assert (
+        f"in `data`, its default, {hosts} lose {lost} % of the runs to 503, in the last burst, and cost {usd} USD"
+        in text
+    )
 
 
 def test_documented_host_startup_time_matches_code(stack):

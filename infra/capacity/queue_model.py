@@ -1,0 +1,92 @@
+"""A model of one runtime's jobs: they arrive, wait in its queue and run in its warm sandboxes. For fleet_model.py."""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from msgspec import Struct
+
+DEPTH_READ_S: Final = 3  # how often load_shedding.py reads the depth of the queue
+
+
+class QueueStats(Struct, kw_only=True):
+    """Counts of some time, and the state at its end."""
+
+    arrived: int = 0
+    rejected: int = 0
+    completed: int = 0
+    expired: int = 0
+    waits_s: Counter[int]
+    backlog: int = 0
+    max_backlog: int = 0
+
+
+def sums(stats: Iterable[QueueStats]) -> dict[str, Any]:
+    """Return the sums of all counts, by the name of the member of QueueStats."""
+    waits_s: Counter[int] = Counter()
+    totals: dict[str, Any] = dict.fromkeys(("arrived", "rejected", "completed", "expired"), 0)
+    for each in stats:
+        waits_s.update(each.waits_s)
+        for name in totals:
+            totals[name] += getattr(each, name)
+    return {**totals, "waits_s": waits_s}
+
+
+class JobQueue:
+    """The jobs of one runtime."""
+
+    def __init__(self, *, cpu_s_per_job: float, max_depth: int, job_ttl_s: float, warm_per_host: float) -> None:
+        """Start with no job and no warm sandbox; idle hosts keep `warm_per_host` of them."""
+        self.cpu_s_per_job = cpu_s_per_job
+        self.backlog = 0
+        self._max_depth, self._job_ttl_s, self._warm_per_host = max_depth, job_ttl_s, warm_per_host
+        self._jobs: deque[list[int]] = deque()  # arrival time and number of jobs
+        self._observed_depth = 0
+        self._warm_sandboxes = 0.0
+
+    def enqueue(self, count: int, stats: QueueStats, *, now_s: int) -> None:
+        """Let jobs arrive, which are rejected while the depth that was read last is too large."""
+        if now_s % DEPTH_READ_S == 0:
+            self._observed_depth = self.backlog
+        stats.arrived += count
+        if self._observed_depth > self._max_depth:
+            stats.rejected += count
+        elif count:
+            self._jobs.append([now_s, count])
+            self.backlog += count
+
+    def expire(self, stats: QueueStats, *, now_s: int) -> None:
+        """Drop the jobs whose start deadline is over."""
+        while self._jobs and now_s - self._jobs[0][0] >= self._job_ttl_s:
+            _, count = self._jobs.popleft()
+            self.backlog -= count
+            stats.expired += count
+
+    def useful_cpu_s(self, hosts: int) -> float:
+        """Return the CPU time that starts all jobs and then all sandboxes that idle hosts keep."""
+        return (self.backlog + hosts * self._warm_per_host) * self.cpu_s_per_job
+
+    def run(self, cpu_s: float, stats: QueueStats, *, hosts: int, now_s: int) -> None:
+        """Start sandboxes with some CPU time, and run jobs in those that are warm."""
+        self._warm_sandboxes = min(self._warm_sandboxes, hosts * self._warm_per_host) + cpu_s / self.cpu_s_per_job
+        while self._jobs and self._warm_sandboxes >= 1:
+            arrived_s, count = self._jobs[0]
+            started = min(count, int(self._warm_sandboxes))
+            self._warm_sandboxes -= started
+            self.backlog -= started
+            stats.completed += started
+            stats.waits_s[now_s - arrived_s] += started
+            self._jobs[0][1] -= started
+            if not self._jobs[0][1]:
+                self._jobs.popleft()
+        stats.max_backlog = max(stats.max_backlog, self.backlog)
+        stats.backlog = self.backlog
+
+
+def divide(total: float, demands: list[float]) -> list[float]:
+    """Return a fair part of a total for each: the same, unless one wants less and leaves the rest to the others."""
+    parts = [0.0] * len(demands)
+    for place, index in enumerate(sorted(range(len(demands)), key=demands.__getitem__)):
+        parts[index] = min(demands[index], total / (len(demands) - place))
+        total -= parts[index]
+    return parts
