@@ -8,6 +8,7 @@ import app as api
 from chalice.config import Config
 from chalice.local import LambdaContext, LocalGateway
 
+from chalicelib.jobs.response_size import MAX_RESPONSE_BYTES
 from tests.support import openapi_contract
 from tests.support.records import KEY
 
@@ -25,7 +26,9 @@ def send(
     stage_path: str | None = None,
     event: Mapping[str, object] | None = None,
 ) -> tuple[int, dict[str, str], Any]:
-    """Return the status, headers and body of the response, parsed if it is JSON. Fail if it is not as documented.
+    """Return the status, headers and body of the response, parsed if it is JSON.
+
+    Fail if it is not as documented, or larger than what Lambda can return.
 
     `repeated` are headers with several values, `stage_path` is the path with API Gateway's stage, and `event` has other
     members of Lambda's event.
@@ -35,6 +38,7 @@ def send(
     generated["requestContext"]["path"] = stage_path or path
     changes = {"multiValueHeaders": repeated, **(event or {})}
     response = api.app(generated | changes, LambdaContext("run", 512))
+    assert len(json.dumps(response, ensure_ascii=False).encode()) <= MAX_RESPONSE_BYTES
     status: int = response["statusCode"]
     response_headers: dict[str, str] = response["headers"]
     text = response["body"]

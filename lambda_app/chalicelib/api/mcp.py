@@ -12,17 +12,20 @@ from typing import Any, Final, NoReturn, cast
 from chalice.app import Request, Response
 
 from chalicelib.access.admission import Caller
-from chalicelib.api import mcp_tools
+from chalicelib.api import mcp_tools, model_output
 from chalicelib.api.headers import header_values
 from chalicelib.api.mcp_tools import ToolContext, UnknownToolError
 from chalicelib.api.request_fields import check_json_body
 from chalicelib.api.responses import json_response
 from chalicelib.components import Components
+from chalicelib.jobs.response_size import MAX_BODY_BYTES, escaped_bytes
 
 HANDSHAKE_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 ENVELOPE_VERSIONS: Final = ("2026-07-28",)
 BATCH_VERSIONS: Final = HANDSHAKE_VERSIONS[:2]
 MAX_BATCH_MESSAGES: Final = 16
+MAX_ID_CHARS: Final = 256
+MAX_REPLACEMENT_BYTES: Final = 7 * MAX_ID_CHARS + 512  # of an answer whose result is replaced
 LIST_TTL_MS: Final = 3_600_000  # a new version of the API may change its tools
 
 PARSE_ERROR: Final = -32700
@@ -83,7 +86,18 @@ def _respond_to_batch(messages: list[Any], request: Request, context: ToolContex
     if not 1 <= len(messages) <= MAX_BATCH_MESSAGES:
         return _error_response(_RpcError(INVALID_REQUEST, f"A batch has 1 to {MAX_BATCH_MESSAGES} messages."))
     answers = [answer for message in messages if (answer := _answer(message, request, context)) is not None]
-    return json_response(answers) if answers else Response(body="", status_code=HTTPStatus.ACCEPTED)
+    return json_response(_fit(answers)) if answers else Response(body="", status_code=HTTPStatus.ACCEPTED)
+
+
+def _fit(answers: list[_Message]) -> list[_Message]:
+    """Replace each result that does not fit into a response with those before it."""
+    room, fitting = MAX_BODY_BYTES - len(answers) * MAX_REPLACEMENT_BYTES, []
+    for answer in answers:
+        size = escaped_bytes(answer)
+        fits = size <= room
+        room -= size if fits else 0
+        fitting.append(answer if fits else {**answer, "result": model_output.TOO_LARGE})
+    return fitting
 
 
 def _answer(message: object, request: Request, context: ToolContext) -> _Message | None:
@@ -105,12 +119,14 @@ def _check_message(message: object) -> _Message:
     if not is_response and not isinstance(message.get("method"), str):
         raise _RpcError(INVALID_REQUEST, "A request needs a method.")
     if not is_response and "id" in message and not _is_id(message["id"]):
-        raise _RpcError(INVALID_REQUEST, "An id must be a string or an integer.")
+        raise _RpcError(INVALID_REQUEST, f"An id must be an integer or a string of at most {MAX_ID_CHARS} characters.")
     return message
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+    if isinstance(value, str):
+        return len(value) <= MAX_ID_CHARS
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _result(message: _Message, request: Request, context: ToolContext) -> _Message:

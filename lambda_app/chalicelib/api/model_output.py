@@ -112,6 +112,12 @@ def text_result(text: str, *, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text}], "isError": is_error}
 
 
+TOO_LARGE: Final = text_result(
+    "Not returned: the results of this batch are too large together. Call the tool in a request of its own.",
+    is_error=True,
+)
+
+
 def shorten(text: str, *, written_bytes: int, is_truncated: bool, has_end: bool = True) -> str:
     """Return the start and the end of a stream, and between them how many bytes were left out.
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chalicelib.contract import (
     BatchResult,
@@ -15,6 +16,7 @@ from chalicelib.contract import (
     UncaughtException,
 )
 from chalicelib.jobs.expectations import Expectations
+from chalicelib.jobs.response_size import MAX_BODY_BYTES, escaped_bytes, fit_streams
 
 FINISHED: Final = "finished"  # `status` of a batch, whose runs have a status each
 NOT_RUN: Final = "not_run"  # `status` of a run that did not take place
@@ -70,11 +72,28 @@ def batch_body(result: BatchResult, expectations: Expectations | None) -> dict[s
         runtime=result.runtime,
         python_version=result.python_version,
     )
-    return msgspec.structs.asdict(view)
+    return msgspec.structs.asdict(_fit(view))
 
 
 def _run_view(run: RunResult, *, passed: bool | None) -> RunView:
     return RunView(passed=passed, **msgspec.structs.asdict(run))
+
+
+def _fit(view: BatchView) -> BatchView:
+    """Cut the longest streams if all runs together do not fit into a response."""
+    without_streams = replace(view, runs=tuple(replace(run, stdout="", stderr="") for run in view.runs))
+    room = MAX_BODY_BYTES - escaped_bytes(without_streams)
+    streams = fit_streams([(run.stdout, run.stderr) for run in view.runs], room)
+    return replace(view, runs=tuple(map(_with_streams, view.runs, streams)))
+
+
+def _with_streams(run: RunView, streams: tuple[str, str]) -> RunView:
+    stdout, stderr = streams
+    truncated = Truncated(
+        stdout=run.truncated.stdout or len(stdout) < len(run.stdout),
+        stderr=run.truncated.stderr or len(stderr) < len(run.stderr),
+    )
+    return replace(run, stdout=stdout, stderr=stderr, truncated=truncated)
 
 
 def _total_usage(runs: list[RunView], *, queued_ms: int) -> ResourceUsage:

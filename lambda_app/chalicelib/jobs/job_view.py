@@ -9,6 +9,7 @@ from chalicelib.contract import BatchResult, ContractError, Failure, Reply, Repl
 from chalicelib.jobs.batch_view import batch_body
 from chalicelib.jobs.expectations import Expectations, load
 from chalicelib.jobs.job_table import JobRecord
+from chalicelib.jobs.response_size import fit_result
 
 PENDING: Final = "pending"  # `status` of a job that is queued or running
 FAILED: Final = "failed"  # `status` of a job that has no result and will have none
@@ -21,15 +22,16 @@ class CorruptReplyError(Exception):
 def result_body(result: Result | BatchResult, expectations: Expectations | None = None) -> dict[str, Any]:
     """Return the members of a result but its wire version, and with the size of each artifact.
 
-    `expectations` are those of a batch.
+    What does not fit into a response is left out. `expectations` are those of a batch.
     """
     if isinstance(result, BatchResult):
         return batch_body(result, expectations)
-    members = msgspec.structs.asdict(result)
+    fitting = fit_result(result)
+    members = msgspec.structs.asdict(fitting)
     del members["version"]
     members["artifacts"] = [
         {"path": artifact.path, "size": len(artifact.content), "content_base64": artifact.content}
-        for artifact in result.artifacts
+        for artifact in fitting.artifacts
     ]
     return members
 
