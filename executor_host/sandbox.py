@@ -24,8 +24,10 @@ from executor_host.supervisor.protocol import (
     USAGE_RECORD,
 )
 
-NEXT_PROCESS_TIMEOUT_S: Final = 5.0  # for removing a run, whose files alone may take a second, and preparing the next
-SUPERVISOR_GRACE_S: Final = 2.0  # time the supervisor has after the timeout before the agent ends the run itself
+NEXT_PROCESS_TIMEOUT_S: Final = 10.0  # for removing a run, whose files alone may take a second, and preparing the next
+# Time the supervisor has after the timeout before the agent ends the run itself. Killing 256 processes of the runtime
+# `data`, which map 110 MB each, takes seconds on a busy host.
+SUPERVISOR_GRACE_S: Final = 5.0
 SEARCH_GRACE_S: Final = 3.0  # and to find and send the artifacts
 
 _OUTPUT_KINDS: Final = (STDOUT, STDERR, STDERR_TAIL, USAGE, ARTIFACTS, OMISSIONS)

@@ -47,7 +47,7 @@ DEFAULT_WEBHOOK_PORT: Final = 8080  # of docs/examples/webhook_receiver.py
 DEMO_PLAN: Final = "internal"
 GRACE_S: Final = 2.0
 SANDBOX_TIMEOUT_S: Final = 120.0  # two seconds, or far more on a busy machine
-AGENT_GRACE_S: Final = 20.0  # the agent finishes running jobs and removes its sandboxes within 17 s
+AGENT_GRACE_S: Final = 23.0  # the agent finishes running jobs and removes its sandboxes within 20 s
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The content of the sandbox image: a program can read and run all of it."""
+"""The content of the sandbox images: a program can read and run all of it."""
 
-import io
 import stat
 import tarfile
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ MODULES = [
     *("asyncio", "bz2", "ctypes", "curses", "decimal", "hashlib", "lzma", "multiprocessing.pool", "readline"),
     *("sqlite3", "ssl", "uuid", "xml.etree.ElementTree", "zlib", "zoneinfo"),
 ]
+MIB = 1024 * 1024
 SHELLS_AND_TOOLS = {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "pip", "perl", "mount", "su"}
 
 
@@ -30,16 +31,18 @@ def image(client):
     return sandbox_image.ensure_image(client)
 
 
-@pytest.fixture(scope="module")
-def files(client, image):
-    """Every file of the image as a tarfile.TarInfo."""
-    container = client.containers.create(image, network_mode="none")
-    try:
-        archive = io.BytesIO(b"".join(container.export()))
-    finally:
-        container.remove()
-    with tarfile.open(fileobj=archive) as tar:
-        return tar.getmembers()
+@pytest.fixture(scope="module", params=[sandbox_image, data_image], ids=["python", "data"])
+def files(client, request):
+    """Every file of an image as a tarfile.TarInfo."""
+    container = client.containers.create(request.param.ensure_image(client), network_mode="none")
+    with tempfile.TemporaryFile() as archive:
+        try:
+            archive.writelines(container.export(chunk_size=MIB))
+        finally:
+            container.remove()
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as tar:
+            return tar.getmembers()
 
 
 def tags():

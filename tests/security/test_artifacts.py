@@ -6,6 +6,7 @@ from textwrap import dedent
 import pytest
 
 from chalicelib.contract import MAX_ARTIFACT_PATTERNS, MAX_ARTIFACTS, MAX_ARTIFACTS_BYTES, MAX_PATH_BYTES, InputFile
+from chalicelib.runtimes import RUNTIMES
 from executor_host.hardening import SCRATCH_INODES
 
 START = (
@@ -54,6 +55,24 @@ HOSTILE = {  # program, patterns: artifacts with their contents, omissions
         ["fifo", "node", "socket", "*.png"],
         {"node": b""},
         {"fifo": "not_a_file", "socket": "not_a_file", "directory.png": "not_a_file"},
+    ),
+    "figures": (
+        """
+        os.symlink("/etc/passwd", "figure-1.png"); os.mkdir("figure-2.png"); os.symlink("figure-4.png", "figure-3.png")
+        write("figure-4.png", b"<script>"); os.mkfifo("figure-5.png"); os.mkdir("out"); write("out/figure-6.png")
+        """,
+        RUNTIMES["data"].artifacts,
+        {"figure-4.png": b"<script>"},
+        {f"figure-{number}.png": "not_a_file" for number in (1, 2, 3, 5)},
+    ),
+    "files_of_other_directories": (
+        """
+        write("/dev/shm/a"); os.symlink("/dev/shm/a", "a"); os.symlink("/dev/shm", "shm"); os.mkdir("b"); os.symlink("/dev/shm/a", "b/a")
+        os.chdir("/dev/shm")
+        """,
+        ["a", "shm/*", "**"],
+        {},
+        {"a": "not_a_file", "b/a": "not_a_file", "shm": "not_a_file", "main.py": "unchanged"},
     ),
     "pipe_with_waiting_writer": (
         "os.mkfifo('fifo'); os.fork() or write('fifo')\ntime.sleep(.1)",

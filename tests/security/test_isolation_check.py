@@ -157,20 +157,19 @@ def test_runsc_without_oci_seccomp_takes_no_job(start, caplog):
     assert queue.receives == 0
 
 
-def run_job(queue):
+def run_job(queue, runtime):
     now = time.time()
     times = {"submitted_at": now, "reply_by": now + 60, "start_deadline": now + 60}
-    queue.enqueue(
-        encode(Job(id=uuid.uuid4().hex, code="print(1)", reply_to="replies", reply_upload_url=UPLOAD_URL, **times))
-    )
+    members = {"code": "print(1)", "runtime": runtime.name, "reply_to": "replies", "reply_upload_url": UPLOAD_URL}
+    queue.enqueue(encode(Job(id=uuid.uuid4().hex, **members, **times)))
     return decode_reply(queue.wait_for_sent("replies")).stdout
 
 
-def test_hardened_sandbox_runs_jobs_during_checks(start, caplog):
+def test_hardened_sandbox_runs_jobs_during_checks(start, runtime, caplog):
     caplog.set_level("INFO", logger="executor_host")
     _, queue = start(interval_s=0.0)
     events = []
     while events.count("isolation_check_passed") < 3:
-        assert run_job(queue) == "1\n"
+        assert run_job(queue, runtime) == "1\n"
         events = [record.message for record in caplog.records]
     assert "isolation_check_failed" not in events

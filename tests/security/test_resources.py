@@ -7,8 +7,13 @@ from textwrap import dedent
 
 import pytest
 
+from chalicelib.contract import MAX_TIMEOUT_S
 from executor_host.hardening import PROCESSES, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
 from executor_host.sandbox import SUPERVISOR_GRACE_S
+
+# On a busy machine: of a sandbox that is not warm yet, and of a container full of processes.
+MAX_START_S = MAX_REMOVE_S = 20.0
+MAX_RUN_MS = 6000  # of a program that ends by itself within a second, and whose timeout is 8 s
 
 RESOURCE_ATTACKS = {  # accepted statuses, program
     "fork_bomb": ({"timeout"}, """
@@ -145,7 +150,7 @@ def test_resource_exhaustion_is_contained(run, statuses, program):
     outcome = run(start + dedent(program), timeout_s=timeout_s)
     assert outcome.status in statuses
     assert outcome.stdout.startswith("first\n")
-    assert time.monotonic() - started_at < timeout_s + SUPERVISOR_GRACE_S + 1  # 1 s for a sandbox that is not warm yet
+    assert time.monotonic() - started_at < MAX_START_S + timeout_s + SUPERVISOR_GRACE_S + MAX_REMOVE_S
 
 
 def test_oom_killer_prefers_program_over_supervisor(run):
@@ -203,7 +208,7 @@ def test_daemons_are_killed_with_program(run, daemon):
     start = "import ctypes, os, signal, time\nif os.fork():\n    time.sleep(.1)\n    os.write(1, b'done')\n    os._exit(3)\n"
     outcome = run(start + daemon)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 3, "done")
-    assert outcome.usage.duration_ms < 2000
+    assert outcome.usage.duration_ms < MAX_RUN_MS
 
 
 def test_processes_are_limited(run):
@@ -216,7 +221,7 @@ def test_processes_are_limited(run):
         except OSError as error:
             print(children, error.errno)
     """
-    assert run(dedent(program)).stdout == f"{PROCESSES} 11\n"
+    assert run(dedent(program), timeout_s=MAX_TIMEOUT_S).stdout == f"{PROCESSES} 11\n"
 
 
 def test_report_survives_pid_exhaustion(run):
@@ -228,7 +233,7 @@ def test_report_survives_pid_exhaustion(run):
         except OSError:
             raise
     """
-    outcome = run(dedent(program))
+    outcome = run(dedent(program), timeout_s=MAX_TIMEOUT_S)
     assert (outcome.status, outcome.error.type) == ("error", "BlockingIOError")
 
 
@@ -269,17 +274,20 @@ def test_report_survives_full_scratch(run):
 def test_orphans_are_reaped(run):
     program = """
         import os
-        for _ in range(500):
+        for _ in range(4):
             if os.fork() == 0:
-                if os.fork() == 0: os._exit(0)
+                for _ in range(100):
+                    if os.fork() == 0: os._exit(0)
                 os._exit(0)
             os.wait()
         print("done")
     """
-    outcome = run(dedent(program))
+    outcome = run(dedent(program), timeout_s=MAX_TIMEOUT_S)
+    assert PROCESSES < 4 * 100
     assert (outcome.status, outcome.stdout) == ("ok", "done\n")
 
 
+@pytest.mark.timeout(300)  # the runtime data needs a second of CPU time for each of 60 sandboxes
 def test_hostile_jobs_do_not_affect_others(engine):
     def run_hostile(program):
         engine.start_sandbox().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)

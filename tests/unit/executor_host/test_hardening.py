@@ -36,6 +36,16 @@ def test_container_is_hardened(setting, expected):
     assert CONFIG["HostConfig"][setting] == expected
 
 
+def test_runtimes_differ_in_memory_only():
+    def barriers(runtime):
+        config = container_config("the-image", runtime=RUNTIMES[runtime], agent="the-agent")
+        host = {name: value for name, value in config["HostConfig"].items() if name not in {"Memory", "MemorySwap"}}
+        names = [entry.partition("=")[0] for entry in config["Env"]]  # one variable is the user
+        return config | {"HostConfig": host, "Env": names, "User": "", "Labels": {}}
+
+    assert barriers("data") == barriers("python")
+
+
 def test_container_has_no_network_and_one_stdin():
     assert (CONFIG["NetworkDisabled"], CONFIG["OpenStdin"], CONFIG["StdinOnce"]) == (True, True, True)
 

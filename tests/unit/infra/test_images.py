@@ -1,5 +1,6 @@
 """Which images are pulled and built, and what is reported meanwhile."""
 
+import io
 from datetime import date
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ class FakeImages:
 
     def __init__(self, *, has_registry=True, build_error=None):
         self.tags, self.has_registry, self.build_error = set(), has_registry, build_error
+        self.networks = {}  # of builds, by tag
 
     def get(self, tag):
         if tag not in self.tags:
@@ -26,10 +28,11 @@ class FakeImages:
             raise APIError("no such host")
         self.tags.add(tag)
 
-    def build(self, *, tag, **_):
+    def build(self, *, tag, network_mode, **_):
         if self.build_error:
             raise self.build_error
         self.tags.add(tag)
+        self.networks[tag] = network_mode
 
 
 def ensure_image(images):
@@ -52,6 +55,23 @@ def test_pull_and_build_are_reported(capsys):
     assert images.tags == {base_image.pin().reference, sandbox_image.REGISTRY_BASE_TAG, *python_tags()}
     ensure_image(images)
     assert reported(capsys) == []
+
+
+def test_images_are_built_without_a_network():
+    """But for the base, which is Python's image with packages of Debian."""
+    images = FakeImages()
+    ensure_image(images)
+    assert images.networks == {sandbox_image.REGISTRY_BASE_TAG: "default"} | dict.fromkeys(python_tags(), "none")
+    client = SimpleNamespace(images=images)
+    sandbox_image.build_image(client, "data", context=io.BytesIO(), arguments={})  # as data_image.py does
+    assert images.networks["data"] == "none"
+
+
+def test_every_package_of_data_is_pinned_by_hash():
+    requirements = data_image.REQUIREMENTS.read_text().replace("\\\n", " ").splitlines()
+    packages = [line.split() for line in requirements if line and not line.lstrip().startswith("#")]
+    assert len(packages) >= 9
+    assert [package[0] for package in packages if "==" not in package[0] or "--hash=sha256:" not in package[1]] == []
 
 
 def test_debian_base_is_used_without_registry(monkeypatch, capsys):
