@@ -17,7 +17,7 @@ from executor_host.hardening import AGENT_LABEL, RUNTIME_LABEL, container_config
 from executor_host.sandbox import Sandbox
 from executor_host.supervisor.protocol import READY
 
-READY_TIMEOUT_S: Final = 30.0  # far above any measured start, even on a busy host
+READY_TIMEOUT_S: Final = 60.0  # far above any measured start, even on a busy host
 EXIT_DETECTION_TIMEOUT_S: Final = 1.0  # how long Docker may take to notice that a container has exited
 EVENTS_INTERVAL_S: Final = 0.02
 EVENTS_MAX_AGE_S: Final = 60.0  # longer than any run; Docker keeps the last 256 events

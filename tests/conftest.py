@@ -18,6 +18,7 @@ from tests.support import gvisor
 from tests.support.remote_sandboxes import RemoteSandboxes
 
 TESTS = Path(__file__).parent
+TIMEOUT_S = 30.0  # of a program that ends by itself, on a busy machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,6 +97,6 @@ def run(request):
     if url := request.config.getoption("url"):
         return RemoteSandboxes(url, os.environ["API_KEY"], runtime=request.config.getoption("runtime")).run
     warm_sandbox = request.getfixturevalue("warm_sandbox")  # not a parameter, because it needs Docker
-    return lambda code, stdin="", timeout_s=8.0, **members: warm_sandbox().run(
+    return lambda code, stdin="", timeout_s=TIMEOUT_S, **members: warm_sandbox().run(
         code, stdin, timeout_s=timeout_s, **members
     )

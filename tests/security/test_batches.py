@@ -13,6 +13,7 @@ from chalicelib.contract import MAX_BATCH_RUNS, InputFile, Run, batch_output_lim
 from executor_host.channel import SandboxError
 from executor_host.sandbox import Program
 
+TIMEOUT_S = 30.0  # of a run that ends by itself, on a busy machine
 STATE = (Path(__file__).parent / "process_state.py").read_text()
 FILES = (InputFile(path="a.txt", content=b"same"), InputFile(path="d/b.txt", content=b""))
 
@@ -22,7 +23,7 @@ def batch(warm_sandbox):
     """Return a function that runs a program once more in the same sandbox."""
     sandbox = warm_sandbox()
 
-    def run(code, stdin="", *args, timeout_s=8.0):
+    def run(code, stdin="", *args, timeout_s=TIMEOUT_S):
         return sandbox.run_next(
             Program(code=code, files=FILES),
             Run(input=stdin, args=args),
@@ -39,7 +40,7 @@ def batch(warm_sandbox):
 @pytest.fixture(scope="session")
 def fresh_state(warm_sandbox):
     """Return what a program sees in a sandbox of its own."""
-    return json.loads(warm_sandbox().run(STATE, "", files=FILES, timeout_s=8.0).stdout)
+    return json.loads(warm_sandbox().run(STATE, "", files=FILES, timeout_s=TIMEOUT_S).stdout)
 
 
 START = """
@@ -277,7 +278,7 @@ def test_each_run_finds_the_files_of_the_request(batch):
 def test_output_is_cut_at_the_limits_of_the_batch(batch):
     limits = batch_output_limits(MAX_BATCH_RUNS)
     program = "import sys; print('o' * 99_999); print('h' * 50_000 + 't' * 50_000, file=sys.stderr)"
-    outcome = batch.sandbox.run_next(Program(code=program), Run(), timeout_s=8.0, limits=limits, is_last=False)
+    outcome = batch.sandbox.run_next(Program(code=program), Run(), timeout_s=TIMEOUT_S, limits=limits, is_last=False)
     assert outcome.stdout == "o" * limits.stdout_bytes
     assert outcome.stderr == "h" * limits.stderr_head_bytes + "t" * (limits.stderr_tail_bytes - 1) + "\n"
     assert (outcome.truncated.stdout, outcome.truncated.stderr) == (True, True)

@@ -86,5 +86,5 @@ COMMON_PROGRAMS = {  # program, its stdout
 
 @pytest.mark.parametrize(("program", "printed"), COMMON_PROGRAMS.values(), ids=COMMON_PROGRAMS)
 def test_common_program_works(run, program, printed):
-    outcome = run(dedent(program), timeout_s=10)
+    outcome = run(dedent(program))
     assert (outcome.stdout, outcome.stderr, outcome.status) == (printed + "\n", "", "ok")

@@ -135,7 +135,7 @@ def test_only_scratch_is_writable(run):
                 if attempt(os.chmod, path, 0o777) is None: changed.add(path)
         print(sorted(created), sorted(opened), sorted(changed), sorted(special))
     """
-    outcome = run(START + dedent(program), timeout_s=10)
+    outcome = run(START + dedent(program))
     devices = {f"/dev/{name}" for name in ("full", "null", "ptmx", "pts/ptmx", "random", "tty", "urandom", "zero")}
     created, opened, changed, special = (eval(part + "]") for part in outcome.stdout.strip().rstrip("]").split("] "))  # noqa: S307
     assert created == ["/dev/shm", "/tmp"]

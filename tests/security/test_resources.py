@@ -7,13 +7,12 @@ from textwrap import dedent
 
 import pytest
 
-from chalicelib.contract import MAX_TIMEOUT_S
 from executor_host.hardening import PROCESSES, SCRATCH_BYTES, SCRATCH_INODES, SHARED_MEMORY_BYTES
 from executor_host.sandbox import SUPERVISOR_GRACE_S
 
 # On a busy machine: of a sandbox that is not warm yet, and of a container full of processes.
 MAX_START_S = MAX_REMOVE_S = 20.0
-MAX_RUN_MS = 6000  # of a program that ends by itself within a second, and whose timeout is 8 s
+MAX_RUN_MS = 9000  # of a program that ends by itself within a second, and whose timeout is longer
 
 RESOURCE_ATTACKS = {  # accepted statuses, program
     "fork_bomb": ({"timeout"}, """
@@ -183,7 +182,7 @@ os.execv("/usr/bin/python3", ["python3", "-SEsI", "-c", "import time; time.sleep
 
 @pytest.mark.parametrize("program", MEMORY_OF_NO_PROCESS.values(), ids=MEMORY_OF_NO_PROCESS)
 def test_out_of_memory_is_reported_whichever_process_dies(run, runtime, program):
-    outcome = run(LOWER_OOM_SCORE + program, timeout_s=8)
+    outcome = run(LOWER_OOM_SCORE + program, timeout_s=30)
     assert (outcome.status, outcome.exit_code, outcome.signal) == ("out_of_memory", 137, "SIGKILL")
     assert outcome.stdout == "first\n" or program != MEMORY_OF_NO_PROCESS["one_process"]
     assert runtime.memory_bytes * 0.9 <= outcome.usage.memory_bytes <= runtime.memory_bytes
@@ -221,7 +220,7 @@ def test_processes_are_limited(run):
         except OSError as error:
             print(children, error.errno)
     """
-    assert run(dedent(program), timeout_s=MAX_TIMEOUT_S).stdout == f"{PROCESSES} 11\n"
+    assert run(dedent(program)).stdout == f"{PROCESSES} 11\n"
 
 
 def test_report_survives_pid_exhaustion(run):
@@ -233,7 +232,7 @@ def test_report_survives_pid_exhaustion(run):
         except OSError:
             raise
     """
-    outcome = run(dedent(program), timeout_s=MAX_TIMEOUT_S)
+    outcome = run(dedent(program))
     assert (outcome.status, outcome.error.type) == ("error", "BlockingIOError")
 
 
@@ -282,7 +281,7 @@ def test_orphans_are_reaped(run):
             os.wait()
         print("done")
     """
-    outcome = run(dedent(program), timeout_s=MAX_TIMEOUT_S)
+    outcome = run(dedent(program))
     assert PROCESSES < 4 * 100
     assert (outcome.status, outcome.stdout) == ("ok", "done\n")
 
@@ -293,7 +292,7 @@ def test_hostile_jobs_do_not_affect_others(engine):
         engine.start_sandbox().run("import os, signal, sys, threading, time\n" + dedent(program), "", timeout_s=0.5)
 
     def run_good(n):
-        return engine.start_sandbox().run("print(int(input()) * 2)", str(n), timeout_s=8).stdout
+        return engine.start_sandbox().run("print(int(input()) * 2)", str(n), timeout_s=30).stdout
 
     with ThreadPoolExecutor(4) as attackers, ThreadPoolExecutor(2) as customers:
         attacks = [attackers.submit(run_hostile, program) for _, program in RESOURCE_ATTACKS.values()]
