@@ -23,7 +23,6 @@ import docker
 from chalicelib.access.admission import Admission
 from chalicelib.access.api_keys import new_key
 from chalicelib.access.key_table import KeyTable
-from chalicelib.contract import MAX_FILES_BYTES
 from chalicelib.problems import ProblemError
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
@@ -46,7 +45,6 @@ INSTANT_HOST_REQUESTS = 6 * REQUESTS
 THINK_S = 0.4
 LINES_RUNS = 9
 PRINT_LINES = "for number in range(100_000): print(number)"
-FILE_SIZES = {"10 KB": 10_000, "300 KB": 300_000, "3 MiB": MAX_FILES_BYTES}  # 10 KB fit into a message
 RATE_ROUNDS = 3
 RATE_ROUND_S = 6.0
 
@@ -172,7 +170,7 @@ def bench_layers(engine):
         for clients in CLIENTS:
             latencies_ms = measure_latencies(post, clients=clients, **paused)
             table.add(f"whole path, {clients} clients", percentiles(latencies_ms))
-        for name, size in FILE_SIZES.items():
+        for name, size in files.SIZES.items():
             latencies_ms = files.latencies_ms(stack, requests=REQUESTS // 2, size=size)
             table.add(f"whole path, {name} of files in and out", percentiles(latencies_ms))
     return table.rows

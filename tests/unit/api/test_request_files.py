@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from chalicelib import contract
 from chalicelib.access.plans import PLANS
+from chalicelib.api.batch_request import parse_batch_request
 from chalicelib.api.request_fields import MAX_BODY_BYTES
 from chalicelib.api.run_request import check_plan_limits, parse_run_request
 from chalicelib.contract import InputFile
@@ -32,6 +33,17 @@ def test_invalid_files_return_400_with_field_and_code(body, field, code):
     problem = problem_of(**body)
     assert (problem.status, problem.field, problem.code) == (400, field, code)
     assert len(problem.detail) < 100
+
+
+FILES_OF_A_BATCH = {name: case for name, case in BAD_FILES.items() if "files" in case[0]}
+
+
+@pytest.mark.parametrize(("body", "field", "code"), FILES_OF_A_BATCH.values(), ids=FILES_OF_A_BATCH)
+def test_batch_refuses_the_same_files(body, field, code):
+    with pytest.raises(ProblemError) as caught:
+        parse_batch_request(json.dumps({"runs": [{}], **body}).encode(), content_type="application/json")
+    problem = caught.value.problem
+    assert (problem.status, problem.field, problem.code) == (400, field, code)
 
 
 def test_files_and_patterns_are_parsed():
