@@ -275,7 +275,7 @@ def test_documented_day_with_both_runtimes_matches_code(stack):
     text = " ".join(CAPACITY.read_text().split())
     hosts = f"{policy.min_hosts} to {policy.max_hosts} hosts"
     assert (
-        f"in `data`, its default, {hosts} lose {lost} % of the runs to 503, in the last burst, and cost {usd} USD"
+        f"in `data` (`DATA_SHARE=0.1`), {hosts} lose {lost} % of the runs to 503, in the last burst, and cost {usd} USD"
         in text
     )
 
