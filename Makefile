@@ -132,8 +132,8 @@ promote: $(RUN) ## Apply the release of another stage, or list the changes: FROM
 destroy: $(RUN) ## Delete a stack from AWS, except for its tables: STAGE=prod
 	@$(BIN)/python -m infra.aws.deploy destroy "$(STAGE)"
 
-simulate-fleet: $(RUN) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour) DATA_SHARE=0
-	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000) --data-share $(or $(DATA_SHARE),0)
+simulate-fleet: $(RUN) ## Simulate the fleet under a day of bursty load: SEED=1 RUNS=50000 (per hour) DATA_SHARE=0.1
+	@$(BIN)/python -m infra.capacity.simulate --seed $(or $(SEED),1) --runs-per-hour $(or $(RUNS),50000) --data-share $(or $(DATA_SHARE),0.1)
 
 lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the network
 	$(COMPILE) --universal --python-version 3.11 --upgrade requirements.in --output-file requirements.txt
