@@ -68,11 +68,15 @@ def make_objects_immortal() -> None:
     Otherwise each of them would copy nearly every page. https://peps.python.org/pep-0683/
     """
     memory = (ctypes.c_uint32 * (sys.maxsize // 4)).from_address(0)
-    files: tuple[Any, ...] = sys.stdout, sys.stderr  # the program may expect them to be flushed once it replaces them
-    mortal = {id(part) for file in files for part in (file, file.buffer, file.buffer.raw)}
+    # Whatever still refers to these would keep the interpreter from flushing them once the program has replaced them.
+    mortal = {id(part) for file in (sys.stdout, sys.stderr) for part in _parts(file)}
     for address in map(id, gc.get_objects()):
         if address not in mortal:
             memory[address // 4] = IMMORTAL
+
+
+def _parts(file: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the standard streams have no exact types
+    return file, file.buffer, file.buffer.raw
 
 
 def become_program(
