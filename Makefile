@@ -13,16 +13,18 @@ OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 UV_INSTALL := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
 STATIC := lambda_app/static-requirements.txt
-# In an environment of its own, because it pins older versions of many packages.
-CHECKOV := $(BIN)/uv tool run --quiet --system-certs --python $(BIN)/python --from checkov==3.3.30 checkov
+# In environments of their own: checkov pins older versions of many packages.
+UV_TOOL := $(BIN)/uv tool run --quiet --system-certs --python $(BIN)/python
+CHECKOV := $(UV_TOOL) --from checkov==3.3.30 checkov
+SBOM := $(UV_TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --output-reproducible
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack bench \
-	fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image package lint-infra deploy \
-	set rollback promote destroy simulate-fleet lock clean
+.PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack \
+	bench fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image sbom package \
+	lint-infra deploy set rollback promote destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -109,6 +111,12 @@ sandbox-images: $(RUN) ## Build the image of each runtime and print its tag
 
 agent-image: $(RUN) ## Build the agent image and save what a host loads to .local/host-….tar.gz
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.agent_image
+
+sbom: $(RUN) ## Write the Python packages of the API and of the images to .local/sbom-….json, as CycloneDX
+	@mkdir -p .local
+	cat lambda_app/requirements.txt $(STATIC) | $(SBOM) --output-file .local/sbom-api.json -
+	$(SBOM) --output-file .local/sbom-agent.json executor_host/requirements.txt
+	$(SBOM) --output-file .local/sbom-data.json infra/images/data/requirements.txt
 
 package: $(RUN) ## Package the API and the templates of the stack for AWS; needs no account
 	$(BIN)/python -m infra.aws.package

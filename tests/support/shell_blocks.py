@@ -2,9 +2,10 @@
 
 from tests.support.markdown import DOCUMENTS, ROOT, code_blocks
 
-# Blocks that need an AWS account or another host begin like this. Unit tests check the names they use.
+# Blocks that need an AWS account, another host or the network begin like this. Unit tests check the names they use.
 NEEDS_AWS = (
     "make refresh-base",
+    "make sbom",
     "make deploy",
     "make set",
     "make rollback",
