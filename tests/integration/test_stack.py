@@ -270,6 +270,11 @@ def test_cfn_lint_passes_before_and_after_sam_transform(packaged):
     assert [str(match) for match in lint_templates.lint(lint_templates.expand_sam(text))] == []
 
 
+@pytest.mark.parametrize("path", lint_templates.OTHER_TEMPLATES, ids=lambda path: path.name)
+def test_cfn_lint_passes_on_the_other_templates(path):
+    assert [str(match) for match in lint_templates.lint(path.read_text())] == []
+
+
 def event_sources(expanded):
     """Yield each mapping with its function and its queue."""
     resources = expanded["Resources"]
