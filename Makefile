@@ -23,8 +23,8 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack \
-	bench fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image sbom package \
-	lint-infra deploy set rollback promote destroy simulate-fleet lock clean
+	bench fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image api-image sbom \
+	package lint-infra deploy set rollback promote destroy simulate-fleet lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -118,6 +118,9 @@ sbom: $(RUN) ## Write the Python packages of the API and of the images to .local
 	$(SBOM) --output-file .local/sbom-agent.json executor_host/requirements.txt
 	$(SBOM) --output-file .local/sbom-data.json infra/images/data/requirements.txt
 
+api-image: $(RUN) ## Build the image of the API, for container platforms instead of Lambda
+	@$(WITH_ENGINE) $(BIN)/python -m infra.images.api_image
+
 package: $(RUN) ## Package the API and the templates of the stack for AWS; needs no account
 	$(BIN)/python -m infra.aws.package
 
@@ -148,6 +151,7 @@ lock: $(RUN) ## Compile the .in files into requirements with hashes; needs the n
 	$(COMPILE) --universal --python-version 3.11 --upgrade requirements-dev.in --output-file requirements-dev.txt
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt lambda_app/requirements.in --output-file lambda_app/requirements.txt
 	$(COMPILE) --python-version 3.13 --no-deps --upgrade $(STATIC:.txt=.in) --output-file $(STATIC)
+	$(COMPILE) --python-version 3.13 --constraint requirements.txt --no-deps infra/server/requirements.in --output-file infra/server/requirements.txt
 	$(COMPILE) --python-version 3.13 --constraint requirements.txt pyproject.toml --output-file executor_host/requirements.txt
 	$(COMPILE) --python-version 3.13 --upgrade infra/images/data/requirements.in --output-file infra/images/data/requirements.txt
 	$(BIN)/python -m infra.images.data_packages

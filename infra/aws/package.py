@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from chalicelib.api.static_files import LICENSES, STATIC_FILES
+from chalicelib.api.static_files import wheel_files
 from chalicelib.runtimes import PYTHON_VERSION
 from infra import template
 from infra.capacity.sizing import DEFAULT_PEAK, derived_parameters
@@ -83,10 +83,7 @@ def _write_zip(archive: Path, *, sources: Path, packages: Path, static: Path) ->
     with zipfile.ZipFile(sources) as source_zip:
         files = {name: source_zip.read(name) for name in source_zip.namelist()}
     files |= {name: path.read_bytes() for path, name in wheels.bundled_files(packages, models=BOTOCORE_MODELS)}
-    of_wheels = [
-        path for path in (*STATIC_FILES.values(), *LICENSES.values()) if "/" in path
-    ]  # the others are in the sources
-    files |= {path: (static / path).read_bytes() for path in of_wheels}
+    files |= {path: (static / path).read_bytes() for path in wheel_files()}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
         for name, content in sorted(files.items()):
             info = zipfile.ZipInfo(name, ZIP_TIMESTAMP)

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS: Final = 256  # each has a thread
 MAX_HEAD_BYTES: Final = 128 * 1024  # request line and headers; http.server accepts lines of 64 KiB
-MAX_BODY_BYTES: Final = 6 * 1024 * 1024  # as in an event of Lambda; the limit of the API is lower
 HEAD_TIMEOUT_S: Final = 15.0  # for the request line and the headers, from the connection or the first byte
-BODY_TIMEOUT_S: Final = 20.0
 IDLE_TIMEOUT_S: Final = 60.0  # between two requests of a connection
 SEND_TIMEOUT_S: Final = 20.0  # of one response
 LINGER_S: Final = 2.0  # in which a client may read the response before the rest of its body is reset

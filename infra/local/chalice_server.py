@@ -1,66 +1,20 @@
 """Serve the API with Chalice's local server, with less latency and with reload. Only infra/local/stack.py starts it."""
 
 import argparse
-import gzip
-import importlib
 import io
-import os
 import sys
 from http import HTTPStatus
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Final
+from typing import Any
 
-from chalice.app import Request
-from chalice.cli.factory import CLIFactory
 from chalice.config import Config
-from chalice.local import ChaliceRequestHandler, LocalDevServer, LocalGateway, create_local_server
+from chalice.local import ChaliceRequestHandler, LocalDevServer
 
 from chalicelib import problems
-from chalicelib.problems import ProblemError
-from infra.local.bounded_http import (
-    BODY_TIMEOUT_S,
-    MAX_BODY_BYTES,
-    BoundedServer,
-    RequestReader,
-    discard_rest,
-    is_ambiguous,
-)
-from infra.local.processes import LOOPBACK
+from infra.local.bounded_http import BoundedServer, RequestReader, discard_rest, is_ambiguous
 from infra.local.reload import restart_on_change
-from infra.paths import LAMBDA_APP
-
-STAGE: Final = "dev"
-MIN_COMPRESSED_BYTES: Final = 1024  # as in infra/template.yaml
-
-
-class Headers(dict[str, str]):
-    """The headers of a request as API Gateway passes them on: the last value of each, and all values."""
-
-    def __init__(self, message: HTTPMessage) -> None:
-        super().__init__(message.items())
-        self.all_values = {name.lower(): message.get_all(name, []) for name in message}
-
-
-class Gateway(LocalGateway):
-    """A gateway that passes on every value of a repeated header."""
-
-    def _generate_lambda_event(self, method: str, path: str, headers: Any, body: bytes | None) -> dict[str, Any]:  # noqa: ANN401
-        event = super()._generate_lambda_event(method, path, headers, body)
-        return {**event, "multiValueHeaders": headers.all_values}
-
-    def is_authenticated(self, method: str, path: str, headers: Headers) -> bool:
-        """Return whether a request has a valid key, without its body."""
-        try:
-            request = Request(self._generate_lambda_event(method, path, headers, None))
-            importlib.import_module("app").authenticate(request)
-        except (ValueError, ProblemError):  # an unknown path, or no valid key
-            return False
-        return True
-
-    def cors_headers(self) -> dict[str, str]:
-        """Return the headers of every response of the API that let scripts of other origins read it."""
-        return dict(self._app_object.routes["/"]["POST"].cors.get_access_control_headers())
+from infra.server.gateway import BODY_TIMEOUT_S, MAX_BODY_BYTES, Gateway, Headers, compress, load_app
 
 
 class Handler(ChaliceRequestHandler):
@@ -107,7 +61,7 @@ class Handler(ChaliceRequestHandler):
         self._body_bytes = 0
         if length == 0:
             return True
-        if not self.local_gateway.is_authenticated(self.command, self.path, Headers(self.headers)):
+        if not self.local_gateway.is_authenticated(self.command, self.path, _headers(self.headers)):
             self._has_unread_body = True  # the response will be the same without it
             return True
         if length > MAX_BODY_BYTES:
@@ -145,13 +99,12 @@ class Handler(ChaliceRequestHandler):
     def _send_http_response_with_body(self, code: int, headers: dict[str, Any], body: str | bytes) -> None:
         """Compress a large response for a client that accepts that, as API Gateway does."""
         content = body.encode() if isinstance(body, str) else body
-        if len(content) >= MIN_COMPRESSED_BYTES and "gzip" in self.headers.get("Accept-Encoding", ""):
-            content = gzip.compress(content, compresslevel=6, mtime=0)
-            headers["Content-Encoding"] = "gzip"
-        super()._send_http_response_with_body(code, headers, content)
+        received = getattr(self, "headers", {})  # none, if they were too large
+        content, encoding = compress(content, accepted=received.get("Accept-Encoding", ""))
+        super()._send_http_response_with_body(code, {**headers, **encoding}, content)
 
     def _parse_payload(self) -> tuple[dict[str, str], bytes | None]:
-        return Headers(self.headers), self._read_body() if self._body_bytes else None
+        return _headers(self.headers), self._read_body() if self._body_bytes else None
 
     def _read_body(self) -> bytes:
         if self.headers.get("Expect", "").lower() == "100-continue":
@@ -159,6 +112,10 @@ class Handler(ChaliceRequestHandler):
             self.end_headers()
         self._reader.limit(self._body_bytes, timeout_s=BODY_TIMEOUT_S)
         return self.rfile.read(self._body_bytes)
+
+
+def _headers(message: HTTPMessage) -> Headers:
+    return Headers({name: message.get_all(name, []) for name in message})
 
 
 def main(arguments: list[str]) -> None:
@@ -170,10 +127,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.reload:
         restart_on_change()
-    config = CLIFactory(str(LAMBDA_APP), environ=os.environ).create_config_obj(chalice_stage_name=STAGE)
-    local = create_local_server(config.chalice_app, config, LOOPBACK, 0)  # prepares the app; its server is not used
-    local.server.server_close()
-    LocalDevServer(local.app_object, config, options.host, options.port, Handler, BoundedServer).serve_forever()
+    LocalDevServer(*load_app(), options.host, options.port, Handler, BoundedServer).serve_forever()
 
 
 if __name__ == "__main__":

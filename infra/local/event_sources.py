@@ -1,6 +1,7 @@
 """Call the event handlers of app.py as Lambda does: with messages from their queues, or on their schedule.
 
-Chalice's registry of the app lists the handlers; `chalice package` reads the same registry.
+Chalice's registry of the app lists the handlers; `chalice package` reads the same registry. The local stack runs this
+module, and so does the container of the API, where nothing else calls them.
 """
 
 import argparse
@@ -17,10 +18,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.local import LambdaContext
-from chalice.test import TestEventsClient
 
 from chalicelib.telemetry import logs
-from infra.local.reload import restart_on_change
 from infra.paths import LAMBDA_APP
 
 LONG_POLL_S: Final = 20  # SQS allows no more
@@ -30,6 +29,13 @@ CONFIG: Final = Config(
     connect_timeout=2, read_timeout=LONG_POLL_S + 5, retries={"total_max_attempts": 1, "mode": "standard"}
 )
 CONTEXT: Final = LambdaContext("event-sources", memory_size=512)
+SCHEDULED_EVENT: Final = {
+    **dict.fromkeys(("version", "account", "region", "time", "id"), ""),
+    "source": "aws.events",
+    "detail-type": "Scheduled Event",
+    "detail": {},
+    "resources": [],
+}
 UNIT_S: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 
 Handler = Callable[[dict[str, Any], object], Any]
@@ -101,8 +107,7 @@ def start(app: Any, module: Any, sqs: Any) -> None:  # noqa: ANN401 - Chalice's 
     for source in app.event_sources:
         handler = getattr(module, source.name)
         if hasattr(source, "schedule_expression"):
-            event = TestEventsClient(app).generate_cw_event("aws.events", "Scheduled Event", detail={}, resources=[])
-            options = {"event": event, "period_s": parse_rate_expression(source.schedule_expression)}
+            options = {"event": SCHEDULED_EVENT, "period_s": parse_rate_expression(source.schedule_expression)}
             Thread(target=run_schedule, args=(handler,), kwargs=options, daemon=True).start()
             continue
         for _ in range(CONCURRENCY_PER_HANDLER):
@@ -121,6 +126,8 @@ def main(arguments: list[str]) -> None:
 
     start(module.app, module, boto3.client("sqs", config=CONFIG))
     if options.reload:
+        from infra.local.reload import restart_on_change  # noqa: PLC0415 - not in the container of the API
+
         restart_on_change()
     signal.pause()
 

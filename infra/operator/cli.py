@@ -9,6 +9,7 @@ from chalicelib.dynamodb import TableError
 from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 from infra.operator.preflight_cli import preflight
+from infra.operator.resources_cli import create_resources
 
 
 @click.group()
@@ -18,6 +19,7 @@ def cli() -> None:
 
 cli.add_command(keys)
 cli.add_command(preflight)
+cli.add_command(create_resources)
 
 
 def main() -> None:

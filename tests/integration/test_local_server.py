@@ -15,10 +15,11 @@ import pytest
 
 from chalicelib.access.api_keys import new_key
 from chalicelib.api.static_files import static_file
-from infra.local.bounded_http import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_BODY_BYTES, MAX_CONNECTIONS, MAX_HEAD_BYTES
+from infra.local.bounded_http import HEAD_TIMEOUT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from infra.local.emulated_aws import create_resources
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
+from infra.server.gateway import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from tests.support.polling import eventually
 
 KEY = new_key()

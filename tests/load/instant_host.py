@@ -31,7 +31,7 @@ def answer_jobs(sqs, job_queue_url):
         received = sqs.receive_message(QueueUrl=job_queue_url, WaitTimeSeconds=20, MaxNumberOfMessages=1)
         for message in received.get("Messages", ()):
             job = decode_job(message["Body"])
-            result = Result(id=job.id, usage=usage, runtime="instant", **members)
+            result = Result(id=job.id, usage=usage, runtime="instant", python_version="3.13", **members)
             sqs.send_message(QueueUrl=job.reply_to, MessageBody=encode(result))
             sqs.delete_message(QueueUrl=job_queue_url, ReceiptHandle=message["ReceiptHandle"])
 

@@ -15,6 +15,8 @@ NEEDS_AWS = (
     "curl -s https://…",
     "docker run --network host",
     ".venv/bin/python-exec preflight",
+    ".venv/bin/python-exec create-resources",
+    "DOCKER_GID=",
 )
 # Blocks that run until Ctrl-C or install everything begin like this. tests/e2e/test_local_stack.py covers `make run`.
 LONG_RUNNING = ("make run", "make setup")

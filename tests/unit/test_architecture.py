@@ -27,7 +27,7 @@ LAYERS = {
     ),
     "infra": (
         {"errors", "paths", "progress", "template"},
-        {"env_file", "capacity"},
+        {"env_file", "capacity", "resources", "server"},
         {"images", "operator"},
         {"local"},
         {"aws"},
@@ -123,7 +123,7 @@ def test_only_app_and_packaging_import_the_api_package():
         if any(imported.startswith("chalicelib.api.") for imported in imported_modules(path))
     }
     outside = {module for module in importers if not module.startswith("chalicelib.api.")}
-    assert outside == {"app", "infra.aws.package"}  # which packages the static files of wheels
+    assert outside == {"app", "infra.aws.package", "infra.images.api_image"}  # which package the static files of wheels
 
 
 @each([*CONTRACT, API / "chalicelib/runtimes.py"])

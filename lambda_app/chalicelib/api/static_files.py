@@ -80,6 +80,11 @@ def static_file(name: str) -> StaticFile:
     return StaticFile(text, f"{stem}.{_hash(text)}.{suffix}")
 
 
+def wheel_files() -> list[str]:
+    """Return the paths of the files, and of their licenses, in the wheels of static-requirements.txt."""
+    return [path for path in (*STATIC_FILES.values(), *LICENSES.values()) if "/" in path]
+
+
 def locate(path: str) -> Path:
     """Return the place of a file in web/ or in a wheel. Does not import the package of the wheel."""
     package, _, rest = path.partition("/")

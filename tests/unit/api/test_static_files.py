@@ -10,7 +10,7 @@ from chalice.local import LocalGateway
 from chalicelib import problems
 from chalicelib.api import static_files
 from infra import template
-from infra.local import chalice_server
+from infra.server import gateway
 from tests.support.api_requests import send
 from tests.support.problems import raises_problem
 
@@ -125,4 +125,4 @@ def test_files_of_wheels_come_with_their_licenses():
 
 def test_local_server_compresses_as_api_gateway():
     rest_api = template.load(template.PATH.read_text())["Resources"]["RestAPI"]
-    assert rest_api["Properties"]["MinimumCompressionSize"] == chalice_server.MIN_COMPRESSED_BYTES
+    assert rest_api["Properties"]["MinimumCompressionSize"] == gateway.MIN_COMPRESSED_BYTES

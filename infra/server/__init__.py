@@ -1,0 +1,1 @@
+"""The API behind a production server, and what it shares with the local server."""
