@@ -4,7 +4,7 @@ import math
 import sys
 from typing import Final
 
-from infra.capacity.costs import LAMBDA_GB, LAMBDA_GB_S, LAMBDA_REQUEST, MILLION, REST_REQUEST
+from infra.capacity.costs import LAMBDA_S, MILLION, REST_REQUEST, lambda_wait_usd
 
 # https://aws.amazon.com/fargate/pricing/, https://aws.amazon.com/elasticloadbalancing/pricing/
 VCPU_HOUR: Final = 0.04048
@@ -15,7 +15,6 @@ CONNECTIONS_PER_UNIT: Final = 25
 
 RUNS_PER_HOUR: Final = 100_000
 PROGRAM_S: Final = (0.1, 1.0, 5.0, 10.0)
-OVERHEAD_S: Final = 0.1  # of a request, besides its program
 TASK_VCPUS: Final = 1.0
 TASK_GB: Final = 2.0
 THREADS: Final = 128  # of a task with one process; gunicorn_settings.py
@@ -26,14 +25,14 @@ MIN_TASKS: Final = 2  # in two zones
 
 def lambda_usd(program_s: float) -> float:
     """Return the price of a million requests on Lambda behind API Gateway."""
-    return MILLION * (REST_REQUEST + LAMBDA_REQUEST + (program_s + OVERHEAD_S) * LAMBDA_GB * LAMBDA_GB_S)
+    return MILLION * (REST_REQUEST + lambda_wait_usd(program_s + LAMBDA_S))
 
 
 def tasks_needed(runs_per_hour: float, program_s: float) -> int:
     """Return the number of containers that serve the requests of these runs."""
     per_s = runs_per_hour / 3600
     by_cpu = per_s * REQUEST_CPU_S / (TASK_VCPUS * UTILIZATION)
-    by_threads = per_s * (program_s + OVERHEAD_S) / (THREADS * UTILIZATION)
+    by_threads = per_s * (program_s + LAMBDA_S) / (THREADS * UTILIZATION)
     return max(MIN_TASKS, math.ceil(max(by_cpu, by_threads)))
 
 
@@ -49,7 +48,7 @@ def table() -> str:
     """Return both prices for programs of some lengths as a Markdown table."""
     usd = "USD per million runs"
     rows = [
-        f"| {seconds:g} s | {RUNS_PER_HOUR / 3600 * (seconds + OVERHEAD_S):.0f} | {lambda_usd(seconds):.2f} "
+        f"| {seconds:g} s | {RUNS_PER_HOUR / 3600 * (seconds + LAMBDA_S):.0f} | {lambda_usd(seconds):.2f} "
         f"| {tasks_needed(RUNS_PER_HOUR, seconds)} | {containers_usd(RUNS_PER_HOUR, seconds):.2f} |\n"
         for seconds in PROGRAM_S
     ]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from chalicelib import settings
-from infra.capacity import api_containers
+from infra.capacity import api_containers, costs
 from infra.images import agent_image, api_image
 from infra.paths import ROOT
 from infra.server import gunicorn_settings
@@ -23,7 +23,7 @@ def test_documented_costs_match_code():
 @pytest.mark.parametrize("seconds", api_containers.PROGRAM_S)
 def test_containers_have_a_thread_for_each_waiting_request(seconds):
     tasks = api_containers.tasks_needed(100_000, seconds)
-    waiting = 100_000 / 3600 * (seconds + api_containers.OVERHEAD_S)
+    waiting = 100_000 / 3600 * (seconds + costs.LAMBDA_S)
     assert tasks * api_containers.THREADS * api_containers.UTILIZATION >= waiting
 
 

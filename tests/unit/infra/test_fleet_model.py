@@ -238,16 +238,6 @@ def test_one_host_only_rejects_during_bursts(stack):
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
-def test_needed_hosts_handle_the_load_at_target_utilization():
-    rate = sizing.jobs_per_second(costs.INSTANCE_TYPE) * sizing.UTILIZATION * 3600
-    assert [costs.hosts_needed(runs) for runs in (1, rate, rate + 1)] == [1, 1, 2]
-
-
-@pytest.mark.parametrize("table", [costs.capacity_table, costs.cost_table, costs.runtime_table])
-def test_documented_cost_table_matches_code(table):
-    assert table() in CAPACITY.read_text()
-
-
 def test_documented_simulation_results_match_code(stack):
     derived = simulate.derived_policy(stack, runs_per_hour=50_000)
     policy = simulate.derived_policy(stack, runs_per_hour=50_000, min_hosts=1)

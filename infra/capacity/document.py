@@ -1,0 +1,122 @@
+"""Write the tables of docs/operations/capacity-and-cost.md: `python -m infra.capacity.document`.
+
+Each stands between two comments with its name, and a test compares them.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from infra.capacity.costs import HOURS, INSTANCE_TYPE, MILLION, ON_DEMAND_HOUR, hosts_needed, hourly_price, monthly_bill
+from infra.capacity.sizing import CPU_S_PER_JOB, UTILIZATION, derived_parameters, jobs_per_second, vcpus
+from infra.capacity.workload import Workload
+from infra.paths import ROOT
+
+GUIDE: Final = ROOT / "docs/operations/capacity-and-cost.md"
+RATES: Final = (100, 1_000, 100_000)  # runs per hour
+PEAKS: Final = (1, 8, 50, 100, 278)
+PROGRAM_S: Final = (0.02, 0.1, 1.0, 5.0, 10.0)
+KINDS: Final = {
+    "`python`, one run each": Workload(runs_per_hour=RATES[-1]),
+    "`data`, one run each": Workload(runs_per_hour=RATES[-1], runtime="data"),
+    "`python`, batches of 10 runs": Workload(runs_per_hour=RATES[-1], runs_per_job=10),
+    "`python`, batches of 100 runs": Workload(runs_per_hour=RATES[-1], runs_per_job=100),
+    "`python`, asynchronous": Workload(runs_per_hour=RATES[-1], is_async=True),
+    "`python`, with payloads in S3": Workload(runs_per_hour=RATES[-1], has_payloads=True),
+}
+
+
+def capacity_table() -> str:
+    """Return the throughput and the price of each instance type and runtime."""
+    rows = []
+    for name in ON_DEMAND_HOUR:
+        for runtime in CPU_S_PER_JOB:
+            rate = jobs_per_second(name, runtime)
+            spot, on_demand = (
+                hourly_price(name, spot=spot) / (rate * UTILIZATION * 3600) * MILLION for spot in (True, False)
+            )
+            prices = f"{on_demand:.2f} on demand, {spot:.2f} spot"
+            cells = [f"`{name}`", str(vcpus(name)), f"`{runtime}`", f"{rate:.1f}", f"{rate * UTILIZATION:.1f}", prices]
+            rows.append(cells)
+    usd = "USD per million runs"
+    return markdown(["Instance type", "vCPUs", "Runtime", "Jobs per second", f"at {UTILIZATION:.0%} CPU", usd], *rows)
+
+
+def sizes_table() -> str:
+    """Return what follows from some peaks."""
+    sizes = {peak: derived_parameters(peak, instance_type=INSTANCE_TYPE) for peak in PEAKS}
+    names = sizes[PEAKS[0]]
+    return markdown(
+        ["Peak of runs per second", *map(str, PEAKS)],
+        *([f"`{name}`", *(f"{sizes[peak][name]:,}" for peak in PEAKS)] for name in names),
+    )
+
+
+def cost_table() -> str:
+    """Return the items at each of the rates."""
+    loads = [Workload(runs_per_hour=rate) for rate in RATES]
+    bills = [monthly_bill(load) for load in loads]
+
+    def per_million(usd: float, load: Workload) -> str:
+        return f"{usd / (load.runs_per_hour * HOURS) * MILLION:,.2f}"
+
+    def row(name: str, values: Iterable[float]) -> list[str]:
+        return [name, *(per_million(usd, load) for usd, load in zip(values, loads, strict=True))]
+
+    return markdown(
+        ["USD per million runs", *(f"{rate:,} per hour" for rate in RATES)],
+        *(row(name, [bill[name] for bill in bills]) for name in bills[0] if any(bill[name] for bill in bills)),
+        row("total", [sum(bill.values()) for bill in bills]),
+        ["USD per month", *(f"{sum(bill.values()):,.0f}" for bill in bills)],
+        ["hosts", *(str(hosts_needed(load)) for load in loads)],
+    )
+
+
+def length_table() -> str:
+    """Return what the length of programs costs, if they mostly wait."""
+    loads = [Workload(runs_per_hour=RATES[-1], program_s=seconds) for seconds in PROGRAM_S]
+    return _comparison("Length of the program", [f"{load.program_s:g} s" for load in loads], loads)
+
+
+def kind_table() -> str:
+    """Return what kinds of runs cost."""
+    return _comparison("Runs", list(KINDS), list(KINDS.values()))
+
+
+def _comparison(heading: str, names: list[str], loads: list[Workload]) -> str:
+    rows = []
+    for name, load in zip(names, loads, strict=True):
+        bill = monthly_bill(load)
+        parts = [bill["Lambda"], bill["hosts"], sum(bill.values())]
+        usd = (f"{part / (load.runs_per_hour * HOURS) * MILLION:,.2f}" for part in parts)
+        rows.append([name, str(hosts_needed(load)), *usd])
+    unit = f"USD per million runs at {RATES[-1]:,} per hour"
+    return markdown([heading, "Hosts", "Lambda", "hosts", f"total, {unit}"], *rows)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "capacity": capacity_table,
+    "sizes": sizes_table,
+    "cost": cost_table,
+    "length": length_table,
+    "kind": kind_table,
+}
+
+
+def markdown(header: list[str], *rows: list[str]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (header, *rows)]
+    return "".join([lines[0], f"{'|---' * len(header)}|\n", *lines[1:]])
+
+
+def render(text: str) -> str:
+    """Return a document with its tables up to date."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+
+    return re.sub(r"(<!-- table (\w+), printed by [^>]*-->\n).*?(<!-- end -->)", block, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(render(GUIDE.read_text()))
