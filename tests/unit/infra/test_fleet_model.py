@@ -44,6 +44,9 @@ LOADS = {
 }
 
 
+LONG = pytest.mark.no_cover  # whole days, which take four times as long while coverage is measured
+
+
 @pytest.mark.parametrize("depth", [200, 1_000_000], ids=["overload", "no_overload"])
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
 def test_jobs_are_conserved(load, depth):
@@ -219,6 +222,7 @@ def test_unsupported_metric_is_rejected(stack, change):
         simulate.policy_from_template(changed, {})
 
 
+@LONG
 @pytest.mark.parametrize("runs_per_hour", [3_000, 50_000, 1_000_000])
 def test_default_day_has_no_refused_and_no_late_job_at_derived_sizes(stack, runs_per_hour):
     policy = simulate.derived_policy(stack, runs_per_hour=runs_per_hour)
@@ -227,6 +231,7 @@ def test_default_day_has_no_refused_and_no_late_job_at_derived_sizes(stack, runs
     assert simulate.count_late(day) == 0
 
 
+@LONG
 def test_one_host_only_rejects_during_bursts(stack):
     policy = simulate.derived_policy(stack, runs_per_hour=50_000, min_hosts=1)
     day = simulate.simulate_day(policy, runs_per_hour=50_000, seed=1)
@@ -238,6 +243,7 @@ def test_one_host_only_rejects_during_bursts(stack):
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
+@LONG
 def test_documented_simulation_results_match_code(stack):
     derived = simulate.derived_policy(stack, runs_per_hour=50_000)
     policy = simulate.derived_policy(stack, runs_per_hour=50_000, min_hosts=1)
@@ -257,6 +263,7 @@ def test_documented_simulation_results_match_code(stack):
     assert f"refuses {lost_alone:g} % and costs {usd_alone} USD" in text
 
 
+@LONG
 def test_documented_day_with_both_runtimes_matches_code(stack):
     policy = simulate.derived_policy(stack, runs_per_hour=50_000)
     day = aggregate(simulate.simulate_day(policy, runs_per_hour=50_000, seed=1, data_share=0.1))
