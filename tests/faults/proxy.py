@@ -108,6 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(*self._forward(body))
 
+    def do_HEAD(self):
+        self._forward_payload()
+
     def do_GET(self):
         self._forward_payload()
 
@@ -120,8 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward_payload(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.proxy.services[self.connection] = S3
-        folder = self.path.split("/")[2]  # /bucket/folder/id
-        if self.proxy.unavailable_service == S3 or self.proxy.unavailable_payloads == (self.command, folder):
+        # The path is /bucket/folder/id, or only /bucket while the stack starts.
+        folder = self.path.split("/")[2:3]
+        if self.proxy.unavailable_service == S3 or self.proxy.unavailable_payloads == (self.command, *folder):
             self.proxy.record_hit()
             self.close_connection = True
         else:
