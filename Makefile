@@ -34,10 +34,10 @@ setup: $(RUN) ## Install what `make run` needs, and the command python-exec, int
 run: setup ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m infra.local.stack
 
-test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests
+test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
 	@$(BROWSER)
-	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup --cov --cov-report= tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
+	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup $(if $(COVERAGE),--cov --cov-report=) tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
