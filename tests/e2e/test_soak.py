@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.load import files, soak
+from tests.load import batches, files, soak
+from tests.load.agent_in_memory import agent_in_memory
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
@@ -20,3 +21,10 @@ def test_wrong_answer_is_counted(engine, monkeypatch):
     silent = ("pass", soak.Observed("{token}"))
     monkeypatch.setattr(soak, "SHORT_PROGRAMS", {"print": soak.SHORT_PROGRAMS["print"], "silent": silent})
     assert soak.run_short_programs(engine, 4) == {"silent": 2}
+
+
+def test_runs_of_batches_are_right_however_long_their_output_is(engine):
+    with agent_in_memory(engine) as queue:
+        assert batches.wrong_outputs(queue, size=5) == 0
+        results = batches.run_batch(queue, batches.LONG_OUTPUT, [""] * 20)
+    assert {len(result.stdout) for result in results} == {batches.batch_output_limits(20).stdout_bytes}

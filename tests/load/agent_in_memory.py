@@ -6,15 +6,14 @@ import time
 import uuid
 from queue import Empty
 
-from chalicelib.contract import Job, decode_reply, encode
+from chalicelib.contract import Job, ReplyReference, decode_reply, encode, unpack_reply
 from executor_host.agent import Agent
 from executor_host.core_scheduler import CoreScheduler
 from executor_host.isolation_check import IsolationCheck
 from executor_host.pool import Pool
 from executor_host.visibility import VisibilityExtender
 from tests.support.fakes.job_queue import FakeJobQueue
-from tests.support.fakes.payloads import FakePayloadClient
-from tests.support.records import UPLOAD_URL
+from tests.support.fakes.payloads import URL, FakePayloadClient
 
 CORES = os.cpu_count() or 1
 REPLY_TIMEOUT_S = 60.0
@@ -24,13 +23,14 @@ REPLY_TIMEOUT_S = 60.0
 def agent_in_memory(engine):
     """Start an agent and yield its job queue."""
     queue = FakeJobQueue(wait_s=1)
+    queue.payloads = FakePayloadClient()
     pool = Pool(engine, size=2 * CORES, start_threads=CORES)
     isolation = IsolationCheck(engine, pools=[pool])
     visibility = VisibilityExtender(queue)
     agent = Agent(
         queue,
         pool=pool,
-        payloads=FakePayloadClient(),
+        payloads=queue.payloads,
         isolation_passed=isolation.passed,
         visibility=visibility,
         results_queue_url="results",
@@ -54,9 +54,10 @@ def run_job(queue, code, stdin="", **members):
     """Send a job and return its reply, or None if no reply arrives within REPLY_TIMEOUT_S. `members` are the Job's."""
     now, name = time.time(), uuid.uuid4().hex
     times = {"submitted_at": now, "reply_by": now + REPLY_TIMEOUT_S, "start_deadline": now + REPLY_TIMEOUT_S}
-    job = Job(id=name, code=code, input=stdin, reply_to=name, reply_upload_url=UPLOAD_URL, **times, **members)
-    queue.enqueue(encode(job))
+    url = f"{URL}/replies/{name}"
+    queue.enqueue(encode(Job(id=name, code=code, input=stdin, reply_to=name, reply_upload_url=url, **times, **members)))
     try:
-        return decode_reply(queue.wait_for_sent(name, timeout_s=2 * REPLY_TIMEOUT_S))
+        reply = decode_reply(queue.wait_for_sent(name, timeout_s=2 * REPLY_TIMEOUT_S))
     except Empty:
         return None
+    return unpack_reply(queue.payloads.objects.pop(url)) if isinstance(reply, ReplyReference) else reply

@@ -255,9 +255,7 @@ def test_usage_of_a_run_is_its_own(batch, warm_bytes):
 
 
 def test_random_numbers_differ_between_runs(batch):
-    program = (
-        "import os, random, tempfile, uuid; print(random.random(), os.urandom(8).hex(), uuid.uuid4(), tempfile.mktemp())"
-    )
+    program = "import os, random, tempfile, uuid; print(random.random(), os.urandom(8).hex(), uuid.uuid4(), tempfile.mktemp())"
     lines = [batch(program).stdout.split() for _ in range(3)]
     assert all(len(set(column)) == 3 for column in zip(*lines, strict=True))
 
