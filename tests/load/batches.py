@@ -2,7 +2,8 @@
 
 `make bench` includes the measurement. `python -m tests.load.batches` runs the check: RUNS runs (default 10000) in
 batches from CLIENTS clients, each run with a token of its own, then BATCHES batches (default 100) of the largest size,
-between which the agent must not grow. The exit code is 1 if an output was wrong or the agent has grown.
+between which the agent must not grow. The exit code is 1 if an output was wrong or the agent has grown. With the
+argument `rates`, it prints only the rates that `make bench` includes.
 """
 
 import os
@@ -47,6 +48,9 @@ def main():
     engine = DockerEngine(
         ensure_image(docker.from_env()), runtime=RUNTIMES["python"], agent=f"batches-{uuid.uuid4().hex[:8]}"
     )
+    if sys.argv[1:] == ["rates"]:
+        print("runs per second: " + ", ".join(f"{name} {rate}" for name, rate in rates(engine).items()))
+        return 0
     with agent_in_memory(engine) as queue:
         started_at = time.monotonic()
         with ThreadPoolExecutor(CLIENTS) as clients:
