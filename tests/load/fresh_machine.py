@@ -64,7 +64,11 @@ def remaining(mark, port):
         with contextlib.suppress(OSError):
             if mark.encode() in environment.read_bytes().split(b"\0"):
                 processes.append(environment.parent.name)
-    containers = docker.from_env().api.containers(all=True, filters={"label": f"{AGENT_LABEL}=local-{port}"})
+    try:
+        engine = docker.from_env().api
+    except docker.errors.DockerException:  # `make run` has stopped the engine that it had started
+        return processes
+    containers = engine.containers(all=True, filters={"label": f"{AGENT_LABEL}=local-{port}"})
     return processes + [container["Id"] for container in containers]
 
 
