@@ -17,9 +17,13 @@ class QueueSendError(Exception):
 
 def is_missing_queue(error: Exception) -> bool:
     """Return whether a call failed because its queue does not exist."""
-    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_QUEUE_CODES
+    return _code(error) in _MISSING_QUEUE_CODES
 
 
 def is_throttled(error: Exception) -> bool:
     """Return whether SQS refused a call because there are too many of them."""
-    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _THROTTLING_CODES
+    return _code(error) in _THROTTLING_CODES
+
+
+def _code(error: Exception) -> str | None:
+    return error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
