@@ -26,6 +26,8 @@ def escaped_bytes(value: object) -> int:
 
 def fit_result(result: Result) -> Result:
     """Return a result with the artifacts that fit into a response, next to its output. List the others as too large."""
+    if not result.artifacts:  # its output alone always fits
+        return result
     room = MAX_BODY_BYTES - escaped_bytes(replace(result, artifacts=())) - len(result.artifacts) * _MAX_OMISSION_BYTES
     artifacts, omitted = [], []
     for artifact in result.artifacts:
