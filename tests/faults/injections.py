@@ -72,23 +72,14 @@ def make_unreachable(stack, service):
     return began_at
 
 
-def duplicate_deliveries(stack):
-    """Send every message twice for a while."""
+def misbehave(stack, attribute, seconds):
+    """Let the proxy fail as one of its attributes says, for a while and until that has hit something."""
     hits_before = stack.proxy.hits
-    began_at, stack.proxy.duplicate_messages = time.monotonic(), True
-    time.sleep(DUPLICATES_S)
+    began_at = time.monotonic()
+    setattr(stack.proxy, attribute, True)
+    time.sleep(seconds)
     eventually(lambda: stack.proxy.hits > hits_before)
-    stack.proxy.duplicate_messages = False
-    return began_at
-
-
-def delay_replies(stack):
-    """Delay replies until their clients have stopped waiting."""
-    hits_before = stack.proxy.hits
-    began_at, stack.proxy.delay_replies = time.monotonic(), True
-    time.sleep(DELAY_S)
-    eventually(lambda: stack.proxy.hits > hits_before)  # a job that outlasts its client's wait has no reply to delay
-    stack.proxy.delay_replies = False
+    setattr(stack.proxy, attribute, False)
     return began_at
 
 
@@ -111,8 +102,9 @@ FAULTS = {
     "queues unreachable for 5 s": partial(make_unreachable, service=SQS),
     "DynamoDB unreachable for 5 s": partial(make_unreachable, service=DYNAMODB),
     "S3 unreachable for 5 s": partial(make_unreachable, service=S3),
-    "every message twice": duplicate_deliveries,
-    "replies delayed": delay_replies,
+    "every message twice": partial(misbehave, attribute="duplicate_messages", seconds=DUPLICATES_S),
+    "replies delayed": partial(misbehave, attribute="delay_replies", seconds=DELAY_S),  # until clients stop waiting
     "reply queue deleted": delete_reply_queues,
 }
-CLIENT_WAIT_S = {"replies delayed": 2}  # seconds that clients wait for a result, where it matters
+# Seconds that clients wait for a result, where it matters. A job that outlasts the wait has no reply to delay.
+CLIENT_WAIT_S = {"replies delayed": 2}
