@@ -3,7 +3,6 @@
 pip downloads the wheels first and verifies their hashes; the build itself has no network.
 """
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -29,10 +28,9 @@ _DOCKERFILE: Final = EXECUTOR_HOST / "Dockerfile"
 
 def image_tag(architecture: str) -> str:
     """Return the image's name, which includes a hash of its sources."""
-    inputs = hashlib.sha256(f"{sandbox_image.image_tag()} {data_image.image_tag()}".encode())
-    for path in (REQUIREMENTS, _DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()):
-        inputs.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{REPOSITORY}:{inputs.hexdigest()[:12]}-{architecture}"
+    inputs = REQUIREMENTS, _DOCKERFILE, Path(__file__), Path(wheels.__file__), *_sources()
+    images = sandbox_image.image_tag(), data_image.image_tag()
+    return f"{sandbox_image.tag_of(REPOSITORY, *images, *inputs)}-{architecture}"
 
 
 def ensure_image(client: DockerClient) -> str:

@@ -13,7 +13,7 @@ from docker import DockerClient
 
 from chalicelib.api.static_files import wheel_files
 from infra import progress
-from infra.images import debian_base, sandbox_image, wheels
+from infra.images import base_image, sandbox_image, wheels
 from infra.paths import LAMBDA_APP, ROOT
 
 REPOSITORY: Final = "python-exec-api"
@@ -21,7 +21,6 @@ REQUIREMENTS: Final = ROOT / "infra/server/requirements.txt"  # gunicorn, and Ch
 API_REQUIREMENTS: Final = LAMBDA_APP / "requirements.txt"
 STATIC_REQUIREMENTS: Final = LAMBDA_APP / "static-requirements.txt"
 BOTOCORE_MODELS: Final = ("dynamodb", "sqs")
-
 
 _DOCKERFILE: Final = Path(__file__).parent / "api.Dockerfile"
 _INFRA: Final = ("__init__.py", "paths.py", "local/__init__.py", "local/event_sources.py")  # and infra/server
@@ -31,7 +30,7 @@ _EXCLUDED: Final = ("requirements.in", "requirements.txt", "static-requirements.
 def image_tag(architecture: str) -> str:
     """Return the image's name, which includes a hash of its sources."""
     inputs = (API_REQUIREMENTS, REQUIREMENTS, STATIC_REQUIREMENTS, _DOCKERFILE, Path(wheels.__file__), Path(__file__))
-    return f"{sandbox_image.tag_of(REPOSITORY, debian_base.BASE_TAG, *inputs, *_sources())}-{architecture}"
+    return f"{sandbox_image.tag_of(REPOSITORY, base_image.PATH, *inputs, *_sources())}-{architecture}"
 
 
 def ensure_image(client: DockerClient) -> str:

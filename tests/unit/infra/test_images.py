@@ -9,7 +9,7 @@ import pytest
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from infra.errors import CommandError
-from infra.images import agent_image, base_image, data_image, debian_base, sandbox_image
+from infra.images import agent_image, api_image, base_image, data_image, debian_base, sandbox_image
 
 
 class FakeImages:
@@ -112,7 +112,10 @@ def test_pinned_base_is_pulled_by_digest(pin):
 
 def test_new_pin_renames_every_image(pin):
     def names():
-        return [sandbox_image.image_tag(), data_image.image_tag(), agent_image.image_tag("arm64")]
+        return [
+            *(module.image_tag() for module in (sandbox_image, data_image)),
+            *(module.image_tag("arm64") for module in (agent_image, api_image)),
+        ]
 
     before = names()
     pin(refreshed="2026-11-27")
