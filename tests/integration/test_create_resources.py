@@ -37,8 +37,9 @@ def test_resources_are_those_of_the_template(create, aws):
     assert redrive["deadLetterTargetArn"].endswith(":python-exec-jobs-dead")
     rules = s3.get_bucket_lifecycle_configuration(Bucket="python-exec-payloads")["Rules"]
     assert [rule["Expiration"]["Days"] for rule in rules] == [2]
-    tables = client("dynamodb", aws.environment).list_tables()["TableNames"]
-    assert {settings["KEYS_TABLE"], settings["JOBS_TABLE"]} <= set(tables)
+    dynamodb = client("dynamodb", aws.environment)
+    for name in ("KEYS_TABLE", "JOBS_TABLE"):
+        assert dynamodb.describe_table(TableName=settings[name])["Table"]["TableStatus"] == "ACTIVE"
 
 
 def test_unreachable_endpoint_is_reported_in_one_line(create, monkeypatch):
