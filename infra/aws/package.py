@@ -17,7 +17,7 @@ import msgspec
 from chalicelib.api.static_files import wheel_files
 from chalicelib.runtimes import PYTHON_VERSION
 from infra import template
-from infra.capacity.sizing import DEFAULT_PEAK, derived_parameters
+from infra.capacity.sizing import default_parameters
 from infra.errors import CommandError
 from infra.images import wheels
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
@@ -106,7 +106,7 @@ def _finalize_template(merged: template.Template, archive: Path, *, architecture
     for resource in resources.values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"] |= code
-    sizes = derived_parameters(DEFAULT_PEAK, instance_type=HOST_DEFAULTS[architecture]["InstanceType"])
+    sizes = default_parameters(HOST_DEFAULTS[architecture]["InstanceType"])
     for name, default in {**HOST_DEFAULTS[architecture], **sizes}.items():
         merged["Parameters"][name]["Default"] = default
     hosts = resources["HostTemplate"]["Properties"]["LaunchTemplateData"]

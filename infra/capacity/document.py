@@ -7,14 +7,26 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from chalicelib.runtimes import RUNTIMES
 from infra.capacity.costs import HOURS, INSTANCE_TYPE, MILLION, ON_DEMAND_HOUR, hosts_needed, hourly_price, monthly_bill
-from infra.capacity.sizing import CPU_S_PER_JOB, UTILIZATION, derived_parameters, jobs_per_second, vcpus
+from infra.capacity.sizing import (
+    CPU_LIMITS,
+    CPU_S_PER_JOB,
+    DEFAULT_DATA_SHARE,
+    UTILIZATION,
+    WARM_MIB,
+    WARM_PER_VCPU,
+    WORKERS_PER_VCPU,
+    derived_parameters,
+    jobs_per_second,
+    vcpus,
+)
 from infra.capacity.workload import Workload
 from infra.paths import ROOT
 
 GUIDE: Final = ROOT / "docs/operations/capacity-and-cost.md"
 RATES: Final = (100, 1_000, 100_000)  # runs per hour
-PEAKS: Final = (1, 8, 50, 100, 278)
+SHARES_AND_PEAKS: Final = [*((DEFAULT_DATA_SHARE, peak) for peak in (1, 6, 50, 100, 278)), (0.0, 100), (0.2, 100)]
 PROGRAM_S: Final = (0.02, 0.1, 1.0, 5.0, 10.0)
 KINDS: Final = {
     "`python`, one run each": Workload(runs_per_hour=RATES[-1]),
@@ -42,13 +54,43 @@ def capacity_table() -> str:
     return markdown(["Instance type", "vCPUs", "Runtime", "Jobs per second", f"at {UTILIZATION:.0%} CPU", usd], *rows)
 
 
+def runtimes_table() -> str:
+    """Return what each runtime needs of a host."""
+    header = [
+        "Runtime",
+        "CPU of a job",
+        "Part of the CPU",
+        "Workers per vCPU",
+        "Warm sandboxes per vCPU",
+        "Memory of a warm sandbox",
+        "of all per vCPU",
+        "Memory of a sandbox at most",
+    ]
+    rows = [
+        [
+            f"`{name}`",
+            f"{cpu_s:g} s",
+            f"{CPU_LIMITS[name]:.0%}",
+            f"{WORKERS_PER_VCPU[name]:g}",
+            f"{WARM_PER_VCPU[name]:g}",
+            f"{WARM_MIB[name]} MiB",
+            f"{WARM_PER_VCPU[name] * WARM_MIB[name]:g} MiB",
+            f"{RUNTIMES[name].memory_bytes >> 20} MiB",
+        ]
+        for name, cpu_s in CPU_S_PER_JOB.items()
+    ]
+    return markdown(header, *rows)
+
+
 def sizes_table() -> str:
     """Return what follows from some peaks."""
-    sizes = {peak: derived_parameters(peak, instance_type=INSTANCE_TYPE) for peak in PEAKS}
-    names = sizes[PEAKS[0]]
+    sizes = [
+        derived_parameters(peak, data_share=share, instance_type=INSTANCE_TYPE) for share, peak in SHARES_AND_PEAKS
+    ]
     return markdown(
-        ["Peak of runs per second", *map(str, PEAKS)],
-        *([f"`{name}`", *(f"{sizes[peak][name]:,}" for peak in PEAKS)] for name in names),
+        ["Peak of runs per second", *(str(peak) for _, peak in SHARES_AND_PEAKS)],
+        ["Share of `data`", *(f"{share:.0%}" for share, _ in SHARES_AND_PEAKS)],
+        *([f"`{name}`", *(f"{column[name]:,}" for column in sizes)] for name in sizes[0]),
     )
 
 
@@ -96,6 +138,7 @@ def _comparison(heading: str, names: list[str], loads: list[Workload]) -> str:
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "capacity": capacity_table,
+    "runtimes": runtimes_table,
     "sizes": sizes_table,
     "cost": cost_table,
     "length": length_table,

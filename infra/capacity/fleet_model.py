@@ -6,17 +6,20 @@ add hosts in proportion; fifteen minutes below seven tenths of the target remove
 meets the target, unless another policy needs the host or one is still warming up.
 """
 
+import bisect
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 from msgspec import Struct
 
 from infra.capacity.costs import hourly_price
 from infra.capacity.queue_model import JobQueue, QueueStats, divide, sums
-from infra.capacity.sizing import vcpus
+from infra.capacity.sizing import CPU_LIMITS, WARM_PER_VCPU, vcpus
 
 SCALE_OUT_PERIODS: Final = 3  # minutes
 SCALE_IN_PERIODS: Final = 15  # minutes
@@ -24,7 +27,7 @@ SCALE_IN_THRESHOLD: Final = 0.7  # of the target: EC2 Auto Scaling sets AlarmLow
 START_S: Final = 120  # from the launch of an instance to its first job: an assumption
 METRIC_DELAY_MINUTES: Final = 1
 SPOT_LOSSES_PER_HOUR: Final = 0.01  # per spot host: an assumption
-WARM_PER_VCPU: Final = 4  # sandboxes of the pool and of the workers
+MAX_INVERSION_MEAN: Final = 30.0
 JOB_WEIGHTS: Final = {"python": 1, "data": 5}  # of a queued job, in the backlog of the template
 
 
@@ -70,9 +73,10 @@ class Fleet:
         self._queues = {
             runtime: JobQueue(
                 cpu_s_per_job=cpu_s,
+                cpu_limit=CPU_LIMITS[runtime],
                 max_depth=max_depths[runtime],
                 job_ttl_s=job_ttl_s,
-                warm_per_host=WARM_PER_VCPU * self._vcpus / JOB_WEIGHTS[runtime],
+                warm_per_host=WARM_PER_VCPU[runtime] * self._vcpus,
             )
             for runtime, cpu_s in cpu_s_per_job.items()
         }
@@ -89,17 +93,21 @@ class Fleet:
 
     def _run_minute(self, load: Callable[[int], Mapping[str, float]]) -> MinuteStats:
         runtimes = {runtime: QueueStats(waits_s=Counter()) for runtime in self._queues}
+        queues = [(queue, runtimes[runtime]) for runtime, queue in self._queues.items()]
         capacity_cpu_s = 0.0
         for _ in range(60):
             self._activate_ready_hosts()
-            for runtime, rate in load(self._now_s).items():
-                self._queues[runtime].enqueue(poisson(self._random, rate), runtimes[runtime], now_s=self._now_s)
-            capacity_cpu_s += self._run_jobs(runtimes)
+            rates = load(self._now_s)
+            for runtime, queue in self._queues.items():
+                queue.enqueue(poisson(self._random, rates[runtime]), runtimes[runtime], now_s=self._now_s)
+            capacity_cpu_s += self._run_jobs(queues)
             self._now_s += 1
-        stats = MinuteStats(
+        for queue, stats in queues:
+            stats.backlog = queue.backlog
+        minute = MinuteStats(
             **sums(runtimes.values()),
             backlog=sum(queue.backlog for queue in self._queues.values()),
-            max_backlog=sum(queue_stats.max_backlog for queue_stats in runtimes.values()),
+            max_backlog=sum(stats.max_backlog for stats in runtimes.values()),
             runtimes=runtimes,
             hosts=self._hosts,
             launching=len(self._ready_times_s),
@@ -108,22 +116,30 @@ class Fleet:
             usd=self._usd_per_hour() / 60,
         )
         self._lose_spot_hosts()
-        self._scale(stats)
-        return stats
+        self._scale(minute)
+        return minute
 
     def _activate_ready_hosts(self) -> None:
-        launching = [ready_s for ready_s in self._ready_times_s if ready_s > self._now_s]
-        self._hosts += len(self._ready_times_s) - len(launching)
-        self._ready_times_s = launching
+        if self._ready_times_s:
+            launching = [ready_s for ready_s in self._ready_times_s if ready_s > self._now_s]
+            self._hosts += len(self._ready_times_s) - len(launching)
+            self._ready_times_s = launching
 
-    def _run_jobs(self, runtimes: Mapping[str, QueueStats]) -> float:
+    def _remove_hosts(self, count: int) -> None:
+        self._hosts -= count
+        for queue in self._queues.values():
+            queue.lose_sandboxes(hosts=self._hosts)
+
+    def _run_jobs(self, queues: Sequence[tuple[JobQueue, QueueStats]]) -> float:
         """Run jobs of all queues for a second, and return the CPU time that the hosts had for it."""
         cpu_s = float(self._hosts * self._vcpus)
-        for runtime, queue in self._queues.items():
-            queue.expire(runtimes[runtime], now_s=self._now_s)
-        parts = divide(cpu_s, [queue.useful_cpu_s(self._hosts) for queue in self._queues.values()])
-        for (runtime, queue), part in zip(self._queues.items(), parts, strict=True):
-            queue.run(part, runtimes[runtime], hosts=self._hosts, now_s=self._now_s)
+        for queue, stats in queues:
+            queue.expire(stats, now_s=self._now_s)
+        parts = [queue.useful_cpu_s(cpu_s, hosts=self._hosts) for queue, _ in queues]
+        if sum(parts) > cpu_s:
+            parts = divide(cpu_s, parts)
+        for (queue, stats), part in zip(queues, parts, strict=True):
+            queue.run(part, stats, now_s=self._now_s)
         return cpu_s
 
     def _scale(self, stats: MinuteStats) -> None:
@@ -137,7 +153,7 @@ class Fleet:
         if desired > total:
             self._launch(min(desired, self._policy.max_hosts) - total)
         elif desired < self._hosts > self._policy.min_hosts and self._now_s >= self._warm_up_ends_s:
-            self._hosts -= 1
+            self._remove_hosts(1)
 
     def _launch(self, count: int) -> None:
         if count > 0:
@@ -157,24 +173,29 @@ class Fleet:
 
     def _lose_spot_hosts(self) -> None:
         spot = max(0, self._hosts - self._policy.on_demand_hosts)
-        lost = sum(self._random.random() < SPOT_LOSSES_PER_HOUR / 60 for _ in range(spot))
-        self._hosts -= lost
+        lost = min(spot, poisson(self._random, spot * SPOT_LOSSES_PER_HOUR / 60))
+        self._remove_hosts(lost)
         self._launch(lost)
 
     def _usd_per_hour(self) -> float:
         policy, total = self._policy, self._hosts + len(self._ready_times_s)
-        return sum(hourly_price(policy.instance_type, spot=number >= policy.on_demand_hosts) for number in range(total))
+        on_demand = min(total, policy.on_demand_hosts)
+        counts = {False: on_demand, True: total - on_demand}
+        return sum(count * hourly_price(policy.instance_type, spot=spot) for spot, count in counts.items())
 
 
 def poisson(source: random.Random, mean: float) -> int:
-    """Return a Poisson-distributed count: by Knuth's method for a small mean, else by the normal approximation."""
-    if mean > 30:  # noqa: PLR2004
+    """Return a Poisson-distributed count: by inversion for a small mean, else by the normal approximation."""
+    if mean > MAX_INVERSION_MEAN:
         return max(0, round(source.gauss(mean, math.sqrt(mean))))
-    threshold, product, count = math.exp(-mean), source.random(), 0
-    while product > threshold:
-        product *= source.random()
-        count += 1
-    return count
+    return bisect.bisect(_cumulative(mean), source.random())
+
+
+@lru_cache(maxsize=10_000)  # more than a day has minutes and runtimes
+def _cumulative(mean: float) -> list[float]:
+    """Return the probabilities that a Poisson-distributed count is at most 0, 1, 2 and so on, up to almost 1."""
+    counts = range(1, math.ceil(mean + 10 * math.sqrt(mean)) + 10)
+    return list(accumulate(accumulate(counts, lambda part, count: part * mean / count, initial=math.exp(-mean))))
 
 
 def percentile(waits_s: Counter[int], quantile: float) -> int:

@@ -35,22 +35,35 @@ def sums(stats: Iterable[QueueStats]) -> dict[str, Any]:
 class JobQueue:
     """The jobs of one runtime."""
 
-    def __init__(self, *, cpu_s_per_job: float, max_depth: int, job_ttl_s: float, warm_per_host: float) -> None:
-        """Start with no job and no warm sandbox; idle hosts keep `warm_per_host` of them."""
+    def __init__(
+        self, *, cpu_s_per_job: float, cpu_limit: float, max_depth: int, job_ttl_s: float, warm_per_host: float
+    ) -> None:
+        """Start with no job and no warm sandbox; idle hosts keep `warm_per_host` of them.
+
+        At most the part `cpu_limit` of the CPU starts sandboxes.
+        """
         self.cpu_s_per_job = cpu_s_per_job
         self.backlog = 0
+        self._cpu_limit = cpu_limit
         self._max_depth, self._job_ttl_s, self._warm_per_host = max_depth, job_ttl_s, warm_per_host
         self._jobs: deque[list[int]] = deque()  # arrival time and number of jobs
         self._observed_depth = 0
         self._warm_sandboxes = 0.0
 
     def enqueue(self, count: int, stats: QueueStats, *, now_s: int) -> None:
-        """Let jobs arrive, which are rejected while the depth that was read last is too large."""
+        """Let jobs arrive, which run at once if all find a warm sandbox.
+
+        They are rejected while the depth that was read last is too large.
+        """
         if now_s % DEPTH_READ_S == 0:
             self._observed_depth = self.backlog
         stats.arrived += count
         if self._observed_depth > self._max_depth:
             stats.rejected += count
+        elif count <= self._warm_sandboxes and not self._jobs:
+            self._warm_sandboxes -= count
+            stats.completed += count
+            stats.waits_s[0] += count
         elif count:
             self._jobs.append([now_s, count])
             self.backlog += count
@@ -62,13 +75,14 @@ class JobQueue:
             self.backlog -= count
             stats.expired += count
 
-    def useful_cpu_s(self, hosts: int) -> float:
-        """Return the CPU time that starts all jobs and then all sandboxes that idle hosts keep."""
-        return (self.backlog + hosts * self._warm_per_host) * self.cpu_s_per_job
+    def useful_cpu_s(self, cpu_s: float, *, hosts: int) -> float:
+        """Return the part of some CPU time for sandboxes of queued jobs, and for those that idle hosts lack."""
+        missing = self.backlog + hosts * self._warm_per_host - self._warm_sandboxes
+        return min(missing * self.cpu_s_per_job, self._cpu_limit * cpu_s) if missing > 0 else 0.0
 
-    def run(self, cpu_s: float, stats: QueueStats, *, hosts: int, now_s: int) -> None:
-        """Start sandboxes with some CPU time, and run jobs in those that are warm."""
-        self._warm_sandboxes = min(self._warm_sandboxes, hosts * self._warm_per_host) + cpu_s / self.cpu_s_per_job
+    def run(self, cpu_s: float, stats: QueueStats, *, now_s: int) -> None:
+        """Start sandboxes with some CPU time, and run queued jobs in those that are warm."""
+        self._warm_sandboxes += cpu_s / self.cpu_s_per_job
         while self._jobs and self._warm_sandboxes >= 1:
             arrived_s, count = self._jobs[0]
             started = min(count, int(self._warm_sandboxes))
@@ -80,7 +94,10 @@ class JobQueue:
             if not self._jobs[0][1]:
                 self._jobs.popleft()
         stats.max_backlog = max(stats.max_backlog, self.backlog)
-        stats.backlog = self.backlog
+
+    def lose_sandboxes(self, *, hosts: int) -> None:
+        """Drop the warm sandboxes of hosts that are gone; `hosts` remain."""
+        self._warm_sandboxes = min(self._warm_sandboxes, hosts * self._warm_per_host)
 
 
 def divide(total: float, demands: list[float]) -> list[float]:

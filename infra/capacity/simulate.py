@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from chalicelib.jobs.submission import SYNC_JOB_TTL_S
@@ -69,34 +69,35 @@ def _metric(policy: dict[str, Any]) -> str:
     raise ValueError(f"The model does not support the metric {predefined or metrics}")
 
 
-def make_load_curve(runs_per_hour: float) -> Callable[[int], float]:
-    """Return the runs per second at each second of a day: a wave that peaks at 15:00, and bursts."""
+def load_curve(runs_per_hour: float) -> list[float]:
+    """Return the runs per second in each minute of a day: a wave that peaks at 15:00, and bursts."""
 
-    def load(second: int) -> float:
-        minute = second / 60
+    def rate(minute: int) -> float:
         wave = 1 - 0.7 * math.cos((minute - 3 * 60) / DAY_MINUTES * 2 * math.pi)
         bursts = math.prod(factor for start, length, factor in BURSTS if start <= minute < start + length)
         return runs_per_hour / 3600 * wave * bursts
 
-    return load
+    return [rate(minute) for minute in range(DAY_MINUTES)]
 
 
-def derived_policy(stack: template.Template, *, runs_per_hour: float, min_hosts: int | None = None) -> Policy:
+def derived_policy(
+    stack: template.Template, *, runs_per_hour: float, data_share: float, min_hosts: int | None = None
+) -> Policy:
     """Return the template's policy for the peak of the day, and for a minimum number of hosts if one is chosen."""
-    peak = max(map(make_load_curve(runs_per_hour), range(60 * DAY_MINUTES)))
     chosen = {} if min_hosts is None else {"MinHosts": str(min_hosts)}
-    return policy_from_template(stack, sizing.derived_parameters(peak, instance_type=INSTANCE_TYPE, chosen=chosen))
+    sizes = sizing.derived_parameters(
+        max(load_curve(runs_per_hour)), data_share=data_share, instance_type=INSTANCE_TYPE, chosen=chosen
+    )
+    return policy_from_template(stack, sizes)
 
 
-def simulate_day(policy: Policy, *, runs_per_hour: float, seed: int, data_share: float = 0.0) -> list[MinuteStats]:
+def simulate_day(policy: Policy, *, runs_per_hour: float, data_share: float, seed: int) -> list[MinuteStats]:
     """Return the statistics of each minute of a day on which a share of all runs uses the runtime `data`."""
-    load = make_load_curve(runs_per_hour)
     shares = {"python": 1 - data_share, "data": data_share}
     cpu_s_per_job = {runtime: CPU_S_PER_JOB[runtime] + PROGRAM_CPU_S for runtime, share in shares.items() if share}
+    loads = [{runtime: shares[runtime] * rate for runtime in cpu_s_per_job} for rate in load_curve(runs_per_hour)]
     fleet = Fleet(policy, cpu_s_per_job=cpu_s_per_job, job_ttl_s=SYNC_JOB_TTL_S, seed=seed)
-    return fleet.run(
-        lambda second: {runtime: shares[runtime] * load(second) for runtime in cpu_s_per_job}, minutes=DAY_MINUTES
-    )
+    return fleet.run(lambda second: loads[second // 60], minutes=DAY_MINUTES)
 
 
 def count_late(stats: QueueStats) -> int:
@@ -145,13 +146,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs-per-hour", type=float, default=50_000, help="average of the day (default: 50000)")
     parser.add_argument("--min-hosts", type=int, help="minimum number of hosts (default: derived from the peak)")
     parser.add_argument(
-        "--data-share", type=float, default=0.1, help="share of runs of the runtime data (default: 0.1)"
+        "--data-share",
+        type=float,
+        default=sizing.DEFAULT_DATA_SHARE,
+        help=f"share of runs of the runtime data (default: {sizing.DEFAULT_DATA_SHARE})",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     options = parser.parse_args(arguments)
     stack = template.load(template.PATH.read_text())
-    policy = derived_policy(stack, runs_per_hour=options.runs_per_hour, min_hosts=options.min_hosts)
-    day = simulate_day(policy, runs_per_hour=options.runs_per_hour, seed=options.seed, data_share=options.data_share)
+    load = {"runs_per_hour": options.runs_per_hour, "data_share": options.data_share}
+    policy = derived_policy(stack, **load, min_hosts=options.min_hosts)
+    day = simulate_day(policy, **load, seed=options.seed)
     hosts = (
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"
     )

@@ -1,4 +1,4 @@
-"""Derive the sizes of a stack from one number, the expected peak of runs per second.
+"""Derive the sizes of a stack from the expected peak of runs per second and the share of the runtime `data` in them.
 
 Packaging takes the defaults of parameters from here, `make deploy` and `make set` their values, and costs.py and
 simulate.py the throughput of hosts. Nothing here calls AWS.
@@ -7,6 +7,7 @@ simulate.py the throughput of hosts. Nothing here calls AWS.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -14,8 +15,10 @@ from chalicelib.settings import DEFAULT_WAIT_S
 from infra.errors import CommandError
 
 PEAK: Final = "PeakRunsPerSecond"
-DEFAULT_PEAK: Final = 8  # of one host with two vCPUs
+DEFAULT_PEAK: Final = 6  # of one host with two vCPUs
 MAX_PEAK: Final = 10_000
+DATA_SHARE: Final = "DataShare"
+DEFAULT_DATA_SHARE: Final = 0.1
 DERIVED: Final = "derived"  # as the value of a parameter: no longer the value that was set
 
 # By runtime, without the program. `make bench` measured 11.2 jobs per second of `python` on two cores, and the CPU time
@@ -24,8 +27,11 @@ CPU_S_PER_JOB: Final = {"python": 0.18, "data": 0.95}
 PROGRAM_CPU_S: Final = 0.05  # of an average program: an assumption
 UTILIZATION: Final = 0.5  # of the hosts' CPU: CpuTarget of the template
 WORKERS_PER_VCPU: Final = {"python": 8.0, "data": 0.5}  # RUNTIMES of the agent
+WARM_PER_VCPU: Final = {"python": 4.0, "data": 1.0}  # sandboxes of the pool and of the workers that poll
+WARM_MIB: Final = {"python": 14, "data": 169}  # of a warm sandbox; measured by tests.load.data_runtime
 HEADROOM: Final = 2.0  # of MaxHosts: for longer programs, lost hosts, and both versions of the hosts during an update
-DATA_SHARE: Final = 0.5  # of a host's CPU that jobs of `data` may use
+# Of a host's CPU. A host starts one sandbox of `data` at a time for two vCPUs.
+CPU_LIMITS: Final = {"python": 1.0, "data": 0.5}
 
 MIN_THROTTLE_RATE: Final = 1000  # so that one client cannot use up what all share
 REQUESTS_PER_RUN: Final = 10  # of the gateway at most, with reads of accepted jobs and rejected requests
@@ -48,55 +54,76 @@ def jobs_per_second(instance_type: str, runtime: str = "python", *, program_cpu_
     return vcpus(instance_type) / (CPU_S_PER_JOB[runtime] + program_cpu_s)
 
 
+def runs_per_second(instance_type: str, *, data_share: float) -> float:
+    """Return the throughput of a host at full load with average programs of both runtimes. Raises CommandError."""
+    shares = {"python": 1 - data_share, "data": data_share}
+    rates = {name: jobs_per_second(instance_type, name, program_cpu_s=PROGRAM_CPU_S) for name in shares}
+    limits = [CPU_LIMITS[name] * rates[name] / share for name, share in shares.items() if share]
+    return min(1 / sum(share / rates[name] for name, share in shares.items()), *limits)
+
+
 def derived_parameters(
-    peak: float, *, instance_type: str, chosen: Mapping[str, str] = MappingProxyType({})
+    peak: float, *, data_share: float, instance_type: str, chosen: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, int]:
     """Return the parameters of infra/template.yaml that follow from the peak. Raises CommandError.
 
     The others follow the numbers of hosts in `chosen`, if it has any. A new host is ready after about six minutes, so
     the minimum number of hosts runs the peak at full load.
     """
-    host_rate = jobs_per_second(instance_type, program_cpu_s=PROGRAM_CPU_S)
-    data_rate = jobs_per_second(instance_type, "data", program_cpu_s=PROGRAM_CPU_S) * DATA_SHARE
+    host_rate = runs_per_second(instance_type, data_share=data_share)
     min_hosts = int(chosen.get("MinHosts", math.ceil(peak / host_rate)))
     max_hosts = int(chosen.get("MaxHosts", max(min_hosts, math.ceil(HEADROOM * peak / (host_rate * UTILIZATION)))))
-    depth, data_depth = (math.floor(min_hosts * rate * DEFAULT_WAIT_S) for rate in (host_rate, data_rate))
+    rates = {name: jobs_per_second(instance_type, name, program_cpu_s=PROGRAM_CPU_S) for name in CPU_S_PER_JOB}
+    cpu_parts = {"python": 1 - data_share * host_rate / rates["data"], "data": CPU_LIMITS["data"]}
+    depths = {name: math.floor(min_hosts * rates[name] * cpu_parts[name] * DEFAULT_WAIT_S) for name in rates}
     throttle_rate = max(MIN_THROTTLE_RATE, math.ceil(REQUESTS_PER_RUN * peak))
     running = max_hosts * math.ceil(vcpus(instance_type) * sum(WORKERS_PER_VCPU.values()))
     return {
         "MinHosts": min_hosts,
         "MaxHosts": max_hosts,
-        "MaxQueueDepth": depth,
-        "DataMaxQueueDepth": data_depth,
+        "MaxQueueDepth": depths["python"],
+        "DataMaxQueueDepth": depths["data"],
         # The job of each waiting request is queued or runs.
-        "ApiConcurrency": depth + data_depth + running + math.ceil(throttle_rate * SHORT_REQUEST_S),
+        "ApiConcurrency": sum(depths.values()) + running + math.ceil(throttle_rate * SHORT_REQUEST_S),
         "ThrottleRate": throttle_rate,
         "ThrottleBurst": 2 * throttle_rate,
     }
 
 
+def default_parameters(instance_type: str) -> dict[str, int]:
+    """Return what follows from the default peak. Raises CommandError."""
+    return derived_parameters(DEFAULT_PEAK, data_share=DEFAULT_DATA_SHARE, instance_type=instance_type)
+
+
 def parse_peak(text: str) -> float:
     """Return the value of PeakRunsPerSecond. Raises CommandError."""
-    try:
-        peak = float(text)
-    except ValueError:
-        peak = math.nan
+    peak = _number(text)
     if not 0 < peak <= MAX_PEAK:
         raise CommandError(f"{PEAK} must be a number above 0, and at most {MAX_PEAK:,}.")
     return peak
 
 
+def parse_data_share(text: str) -> float:
+    """Return the value of DataShare. Raises CommandError."""
+    share = _number(text)
+    if not 0 <= share <= 1:
+        raise CommandError(f"{DATA_SHARE} must be a number from 0 to 1.")
+    return share
+
+
 def resolve(requested: Mapping[str, str], *, current: Mapping[str, str], instance_type: str) -> dict[str, str]:
-    """Return the requested parameters of a stack and those that follow from its peak. Raises CommandError.
+    """Return the requested parameters of a stack, and its share of `data` and the sizes that follow.
 
     `current` are the parameters of an existing stack. A value that its peak does not explain was set by an operator. It
-    is kept until it is requested as `derived`.
+    is kept until it is requested as `derived`. Raises CommandError.
     """
     kept = {name: current[name] for name in set_by_operator(current)}
     chosen = {name: value for name, value in {**kept, **requested}.items() if value != DERIVED}
     peak = parse_peak(requested.get(PEAK, current.get(PEAK, str(DEFAULT_PEAK))))
-    derived = derived_parameters(peak, instance_type=instance_type, chosen=chosen)
-    return {**requested, **{name: str(value) for name, value in derived.items() if name not in chosen}}
+    share = requested.get(DATA_SHARE, _data_share(current))
+    derived = derived_parameters(peak, data_share=parse_data_share(share), instance_type=instance_type, chosen=chosen)
+    sizes = {name: str(value) for name, value in derived.items() if name not in chosen}
+    return {**requested, DATA_SHARE: share, **sizes}
 
 
 def set_by_operator(current: Mapping[str, str]) -> set[str]:
@@ -104,7 +131,21 @@ def set_by_operator(current: Mapping[str, str]) -> set[str]:
     if not current:
         return set()
     peak, instance_type = parse_peak(current.get(PEAK, str(DEFAULT_PEAK))), current["InstanceType"]
-    hosts = derived_parameters(peak, instance_type=instance_type)
-    others = derived_parameters(peak, instance_type=instance_type, chosen=current)
+    derive = partial(
+        derived_parameters, peak, data_share=parse_data_share(_data_share(current)), instance_type=instance_type
+    )
+    hosts, others = derive(), derive(chosen=current)
     expected = {**others, "MinHosts": hosts["MinHosts"], "MaxHosts": hosts["MaxHosts"]}
     return {name for name, value in expected.items() if name in current and current[name] != str(value)}
+
+
+def _data_share(current: Mapping[str, str]) -> str:
+    """Return the share of a stack. The sizes of one without the parameter followed from runs of `python` alone."""
+    return current.get(DATA_SHARE, "0" if current else str(DEFAULT_DATA_SHARE))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -11,17 +11,21 @@ from infra.operator import preflight as checks
 
 @click.command()
 @click.option("--peak", default=str(sizing.DEFAULT_PEAK), show_default=True, help="Expected peak of runs per second.")
+@click.option(
+    "--data-share", default=str(sizing.DEFAULT_DATA_SHARE), show_default=True, help="Share of data in these runs."
+)
 @click.option("--instance-type", default="c7i.large", show_default=True, help="Instance type of the hosts.")
 @click.option("--on-demand-hosts", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--set", "chosen", multiple=True, metavar="NAME=VALUE", help="A size that you set, such as MinHosts=1.")
-def preflight(peak: str, instance_type: str, on_demand_hosts: int, chosen: tuple[str, ...]) -> None:
+def preflight(peak: str, data_share: str, instance_type: str, on_demand_hosts: int, chosen: tuple[str, ...]) -> None:
     """Compare the quotas of the AWS account with what a stack needs. Changes nothing.
 
     Exit code 1: a stack of these sizes could not start.
     """
     if not all("=" in setting for setting in chosen):
         raise click.UsageError("--set must have the form NAME=VALUE.")
-    requested = {sizing.PEAK: peak, **dict(setting.split("=", 1) for setting in chosen)}
+    sizes = {sizing.PEAK: peak, sizing.DATA_SHARE: data_share}
+    requested = {**sizes, **dict(setting.split("=", 1) for setting in chosen)}
     parameters = sizing.resolve(requested, current={}, instance_type=instance_type)
     click.echo(" ".join(f"{name}={value}" for name, value in parameters.items()))
     needed = quotas.needed_quotas({**parameters, "OnDemandHosts": on_demand_hosts}, instance_type=instance_type)

@@ -20,7 +20,6 @@ from infra.aws import account_setup, deploy, gvisor, releases
 from infra.aws.cloudformation_stack import Stack
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
-from infra.capacity.sizing import derived_parameters
 from infra.errors import CommandError
 from infra.operator.keys_cli import keys
 
@@ -36,7 +35,8 @@ DEFAULTS = {
     "InstanceType": "c7i.large",
     "OnDemandHosts": "1",
     sizing.PEAK: str(sizing.DEFAULT_PEAK),
-    **{name: str(value) for name, value in derived_parameters(sizing.DEFAULT_PEAK, instance_type="c7i.large").items()},
+    sizing.DATA_SHARE: str(sizing.DEFAULT_DATA_SHARE),
+    **{name: str(value) for name, value in sizing.default_parameters("c7i.large").items()},
     "AlarmTopicArn": "",
     "OciRuntime": "runc",
     "GvisorBinary": "",
@@ -422,7 +422,7 @@ def test_setting_an_unknown_parameter_or_stack_is_rejected(operator):
 
 def test_redeploy_without_changes_is_a_no_op(operator, capsys):
     # The emulator compares the parameters of the calls, so the first one sets all of them.
-    sizes = {"MaxQueueDepth": "50", "OnDemandHosts": "1", "PeakRunsPerSecond": "8"}
+    sizes = {"MaxQueueDepth": "50", "OnDemandHosts": "1", "PeakRunsPerSecond": "6"}
     others = {"AlarmTopicArn": TOPIC, "OciRuntime": "runc", "GvisorBinary": ""}
     operator.deploy(InstanceType="c7i.xlarge", **sizes, **others)
     operator.deploy()
@@ -443,7 +443,7 @@ def test_unspecified_parameters_are_preserved(operator):
     operator.deploy(MaxQueueDepth="50")
     operator.deploy(InstanceType="c7i.xlarge")
     assert operator.parameters() == DEFAULTS | {
-        **sizes(8, instance_type="c7i.xlarge"),
+        **sizes(sizing.DEFAULT_PEAK, instance_type="c7i.xlarge"),
         "ArtifactBucket": BUCKET,
         "ImageId": latest_image(operator.clients),
         "HostImageBundle": BUNDLE_KEY,
@@ -453,10 +453,9 @@ def test_unspecified_parameters_are_preserved(operator):
     }
 
 
-def sizes(peak, *, instance_type="c7i.large", **chosen):
-    return {
-        name: str(value) for name, value in derived_parameters(peak, instance_type=instance_type, chosen=chosen).items()
-    }
+def sizes(peak, *, data_share=sizing.DEFAULT_DATA_SHARE, instance_type="c7i.large", **chosen):
+    values = sizing.derived_parameters(peak, data_share=data_share, instance_type=instance_type, chosen=chosen)
+    return {name: str(value) for name, value in values.items()}
 
 
 def test_sizes_follow_the_peak_unless_they_were_set(operator, capsys):
@@ -467,8 +466,8 @@ def test_sizes_follow_the_peak_unless_they_were_set(operator, capsys):
     operator.deploy(PeakRunsPerSecond="100", MinHosts="2")
     assert operator.parameters().items() >= (sizes(100, MinHosts="2") | {"ThrottleRate": "5000"}).items()
     assert "ThrottleRate=5000 was set and is kept." in capsys.readouterr().err
-    operator.set(MinHosts="derived", ThrottleRate="derived")
-    assert operator.parameters().items() >= sizes(100).items()
+    operator.set(MinHosts="derived", ThrottleRate="derived", DataShare="0.2")
+    assert operator.parameters().items() >= (sizes(100, data_share=0.2) | {"DataShare": "0.2"}).items()
 
 
 def test_quota_that_is_too_low_stops_before_anything_is_created(operator, clients, monkeypatch, capsys):

@@ -47,7 +47,7 @@ def test_sufficient_quotas_pass(account, capsys, monkeypatch):
     assert rows == {
         "L-1216C47A": ["2", "2", "64", "ok"],
         "L-34B43A08": ["0", "6", "64", "ok"],
-        "L-B99A9384": ["421", "421", "1000", "ok"],
+        "L-B99A9384": ["365", "365", "1000", "ok"],
         "L-8A5B8E43": ["0", "1000", "10000", "ok"],
     }
 
@@ -55,8 +55,16 @@ def test_sufficient_quotas_pass(account, capsys, monkeypatch):
 def test_larger_peak_needs_larger_quotas(account, capsys, monkeypatch):
     code, rows = preflight(capsys, monkeypatch, "--peak", "50", "--set", "ApiConcurrency=500")
     assert code == 0
-    assert rows["L-34B43A08"] == ["10", "44", "64", "ok"]
+    assert rows["L-34B43A08"] == ["14", "60", "64", "ok"]
     assert rows["L-B99A9384"] == ["610", "610", "1000", "ok"]
+
+
+def test_larger_share_of_data_needs_larger_quotas(account, capsys, monkeypatch):
+    rows = [preflight(capsys, monkeypatch, "--peak", "50", "--data-share", share)[1] for share in ("0", "0.2")]
+    assert [each["L-34B43A08"] for each in rows] == [
+        ["10", "44", "64", "ok"],
+        ["18", "78", "64", "request an increase"],
+    ]
 
 
 def test_quota_below_the_peak_is_reported(account, capsys, monkeypatch):

@@ -1,48 +1,69 @@
 """The sizes that follow from the peak of runs per second."""
 
+import math
+
 import pytest
 
 from chalicelib.settings import DEFAULT_WAIT_S
+from executor_host import __main__ as agent
 from executor_host import settings as agent_settings
 from infra import template
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
-from infra.capacity.sizing import DERIVED, PEAK, derived_parameters, jobs_per_second, resolve, vcpus
+from infra.capacity.sizing import DATA_SHARE, DERIVED, PEAK, derived_parameters, resolve, vcpus
 from infra.errors import CommandError
 
 LARGE = "c7i.large"
-PEAKS = (0.1, 8, 100, 278)
+SHARE = sizing.DEFAULT_DATA_SHARE
+PEAKS = pytest.mark.parametrize("peak", [0.1, 8, 100, 278])
+SHARES = pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 1.0])
+JOB_CPU_S = {name: cpu_s + sizing.PROGRAM_CPU_S for name, cpu_s in sizing.CPU_S_PER_JOB.items()}
+VCPUS = 2  # of LARGE
+
+
+def derive(peak, *, share=SHARE, instance_type=LARGE, **chosen):
+    return derived_parameters(peak, data_share=share, instance_type=instance_type, chosen=chosen)
 
 
 def texts(values):
     return {name: str(value) for name, value in values.items()}
 
 
-@pytest.mark.parametrize("peak", PEAKS)
-def test_minimum_hosts_run_the_peak_at_full_load(peak):
-    sizes = derived_parameters(peak, instance_type=LARGE)
-    rate = jobs_per_second(LARGE, program_cpu_s=sizing.PROGRAM_CPU_S)
-    assert (sizes["MinHosts"] - 1) * rate < peak <= sizes["MinHosts"] * rate
-    assert sizes["MaxHosts"] * rate * sizing.UTILIZATION >= sizing.HEADROOM * peak
+@SHARES
+@PEAKS
+def test_minimum_hosts_run_the_peak_at_full_load(peak, share):
+    data_cpu_s = peak * share * JOB_CPU_S["data"]
+    cpu_s = data_cpu_s + peak * (1 - share) * JOB_CPU_S["python"]
+    needed = max(cpu_s, data_cpu_s / sizing.CPU_LIMITS["data"])
+    sizes = derive(peak, share=share)
+    assert (sizes["MinHosts"] - 1) * VCPUS < needed <= sizes["MinHosts"] * VCPUS
+    assert sizes["MaxHosts"] * VCPUS * sizing.UTILIZATION >= sizing.HEADROOM * needed
 
 
-@pytest.mark.parametrize("peak", PEAKS)
-def test_full_queue_is_cleared_within_the_default_wait(peak):
-    sizes = derived_parameters(peak, instance_type=LARGE)
-    rate = sizes["MinHosts"] * jobs_per_second(LARGE, program_cpu_s=sizing.PROGRAM_CPU_S)
-    assert rate * DEFAULT_WAIT_S - 1 < sizes["MaxQueueDepth"] <= rate * DEFAULT_WAIT_S
+@SHARES
+@PEAKS
+def test_full_queues_are_cleared_within_the_default_wait(peak, share):
+    sizes = derive(peak, share=share)
+    cpu_s = DEFAULT_WAIT_S * sizes["MinHosts"] * VCPUS
+    at_the_peak = share * JOB_CPU_S["data"] / (share * JOB_CPU_S["data"] + (1 - share) * JOB_CPU_S["python"])
+    left = cpu_s * (1 - min(at_the_peak, sizing.CPU_LIMITS["data"]))
+    for depth, job_cpu_s, part in [
+        (sizes["MaxQueueDepth"], JOB_CPU_S["python"], left),
+        (sizes["DataMaxQueueDepth"], JOB_CPU_S["data"], cpu_s * sizing.CPU_LIMITS["data"]),
+    ]:
+        assert depth == pytest.approx(part / job_cpu_s, abs=1)
 
 
-@pytest.mark.parametrize("peak", PEAKS)
+@PEAKS
 def test_concurrency_holds_every_queued_and_running_job(peak):
-    sizes = derived_parameters(peak, instance_type=LARGE)
+    sizes = derive(peak)
     running = sizes["MaxHosts"] * 17  # workers of two vCPUs
     assert sizes["ApiConcurrency"] > sizes["MaxQueueDepth"] + sizes["DataMaxQueueDepth"] + running
 
 
 def test_larger_instances_need_fewer_hosts():
-    small, large = (derived_parameters(100, instance_type=f"c7g.{size}") for size in ("large", "4xlarge"))
-    assert small["MinHosts"] == 12
+    small, large = (derive(100, instance_type=f"c7g.{size}") for size in ("large", "4xlarge"))
+    assert small["MinHosts"] == 16
     assert large["MinHosts"] == 2
 
 
@@ -65,12 +86,23 @@ def test_invalid_peak_is_rejected(text):
         sizing.parse_peak(text)
 
 
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "nan", "inf", "a tenth", ""])
+def test_invalid_data_share_is_rejected(text):
+    with pytest.raises(CommandError, match="DataShare must be a number from 0 to 1"):
+        sizing.parse_data_share(text)
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    return template.load(template.PATH.read_text())["Parameters"]
+
+
 @pytest.mark.parametrize("architecture", HOST_DEFAULTS)
-def test_template_defaults_are_those_of_the_default_peak(architecture):
-    parameters = template.load(template.PATH.read_text())["Parameters"]
-    sizes = derived_parameters(sizing.DEFAULT_PEAK, instance_type=HOST_DEFAULTS[architecture]["InstanceType"])
+def test_template_defaults_are_those_of_the_default_peak(parameters, architecture):
+    sizes = sizing.default_parameters(HOST_DEFAULTS[architecture]["InstanceType"])
     assert {name: parameters[name]["Default"] for name in sizes} == sizes
-    assert parameters[PEAK]["Default"] == sizing.DEFAULT_PEAK
+    assert sizes["MinHosts"] == 1
+    assert (parameters[PEAK]["Default"], parameters[DATA_SHARE]["Default"]) == (sizing.DEFAULT_PEAK, SHARE)
 
 
 def test_workers_are_those_of_the_agent():
@@ -80,29 +112,50 @@ def test_workers_are_those_of_the_agent():
     assert 0 <= float(workers["data"]) - sizing.WORKERS_PER_VCPU["data"] * cores < 1
 
 
+@pytest.mark.parametrize("runtime", list(sizing.CPU_S_PER_JOB))
+def test_warm_sandboxes_and_starts_are_those_of_the_agent(runtime):
+    polls = agent._polls(math.ceil(sizing.WORKERS_PER_VCPU[runtime] * agent.CORES))
+    assert 0 <= 2 * polls - sizing.WARM_PER_VCPU[runtime] * agent.CORES < 2
+    assert 0 <= min(polls, agent.CORES) - sizing.CPU_LIMITS[runtime] * agent.CORES < 1
+
+
 def test_new_stack_derives_every_size():
     assert resolve({PEAK: "50"}, current={}, instance_type=LARGE) == {
         PEAK: "50",
-        **texts(derived_parameters(50, instance_type=LARGE)),
+        DATA_SHARE: "0.1",
+        **texts(derive(50)),
     }
 
 
 def test_value_that_was_set_is_kept_until_it_is_derived():
-    sizes = derived_parameters(8, instance_type=LARGE, chosen={"MaxHosts": "40"})
-    current = {"InstanceType": LARGE, PEAK: "8", **texts(sizes)}
+    current = {"InstanceType": LARGE, PEAK: "8", DATA_SHARE: "0.1", **texts(derive(8, MaxHosts="40"))}
     assert sizing.set_by_operator(current) == {"MaxHosts"}
     resolved = resolve({PEAK: "50"}, current=current, instance_type=LARGE)
     assert "MaxHosts" not in resolved
-    assert resolved["MinHosts"] == "6"
+    assert resolved["MinHosts"] == "8"
     derived = resolve({PEAK: "50", "MaxHosts": DERIVED}, current=current, instance_type=LARGE)
-    assert derived["MaxHosts"] == "23"
+    assert derived["MaxHosts"] == "31"
 
 
 def test_queue_depth_follows_a_chosen_number_of_hosts():
-    current = {"InstanceType": LARGE, PEAK: "50", **texts(derived_parameters(50, instance_type=LARGE))}
+    current = {"InstanceType": LARGE, PEAK: "50", DATA_SHARE: "0.1", **texts(derive(50))}
     resolved = resolve({"MinHosts": "1"}, current=current, instance_type=LARGE)
-    assert resolved["MaxQueueDepth"] == "173"
+    assert resolved["MaxQueueDepth"] == "117"
     assert sizing.set_by_operator({**current, **resolved}) == {"MinHosts"}
+
+
+def test_sizes_follow_the_share_of_data():
+    current = {"InstanceType": LARGE, PEAK: "50", DATA_SHARE: "0.1", **texts(derive(50))}
+    assert resolve({DATA_SHARE: "0.2"}, current=current, instance_type=LARGE) == {
+        DATA_SHARE: "0.2",
+        **texts(derive(50, share=0.2)),
+    }
+
+
+def test_stack_without_a_share_keeps_the_sizes_of_python():
+    current = {"InstanceType": LARGE, PEAK: "50", **texts(derive(50, share=0.0))}
+    assert sizing.set_by_operator(current) == set()
+    assert resolve({}, current=current, instance_type=LARGE) == {DATA_SHARE: "0", **texts(derive(50, share=0.0))}
 
 
 def test_stack_without_a_peak_keeps_what_the_default_peak_does_not_explain():
