@@ -23,7 +23,7 @@ export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack \
-	bench fairness soak soak-files fuzz mcp-clients faults refresh-base sandbox-images agent-image api-image sbom \
+	bench fairness soak soak-files fuzz mcp-clients test-emulators faults refresh-base sandbox-images agent-image api-image sbom \
 	package lint-infra deploy set rollback promote destroy simulate-fleet lock clean
 
 help: ## Show this list
@@ -94,14 +94,18 @@ soak: $(DEV) ## Run hostile workloads and batches for about ten minutes; fail if
 soak-files: $(DEV) ## Send 3 MiB of random files in and out 200 times: FILES_RUNS, FILES_CLIENTS, FILES_BYTES
 	$(WITH_ENGINE) $(BIN)/python -m tests.load.files
 
-faults: $(DEV) ## Kill every component under load, three times each; fail if a job is lost
-	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run
+faults: $(DEV) ## Kill every component under load, three times each; fail if a job is lost: API=container runs its image
+	$(WITH_ENGINE) $(BIN)/python -m tests.faults.run --api $(or $(API),process)
 
 fuzz: $(DEV) ## Send 5,000 generated requests; fail unless each response is as the OpenAPI document says
 	$(WITH_ENGINE) $(BIN)/python -m tests.fuzz.fuzz
 
-mcp-clients: $(DEV) ## Call POST /mcp with the official TypeScript SDK; needs npm and node 20
+mcp-clients: $(DEV) ## Call POST /mcp with the official TypeScript SDK
 	$(WITH_ENGINE) $(BIN)/python -m tests.mcp_client.run
+
+test-emulators: $(DEV) ## Run the tests of the whole stack on fauxqs and dynalite instead of moto's SQS and DynamoDB
+	@$(BROWSER)
+	$(WITH_ENGINE) $(BIN)/python -m tests.emulators.run
 
 refresh-base: $(RUN) ## Pin the current base of all images, for the weekly rebuild; commit infra/images/base.json
 	@$(WITH_ENGINE) $(BIN)/python -m infra.images.base_image

@@ -35,7 +35,7 @@ def client(service: str, settings: Mapping[str, str], **options: Any) -> Any:  #
     """Return a boto3 client with the AWS settings of a local stack, independent of this process's environment."""
     return boto3.client(
         service,
-        endpoint_url=settings["AWS_ENDPOINT_URL"],
+        endpoint_url=settings.get(f"AWS_ENDPOINT_URL_{service.upper()}", settings["AWS_ENDPOINT_URL"]),
         region_name=settings["AWS_DEFAULT_REGION"],
         aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],

@@ -23,6 +23,7 @@ TIMEOUT_S = 30.0  # of a program that ends by itself, on a busy machine
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runtime", default="python", choices=list(RUNTIMES), help="the runtime of the sandboxes")
+    parser.addoption("--other-emulators", action="store_true", help="run the stack of tests/e2e on fauxqs and dynalite")
     parser.addoption("--url", help="run the programs of tests/security at this API, with the key in API_KEY")
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from infra import resources
@@ -24,8 +25,11 @@ class EmulatedAws:
 
 
 @contextlib.contextmanager
-def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
-    """Run an empty emulator on a free port. Raises CommandError."""
+def emulated_aws(*, logs: Path, endpoints: Mapping[str, str] = MappingProxyType({})) -> Iterator[EmulatedAws]:
+    """Run an empty emulator on a free port. Raises CommandError.
+
+    `endpoints` are those of services to use instead of the emulator's, such as AWS_ENDPOINT_URL_SQS.
+    """
     port = free_port()
     command = [sys.executable, "-m", "infra.local.aws_emulator", str(port)]
     with child_process("emulator", command, grace_s=GRACE_S, logs=logs) as process:
@@ -35,6 +39,7 @@ def emulated_aws(*, logs: Path) -> Iterator[EmulatedAws]:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
+            **endpoints,
         }
         yield EmulatedAws(process, environment)
 

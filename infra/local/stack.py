@@ -77,18 +77,19 @@ def local_stack(
     reload: bool = False,
     webhook_ports: frozenset[int] = frozenset(),
     saved: Mapping[str, str] = MappingProxyType({}),
+    endpoints: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Stack]:
     """Start everything, yield when the stack can run the first job, and clean up.
 
     The agent removes what an earlier agent of the same `name` left behind. Port 0 selects a free port. Webhooks reach
     only `webhook_ports` of this machine, and none of the stack's own. `saved` are the settings of an earlier stack,
-    whose demo key is used again. Raises CommandError.
+    whose demo key is used again; `endpoints` are as in `emulated_aws`. Raises CommandError.
     """
     with contextlib.ExitStack() as resources:
         docker_host = resources.enter_context(docker_engine())
         images = _sandbox_images(docker_host)
         progress.report("Starting queues, tables, agent and API...")
-        aws = resources.enter_context(emulated_aws(logs=logs))
+        aws = resources.enter_context(emulated_aws(logs=logs, endpoints=endpoints))
         settings = {**aws.environment, **create_resources(aws.environment)}
         metrics_port, port = free_port(), port or free_port(host)
         own_ports = {metrics_port, port, urlsplit(aws.environment["AWS_ENDPOINT_URL"]).port}
@@ -97,9 +98,8 @@ def local_stack(
 
         def start(program: str, module: str, *options: str, grace_s: float = GRACE_S, **extra: str) -> Process:
             command, environment = [sys.executable, "-m", module, *options], {**settings, **extra}
-            return resources.enter_context(
-                child_process(program, command, grace_s=grace_s, settings=environment, logs=logs)
-            )
+            child = child_process(program, command, grace_s=grace_s, settings=environment, logs=logs)
+            return resources.enter_context(child)
 
         reload_flag = ["--reload"] if reload else []
         agent_settings = {"DOCKER_HOST": docker_host, "AGENT_NAME": name, **images}

@@ -1,6 +1,7 @@
 """Start the stack of `make run` on free ports, once for all tests in this directory."""
 
 import uuid
+from contextlib import nullcontext
 
 import pytest
 
@@ -8,9 +9,20 @@ from infra.local.processes import free_port
 from infra.local.stack import local_stack
 from tests.support import openapi_contract
 from tests.support.browser import TIMEOUT_MS, Watch, chromium
+from tests.support.emulators import other_emulators
 from tests.support.http_client import JSON, Client
 from tests.support.keys import key_creator
 from tests.support.playground import Playground
+
+ON_OTHER_EMULATORS = {"stack", "fault_stack"}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests that start no emulator, or their own, if the others are chosen."""
+    if config.getoption("--other-emulators"):
+        left_out = [item for item in items if not ON_OTHER_EMULATORS & set(item.fixturenames)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +32,18 @@ def webhook_port():
 
 
 @pytest.fixture(scope="session")
-def stack(webhook_port, tmp_path_factory):
+def emulators(request):
+    """Return a function that starts the chosen emulators, for `with`, and yields their endpoints: moto needs none."""
+    return other_emulators if request.config.getoption("--other-emulators") else lambda **_: nullcontext({})
+
+
+@pytest.fixture(scope="session")
+def stack(webhook_port, emulators, tmp_path_factory):
     name, logs = f"e2e-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("stack")
-    with local_stack(name=name, logs=logs, webhook_ports=frozenset({webhook_port})) as stack:
+    with (
+        emulators(logs=logs) as endpoints,
+        local_stack(name=name, logs=logs, webhook_ports=frozenset({webhook_port}), endpoints=endpoints) as stack,
+    ):
         yield stack
         stack.check()
 

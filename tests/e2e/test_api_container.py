@@ -5,12 +5,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
-import docker
 import pytest
 
-from infra.images import api_image
 from infra.local.processes import LOOPBACK, free_port, is_listening
 from infra.server import gunicorn_settings
+from tests.support.api_container import api_container
 from tests.support.http_client import JSON, Client
 from tests.support.polling import eventually
 
@@ -22,23 +21,11 @@ WHO_AM_I = "import json, os; print(json.dumps([os.getuid(), os.access('/api', os
 
 @contextlib.contextmanager
 def running_container(stack):
-    """Run a container as infra/compose.yaml does, and yield it and its URL."""
-    with contextlib.closing(docker.from_env()) as engine:
-        image, port = api_image.ensure_image(engine), free_port()
-        container = engine.containers.run(
-            image,
-            detach=True,
-            network_mode="host",  # the emulator listens on the loopback interface only
-            environment={**stack.environment, "PORT": str(port)},
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-        )
-        try:
-            eventually(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
-            yield container, f"http://{LOOPBACK}:{port}"
-        finally:
-            container.remove(force=True)
+    """Run a container of the API, and yield it and its URL."""
+    port = free_port()
+    with api_container({**stack.environment, "PORT": str(port)}) as container:
+        eventually(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
+        yield container, f"http://{LOOPBACK}:{port}"
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,12 @@ POISON_VISIBILITY_TIMEOUT_S = 2
 
 
 @pytest.fixture(scope="module")
-def fault_stack(tmp_path_factory):
+def fault_stack(tmp_path_factory, emulators):
     with contextlib.ExitStack() as resources:
-        stack = FaultStack(resources, tmp_path_factory.mktemp("f"))
+        logs = tmp_path_factory.mktemp("f")
+        endpoints = dict(resources.enter_context(emulators(logs=logs)))
+        endpoints.pop("AWS_ENDPOINT_URL_SQS", None)  # fauxqs loses messages of clients that are gone
+        stack = FaultStack(resources, logs, endpoints=endpoints)
         stack.set_visibility_timeout(VISIBILITY_TIMEOUT_S, "JOB_QUEUE_URL", "RESULTS_QUEUE_URL", "WEBHOOK_QUEUE_URL")
         yield stack
 

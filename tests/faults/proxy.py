@@ -17,15 +17,15 @@ DELAY_S = 4.0  # of replies: longer than the suite's clients and the API wait fo
 
 
 class FaultProxy:
-    """Forwards requests, and fails as its attributes demand.
+    """Forwards requests to the endpoints of their services, and fails as its attributes demand.
 
     `unavailable_service` names a service that is cut off, and `unavailable_payloads` requests to the payload store, by
     method and folder. `duplicate_messages` sends each message twice, and `delay_replies` delays replies. `hits` counts
     the requests that were affected, and failed polls of reply queues.
     """
 
-    def __init__(self, upstream):
-        self.upstream = urlsplit(upstream)
+    def __init__(self, upstreams):
+        self.upstreams = {service: urlsplit(url).netloc for service, url in upstreams.items()}
         self.unavailable_service = self.unavailable_payloads = None
         self.duplicate_messages = self.delay_replies = False
         self.hits = 0
@@ -86,19 +86,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self):
         super().setup()
-        self.upstream = http.client.HTTPConnection(self.proxy.upstream.netloc, timeout=60)
+        self.upstreams = {
+            service: http.client.HTTPConnection(netloc, timeout=60) for service, netloc in self.proxy.upstreams.items()
+        }
 
     def finish(self):
         self.proxy.services.pop(self.connection, None)
-        self.upstream.close()
+        for upstream in self.upstreams.values():
+            upstream.close()
         with contextlib.suppress(OSError):
             super().finish()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        service, _, operation = self.headers.get("X-Amz-Target", "").partition(".")
-        self.proxy.services[self.connection] = service
-        if service == self.proxy.unavailable_service:
+        self.service, _, operation = self.headers.get("X-Amz-Target", "").partition(".")
+        self.proxy.services[self.connection] = self.service
+        if self.service == self.proxy.unavailable_service:
             self.proxy.record_hit()
             self.close_connection = True
         elif operation == "SendMessage":
@@ -122,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward_payload(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.proxy.services[self.connection] = S3
+        self.service = self.proxy.services[self.connection] = S3
         # The path is /bucket/folder/id, or only /bucket while the stack starts.
         folder = self.path.split("/")[2:3]
         if self.proxy.unavailable_service == S3 or self.proxy.unavailable_payloads == (self.command, *folder):
@@ -135,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.proxy.delay_replies and REPLY_QUEUE in request["QueueUrl"]:
             self.proxy.record_hit()
             delayed = ("POST", self.path, body, dict(self.headers.items()))
-            threading.Timer(DELAY_S, _forward_later, (self.proxy.upstream.netloc, delayed)).start()
+            threading.Timer(DELAY_S, _forward_later, (self.proxy.upstreams[SQS], delayed)).start()
             queued = json.dumps({"MessageId": "0" * 36, "MD5OfMessageBody": _md5(request["MessageBody"])})
             self._answer(200, [("Content-Type", "application/x-amz-json-1.0")], queued.encode())
             return
@@ -162,9 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, headers, answer)
 
     def _forward(self, body):
-        self.upstream.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
-        self._wait_for_either(self.upstream.sock)
-        response = self.upstream.getresponse()
+        upstream = self.upstreams[self.service]
+        upstream.request(self.command, self.path, body=body, headers=dict(self.headers.items()))
+        self._wait_for_either(upstream.sock)
+        response = upstream.getresponse()
         return response.status, response.getheaders(), response.read()
 
     def _wait_for_either(self, answer):

@@ -87,10 +87,11 @@ def verify_replays(stack, *reports):
         client.verify_replay(job, stack.webhook_deliveries)
 
 
-def settings():
+def settings(api):
     """Return the settings under which the figures were measured."""
     queues = template.local_resources()["Resources"]
     return {
+        "api": api,
         "clients": [kind.name for kind in KINDS],
         "job_s": JOB_S,
         **SETTINGS,
@@ -100,14 +101,14 @@ def settings():
     }
 
 
-def write_figures(reports):
+def write_figures(reports, api):
     """Write the figures to .local/faults.json."""
     LOCAL.mkdir(exist_ok=True)
     faults = [
         {"fault": report.fault, **report.counts, "recovery_s": report.recovery_s, "hits": report.hits}
         for report in reports
     ]
-    (LOCAL / "faults.json").write_text(json.dumps({"settings": settings(), "faults": faults}, indent=1))
+    (LOCAL / "faults.json").write_text(json.dumps({"settings": settings(api), "faults": faults}, indent=1))
 
 
 def save_logs(logs):
@@ -119,12 +120,14 @@ def save_logs(logs):
 
 def main(arguments):
     """Inject every fault, print a table and write .local/faults.json. Return 1 if a promise was broken."""
-    argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__).parse_args(arguments)
-    print(json.dumps(settings()))
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
+    parser.add_argument("--api", choices=("process", "container"), default="process", help="default: process")
+    api = parser.parse_args(arguments).api
+    print(json.dumps(settings(api)))
     reports = []
     with contextlib.ExitStack() as resources:
         logs = resources.enter_context(tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True))
-        stack = FaultStack(resources, logs)
+        stack = FaultStack(resources, logs, is_api_in_container=api == "container")
         for fault in (*FAULTS, POISON):
             reports.append(run_poison_job(stack) if fault == POISON else run_fault(stack, fault, REPETITIONS))
             print("\n".join([format_table(reports)[-1], *reports[-1].violations]), flush=True)
@@ -133,7 +136,7 @@ def main(arguments):
         if violations:
             save_logs(logs)
     print("\n".join([*format_table(reports), *violations]))
-    write_figures(reports)
+    write_figures(reports, api)
     return 1 if violations else 0
 
 

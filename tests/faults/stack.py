@@ -1,7 +1,4 @@
-"""Run the stack that the fault suite breaks: its own Docker daemon, queues behind a proxy, agents, API, event sources.
-
-`RestartableProcess.restart` does what Docker on a host and Lambda do in production.
-"""
+"""Run the stack that the fault suite breaks: its own Docker daemon, a proxy before AWS, agents, API, event sources."""
 
 import contextlib
 import itertools
@@ -12,6 +9,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from types import MappingProxyType
 
 import docker
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -26,7 +24,9 @@ from infra.local.docker_daemon import running_daemon
 from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import child_process, free_port, is_listening
 from infra.operator.key_admin import KeyAdmin
-from tests.faults.proxy import REPLY_QUEUE, FaultProxy
+from tests.faults.proxy import DYNAMODB, REPLY_QUEUE, S3, SQS, FaultProxy
+from tests.faults.restartable import START_TIMEOUT_S, RestartableProcess, RunningContainer, RunningProcess
+from tests.support.api_container import api_container
 from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.http_client import read_metric
 from tests.support.polling import eventually
@@ -34,52 +34,28 @@ from tests.support.webhook_receiver import OK, WebhookReceiver
 
 WORKERS = 4
 SETTINGS = {"RUNTIMES": f"python={WORKERS}", "DEFAULT_WAIT_S": "5"}
-START_TIMEOUT_S = 30
 QUIESCE_TIMEOUT_S = 75.0  # until all queues are empty: longer than the visibility timeout of each
 COUNTS = ("", "NotVisible", "Delayed")
 JOBS, DEAD_JOBS = "python-exec-jobs", "python-exec-jobs-dead"
 UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
-class RestartableProcess:
-    """A process that can be killed and started again under the same name."""
-
-    def __init__(self, start):
-        self._start = start
-        self._running = contextlib.ExitStack()
-        self.restart()
-
-    def restart(self):
-        """Start the process again, after ending it if it still runs."""
-        self._running.close()
-        self.process, self.ready = self._start(self._running)
-
-    def terminate(self, number):
-        """Send a signal and wait until the process has ended."""
-        self.process.popen.send_signal(number)
-        self.process.popen.wait(30)
-
-    def wait_until_ready(self):
-        """Wait until the process does its work."""
-        self.process.wait_until(self.ready, timeout_s=START_TIMEOUT_S)
-
-    def close(self):
-        """End the process."""
-        self._running.close()
-
-
 class FaultStack:
     """The whole stack, with the operations that clients and faults need."""
 
-    def __init__(self, resources, logs):
-        """Start everything. `resources` is an ExitStack that ends it."""
+    def __init__(self, resources, logs, *, endpoints=MappingProxyType({}), is_api_in_container=False):
+        """Start everything. `resources` is an ExitStack that ends it; `endpoints` are as in `emulated_aws`.
+
+        The API and the event sources are processes of this machine or containers, as outside AWS.
+        """
         self._logs, self._resources = Path(logs), resources
+        self._is_api_in_container = is_api_in_container
         self._log_numbers = itertools.count()
         self._start_docker()
         self._image = self._load_image()
         self._receiver = resources.enter_context(WebhookReceiver())
         self._receiver.respond = self._receive_webhook
-        self._start_aws()
+        self._start_aws(endpoints)
         self._create_key()
         self.webhook_deliveries = {}  # verified bodies by job id
         self.callback_url = f"http://127.0.0.1:{self._receiver.port}/"
@@ -91,14 +67,17 @@ class FaultStack:
         for process in (self.api, self._event_sources, self.agents["one"]):
             process.wait_until_ready()
 
-    def _start_aws(self):
-        aws = self._resources.enter_context(emulated_aws(logs=self._logs))
-        self.proxy = self._resources.enter_context(FaultProxy(aws.environment["AWS_ENDPOINT_URL"]).running())
+    def _start_aws(self, endpoints):
+        direct = self._resources.enter_context(emulated_aws(logs=self._logs, endpoints=endpoints)).environment
+        names = {SQS: "AWS_ENDPOINT_URL_SQS", DYNAMODB: "AWS_ENDPOINT_URL_DYNAMODB", S3: "AWS_ENDPOINT_URL_S3"}
+        upstreams = {service: direct.get(name, direct["AWS_ENDPOINT_URL"]) for service, name in names.items()}
+        self.proxy = self._resources.enter_context(FaultProxy(upstreams).running())
         self._sent, self._received = set(), []
         self.proxy.on_sent, self.proxy.on_received = self._on_sent, self._on_received
         # Our own clients bypass the proxy.
-        self.sqs, self._dynamodb = (client(name, aws.environment) for name in ("sqs", "dynamodb"))
-        through_proxy = {**aws.environment, "AWS_ENDPOINT_URL": self.proxy.url}
+        self.sqs, self._dynamodb = (client(name, direct) for name in ("sqs", "dynamodb"))
+        through_proxy = {name: value for name, value in direct.items() if name not in endpoints}
+        through_proxy["AWS_ENDPOINT_URL"] = self.proxy.url
         self.settings = {
             **through_proxy,
             **create_resources(through_proxy),
@@ -141,16 +120,29 @@ class FaultStack:
         return process, lambda: self.metric(name, "python_exec_docker_up") > 0
 
     def _start_api(self, stack):
+        if self._is_api_in_container:
+            container = self._container(stack, "api", {**self.settings, "PORT": str(self.port)})
+            return container, lambda: is_listening("127.0.0.1", self.port)
         process = self._process(stack, "api", "infra.local.chalice_server", "--host=127.0.0.1", f"--port={self.port}")
         return process, lambda: is_listening("127.0.0.1", self.port)
 
     def _start_event_sources(self, stack):
+        if self._is_api_in_container:
+            command = ["python3", "-m", "infra.local.event_sources"]
+            return self._container(stack, "event-sources", self.settings, command), lambda: True
         return self._process(stack, "event-sources", "infra.local.event_sources"), lambda: True
 
     def _process(self, stack, name, module, *options, settings=None, grace_s=2):
         command = [sys.executable, "-m", module, *options]
         log, settings = f"{name}-{next(self._log_numbers)}", settings or self.settings
-        return stack.enter_context(child_process(log, command, grace_s=grace_s, settings=settings, logs=self._logs))
+        process = child_process(log, command, grace_s=grace_s, settings=settings, logs=self._logs)
+        return RunningProcess(stack.enter_context(process))
+
+    def _container(self, stack, name, settings, command=None):
+        container = stack.enter_context(api_container(settings, command=command))
+        log = self._logs / f"{name}-{next(self._log_numbers)}.log"
+        stack.callback(lambda: log.write_bytes(container.logs()))
+        return RunningContainer(container)
 
     def metric(self, agent, name):
         """Return a metric of an agent, or 0 if the agent does not answer."""

@@ -305,6 +305,27 @@ def test_life_of_a_stack_needs_exactly_the_permissions_of_the_deployer(fresh_cli
     assert allowed - calls == {"iam:PassRole"}  # of which no call says so
 
 
+def test_command_line_changes_rolls_back_promotes_and_destroys(operator, clients, monkeypatch):
+    session = SimpleNamespace(region_name=REGION, client=clients)  # a new one would read the models of AWS each time
+    monkeypatch.setattr(deploy, "boto3", SimpleNamespace(Session=lambda: session))
+    monkeypatch.setattr("infra.aws.cloudformation_stack.time.sleep", lambda _: None)
+    operator.deploy()
+    operator.deploy("y")
+    deploy_second_release(operator)
+    assert deploy.main(["promote", "y", "--source", "x", "--plan"]) is None
+    assert operator.parameters("python-exec-y")["HostImageBundle"] == BUNDLE_KEY
+    assert deploy.main(["promote", "y", "--source", "x"]) is None
+    assert operator.parameters("python-exec-y")["HostImageBundle"] != BUNDLE_KEY
+    assert deploy.main(["set", "x", "MaxQueueDepth=60"]) is None
+    assert deploy.main(["rollback", "x"]) is None
+    assert (operator.parameters()["MaxQueueDepth"], operator.parameters()["HostImageBundle"]) == ("60", BUNDLE_KEY)
+    session.client = failing_update(clients)
+    assert "UPDATE_ROLLBACK_COMPLETE" in deploy.main(["set", "x", "MaxQueueDepth=70"])
+    session.client = clients
+    assert deploy.main(["destroy", "x"]) is None
+    assert {name for name in queues(clients) if name.startswith(STACK)} == set()
+
+
 def deployer_actions():
     role = template.load((ROOT / "infra/aws/deployer.yaml").read_text())["Resources"]["DeployerRole"]
     (policy,) = role["Properties"]["Policies"]

@@ -7,14 +7,12 @@ import contextlib
 import json
 import sys
 
-import docker
-
-from infra.images import api_image
 from infra.local.emulated_aws import create_resources, emulated_aws
 from infra.local.processes import LOOPBACK, child_process, free_port, is_listening
 from infra.paths import LOCAL
 from tests.load.latency import measure_latencies, percentiles
 from tests.load.whole_path import http_client
+from tests.support.api_container import api_container
 from tests.support.keys import key_creator
 from tests.support.polling import eventually
 
@@ -30,16 +28,7 @@ def main():
         api_key, port = key_creator(settings, owner="bench")("internal"), free_port()
         host = [sys.executable, "-m", "tests.load.instant_host"]
         started.enter_context(child_process("bench-instant-host", host, settings=settings, grace_s=2.0, logs=LOCAL))
-        engine = started.enter_context(contextlib.closing(docker.from_env()))
-        container = engine.containers.run(
-            api_image.ensure_image(engine),
-            detach=True,
-            network_mode="host",
-            environment={**settings, "PORT": str(port)},
-            read_only=True,
-            cap_drop=["ALL"],
-        )
-        started.callback(container.remove, force=True)
+        container = started.enter_context(api_container({**settings, "PORT": str(port)}))
         eventually(lambda: is_listening(LOOPBACK, port), timeout_s=START_TIMEOUT_S)
         post = http_client(f"http://{LOOPBACK}:{port}", api_key)
         measure_latencies(post, clients=CLIENTS, requests=WARM_UP)

@@ -1,17 +1,17 @@
-"""`make mcp-clients`: call POST /mcp with the official TypeScript SDK. Needs npm and node 18.
+"""`make mcp-clients`: call POST /mcp with the official TypeScript SDK.
 
 The tests call it with the Python SDK. This one is not among them, because npm takes longer than they do.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from infra.local.stack import local_stack
 from infra.paths import LOCAL
+from tests.support.node import NODE, install_packages
 
 SOURCES = Path(__file__).parent
 INSTALLED = LOCAL / "mcp-client"
@@ -28,14 +28,11 @@ EXPECTED = {
 
 def main():
     """Install the SDK, run client.mjs on a stack of its own, and return what differs, if anything."""
-    INSTALLED.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", "client.mjs"):
-        shutil.copy(SOURCES / name, INSTALLED)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=INSTALLED, check=True)
+    install_packages(SOURCES, INSTALLED)
     with local_stack(name="mcp-clients", logs=INSTALLED) as stack:
         environment = {**os.environ, "MCP_URL": f"{stack.url}/mcp", "API_KEY": stack.api_key}
         output = subprocess.run(
-            ["node", "client.mjs"], cwd=INSTALLED, env=environment, stdout=subprocess.PIPE, check=True
+            [*NODE, "node", "client.mjs"], cwd=INSTALLED, env=environment, stdout=subprocess.PIPE, check=True
         )
     report = json.loads(output.stdout)
     print(json.dumps(report, indent=2))

@@ -27,8 +27,10 @@ def test_actions_are_pinned_by_commit(workflow):
 def test_workflow_only_reads_the_repository(workflow):
     assert workflow["permissions"] == {"contents": "read"}
     jobs = [job for job in workflow["jobs"].values() if "permissions" in job]
-    token = {"contents": "read", "id-token": "write"}  # to assume a role of AWS
-    assert [job["permissions"] for job in jobs] == [token] * len(jobs)
+    signs = [any(step.get("uses", "").startswith("actions/attest@") for step in job["steps"]) for job in jobs]
+    token = {"contents": "read", "id-token": "write"}  # to assume a role of AWS, and to sign
+    allowed = [{**token, "attestations": "write"} if signing else token for signing in signs]
+    assert [job["permissions"] for job in jobs] == allowed
     assert all(job["environment"] in {"staging", "production"} for job in jobs)
     checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
     assert [checkout["with"]["persist-credentials"] for checkout in checkouts] == [False] * len(workflow["jobs"])
@@ -49,6 +51,17 @@ def test_workflow_runs_existing_make_targets(workflow):
     named = re.findall(r"\bmake ([a-z0-9-]+)", " ".join(step.get("run", "") for step in steps(workflow)))
     assert {*named, *matrix} <= TARGETS
     assert named or matrix
+
+
+def test_what_is_deployed_is_signed_and_kept_with_its_bill_of_materials():
+    steps = WORKFLOWS["deploy.yml"]["jobs"]["staging"]["steps"]
+    commands = [step.get("run", step.get("uses", "").partition("@")[0]) for step in steps]
+    deployed = commands.index("make deploy STAGE=staging")
+    assert commands[deployed + 1 : deployed + 4] == ["actions/attest", "actions/attest", "actions/upload-artifact"]
+    provenance, bill, kept = (step["with"] for step in steps[deployed + 1 : deployed + 4])
+    assert provenance["subject-path"].split() == [".local/package/*", ".local/host-*.tar.gz"]
+    assert (bill["subject-path"], bill["sbom-path"]) == (".local/package/api-*.zip", ".local/sbom-api.json")
+    assert kept["path"].split() == [".local/package", ".local/sbom-*.json"]
 
 
 def test_production_gets_the_artifacts_of_staging_after_a_review():

@@ -74,3 +74,15 @@ def test_env_file_round_trips_values_with_special_characters(path):
     settings = {"A": "it's $HOME `x` a=b", "B": ""}
     env_file.write(settings, path)
     assert env_file.read(path) == settings
+
+
+def test_client_uses_the_endpoint_of_its_service():
+    settings = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:2",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+    urls = [env_file.client(service, settings).meta.endpoint_url for service in ("sqs", "dynamodb")]
+    assert urls == ["http://127.0.0.1:2", "http://127.0.0.1:1"]
