@@ -20,6 +20,8 @@ SBOM := $(UV_TOOL) --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --outpu
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url
 
 export PYTHONPATH := $(CURDIR)/lambda_app:$(CURDIR)
+# `make test` and `make run` start many Python processes, which without bytecode would all compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint typecheck unit integration security e2e test-gvisor test-crun format attack \

@@ -31,7 +31,7 @@ def checkout(stack, tmp_path_factory):
     """A copy of the checkout with the .local/env of the stack, so that a developer's .local stays untouched."""
     root = tmp_path_factory.mktemp("checkout")
     for name in SOURCES:
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, root / name)
     settings = {
         "URL": stack.url,
         "API_KEY": stack.api_key,

@@ -80,7 +80,7 @@ class LocalStack:
 def start(tmp_path):
     """Return a function that starts a local stack, always from the same copy."""
     for name in SOURCES:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     started = []
 
     def start():

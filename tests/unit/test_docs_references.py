@@ -84,7 +84,8 @@ def test_referenced_files_exist():
         for path in DOCUMENTS
         for name in re.findall(r"`((?:[a-z_.]+/)*[a-z_]+\.(?:py|md|json))`", path.read_text())
     }
-    present = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    entries = [entry for entry in ROOT.iterdir() if entry.name != ".venv"]
+    present = {str(path.relative_to(ROOT)) for entry in entries for path in (entry, *entry.rglob("*"))}
     missing = {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in present)}
     assert missing - {"main.py"} == set()
 

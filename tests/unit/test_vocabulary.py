@@ -1,6 +1,7 @@
 """Reject words that hide who does what, in names and in prose. docs/glossary.md has the words to use instead."""
 
 import ast
+import os
 import re
 import statistics
 import tokenize
@@ -38,10 +39,11 @@ def area(path):
 
 
 def files():
-    for path in ROOT.rglob("*"):
-        is_text = path.suffix in {".py", *TEXT_FILES} or path.name in TEXT_NAMES
-        if is_text and path != Path(__file__) and SKIPPED_FOLDERS.isdisjoint(path.relative_to(ROOT).parts):
-            yield path
+    for folder, subfolders, names in os.walk(ROOT):
+        subfolders[:] = set(subfolders) - SKIPPED_FOLDERS
+        for path in (Path(folder, name) for name in names):
+            if path != Path(__file__) and (path.suffix in {".py", *TEXT_FILES} or path.name in TEXT_NAMES):
+                yield path
 
 
 AREAS = {name: list(paths) for name, paths in groupby(sorted(files(), key=lambda path: (area(path), path)), key=area)}
