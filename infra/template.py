@@ -1,5 +1,7 @@
 """infra/template.yaml as Python values, with CloudFormation's short tags expanded to functions."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,11 @@ Template = dict[str, Any]
 
 def load(text: str) -> Template:
     """Return a template from its YAML text."""
+    return deepcopy(_parse(text))
+
+
+@cache  # parsing takes 0.2 s
+def _parse(text: str) -> Template:
     template: Template = YAMLTemplateSerializer().load_template(text)
     return template
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
+from botocore.loaders import create_loader
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.backends import get_backend
@@ -43,6 +45,7 @@ DEFAULTS = {
 }
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 FOREIGN_ROLE = f"arn:aws:iam::{ACCOUNT}:role/other-logs"
+SERVICE_MODELS = create_loader()  # reads the model of each service once
 
 
 @pytest.fixture
@@ -51,11 +54,17 @@ def credentials(monkeypatch):
         monkeypatch.setenv(name, "test")
 
 
+def new_session():
+    session = botocore.session.Session()
+    session.register_component("data_loader", SERVICE_MODELS)
+    return boto3.Session(region_name=REGION, botocore_session=session)
+
+
 @pytest.fixture
 def clients(credentials):
     """An account in which another application has set the logging role of API Gateway."""
     with mock_aws():
-        clients = boto3.Session(region_name=REGION).client
+        clients = new_session().client
         change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": FOREIGN_ROLE}
         clients("apigateway").update_account(patchOperations=[change])
         yield clients
@@ -64,7 +73,7 @@ def clients(credentials):
 @pytest.fixture
 def fresh_clients(credentials):
     with mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
-        yield boto3.Session(region_name=REGION).client
+        yield new_session().client
 
 
 class Operator:
