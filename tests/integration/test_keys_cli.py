@@ -1,4 +1,4 @@
-"""The operator's command line, run as a process."""
+"""The operator's command line: most commands run in the process of the tests, others as an operator runs them."""
 
 import json
 import os
@@ -16,13 +16,31 @@ from chalicelib.access.admission import Admission
 from chalicelib.access.key_table import KeyTable
 from chalicelib.dynamodb import to_item
 from infra.local.processes import PYTHON_SETTINGS
+from infra.operator.cli import main
 from tests.support.problems import raises_problem
 from tests.support.records import KEY, make_key_record
 
 
 @pytest.fixture
-def call(aws, keys_table):
-    """A function that runs the command and returns its exit code, standard output and standard error."""
+def call(aws, keys_table, monkeypatch, capsys):
+    """A function that runs the command in this process and returns its exit code, output and error output."""
+    for name, value in {**aws.environment, "KEYS_TABLE": keys_table}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["python-exec", "keys", *arguments])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        out, err = capsys.readouterr()
+        # Python prints what is not a number, and ends with 1.
+        return (ending.value.code, out, err) if isinstance(ending.value.code, int) else (1, out, f"{ending.value}\n")
+
+    return run
+
+
+@pytest.fixture
+def call_process(aws, keys_table):
+    """A function that does the same in a process of its own, with changes of the environment."""
     environment = {**os.environ, **PYTHON_SETTINGS, **aws.environment, "KEYS_TABLE": keys_table}
 
     def run(*arguments, **changes):
@@ -68,14 +86,14 @@ def test_created_key_is_admitted_and_usage_is_reported(created, call_json, admit
     assert (row["used"], row["left"], row["expires"]) == (1, 99_999, None)
 
 
-def test_secret_is_printed_once_and_not_stored(call, dynamodb, keys_table):
-    code, out, err = call("create", "--plan", "free", "--owner", "x")
+def test_secret_is_printed_once_and_not_stored(call_process, dynamodb, keys_table):
+    code, out, err = call_process("create", "--plan", "free", "--owner", "x")
     text = re.search(r"^api_key +(pk_\S+)$", out, re.MULTILINE)[1]
     signing_secret = re.search(r"^signing_secret +(whsec_\S+)$", out, re.MULTILINE)[1]
     key = api_keys.parse(text)
     assert (code, err) == (0, "Store these secrets now. They are not displayed again.\n")
     assert key.secret not in str(dynamodb.scan(TableName=keys_table)["Items"])
-    later = call("list")[1] + call("show", key.key_id)[1] + call("revoke", key.key_id)[1]
+    later = "".join(call_process(*command)[1] for command in (["list"], ["show", key.key_id], ["revoke", key.key_id]))
     assert (key.secret in later, signing_secret in later) == (False, False)
 
 
@@ -166,7 +184,7 @@ USAGE_ERRORS = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "complaint"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_usage_errors_exit_2(call, keys_table, arguments, code, complaint):
+def test_usage_errors_exit_2(call, arguments, code, complaint):
     exit_code, out, err = call(*arguments)
     assert (exit_code, out) == (code, "")
     assert complaint in err
@@ -201,15 +219,15 @@ ENVIRONMENT_ERRORS = {
 
 
 @pytest.mark.parametrize(("changes", "code", "complaint"), ENVIRONMENT_ERRORS.values(), ids=ENVIRONMENT_ERRORS)
-def test_environment_errors_are_reported(call, changes, code, complaint):
-    exit_code, out, err = call("list", **changes)
+def test_environment_errors_are_reported(call_process, changes, code, complaint):
+    exit_code, out, err = call_process("list", **changes)
     assert (exit_code, out) == (code, "")
     assert complaint in err
     assert "Traceback" not in err
 
 
-def test_help_needs_no_table(call):
+def test_help_needs_no_table(call_process):
     for arguments in (["--help"], ["create", "--help"]):
-        code, out, err = call(*arguments, KEYS_TABLE=None)
+        code, out, err = call_process(*arguments, KEYS_TABLE=None)
         assert (code, err) == (0, "")
         assert "Usage: python-exec keys" in out
