@@ -19,7 +19,7 @@ from tests.support.problems import raises_problem
 from tests.support.records import make_key_record
 
 PROCESSES = 4
-REPETITIONS = 5  # of 1,536 requests each
+REPETITIONS = 2  # of 1,536 requests each
 ATTEMPTS = 2  # of each thread
 MONTH_S = 30 * 86_400
 START_S = 1_794_000_000  # 2026-11-06
