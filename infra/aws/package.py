@@ -70,7 +70,11 @@ def _run_chalice_package(project: Path, output: Path) -> None:
     completed = subprocess.run(
         [*command, f"--merge-template={template.PATH}", str(output)],
         cwd=project,
-        env={**os.environ, "AWS_DEFAULT_REGION": "us-east-1"},  # Chalice requires a region but does not write it
+        env=os.environ
+        | {
+            "AWS_DEFAULT_REGION": "us-east-1",  # Chalice requires a region but does not write it
+            "PYTHONDONTWRITEBYTECODE": "1",  # Chalice imports the API and would pack its bytecode
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -47,7 +47,9 @@ UNKNOWN_TO_MOTO = {
 def packaged(tmp_path_factory):
     output = tmp_path_factory.mktemp("package")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    package.package(output, architecture=MACHINE, python_version=version)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # the zip holds no bytecode even so
+        package.package(output, architecture=MACHINE, python_version=version)
     return output
 
 
