@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults import injections, report, run
+from tests.faults import clients, injections, report, run
 from tests.faults.clients import LARGE_INPUT, LARGE_OUTPUT_CHARS
 from tests.faults.stack import FaultStack
 from tests.support.http_client import JSON, Client
@@ -39,6 +39,7 @@ HALVES = [pytest.mark.xdist_group(f"faults-{half}") for half in (1, 2)]  # each 
 )
 def test_every_job_has_exactly_one_result_under_faults(fault_stack, fault, monkeypatch):
     monkeypatch.setattr(run, "COOLDOWN_S", 0.5)
+    monkeypatch.setattr(clients, "PAUSE_S", 0.7)  # less load than that of make faults
     assert_no_violations(run.run_fault(fault_stack, fault, 1))
 
 

@@ -20,6 +20,7 @@ from chalicelib.contract import MAX_MESSAGE_BYTES
 CLIENT_TIMEOUT_S = 90.0  # from the first request of a job to its result
 JOB_S = 0.3  # how long each program sleeps, so that many jobs run when a fault happens
 POLL_INTERVAL_S = 0.2
+PAUSE_S = 0.0  # between the jobs of a client
 LARGE_INPUT = "x" * MAX_MESSAGE_BYTES
 LARGE_OUTPUT_CHARS = MAX_MESSAGE_BYTES // 6 + 1  # control characters, which JSON escapes as six
 RETRYABLE_STATUSES = {429, 502, 503, 504}
@@ -224,6 +225,7 @@ class LoadGenerator:
             job = Job(f"{self._name}-{next(self._numbers)}", kind, time.monotonic(), self._wait_s)
             self._jobs.append(job)
             client.run(job)
+            self._stop.wait(PAUSE_S)
 
     def measure_recovery_s(self, fault_at, timeout_s):
         """Return the time from the fault until service is normal again, or infinity.
