@@ -10,6 +10,7 @@ from .artifacts import ArtifactSearch
 from .cgroup import Cgroup, UncountedSockets
 from .connection import send
 from .files import JobFiles
+from .forks import Forks
 from .program import PR_SET_DUMPABLE, StartPipes, become_program, prepare_interpreter
 from .protocol import READY, frame
 from .run import Run
@@ -22,13 +23,13 @@ def supervise() -> None:
     libc = ctypes.CDLL(None)
     protect_supervisor(libc)
     run = Run(Streams(), Cgroup(), UncountedSockets(), wake_fd=wake_on_child_exit())
-    scratch = Scratch(libc)
+    scratch, forks = Scratch(libc), Forks()
     preloaded = prepare_interpreter(libc)
     files = None
     while not run.was_last:
         run.streams.open()
         start_pipes = StartPipes()
-        session_leader = os.fork()
+        session_leader = forks.fork_program()
         if session_leader == 0:
             become_program(libc, run.streams, start_pipes, preloaded, is_first=files is None)
             return

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from . import PLAIN_MODULES
 from .connection import receive_into
+from .shared_pages import share_pages
 from .streams import Streams
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
 PRELOAD = os.path.join(os.path.dirname(__file__), "preload")  # names the modules to load before the job arrives
 PR_SET_DUMPABLE = 4  # prctl(2)
-IMMORTAL = 0xFFFFFFFF  # as the lower half of a reference count, which the object starts with
 MADV_POPULATE_WRITE = 23  # madvise(2), Linux 5.14; an older kernel rejects it, and the program runs a little slower
 
 
@@ -57,33 +57,15 @@ def prepare_interpreter(libc: ctypes.CDLL) -> set[str]:
         __import__(module)
     remove_traces(libc)
     gc.collect()
-    make_objects_immortal()
+    share_pages()
     gc.freeze()
     return {name.partition(".")[0] for name in sys.modules.keys() - PLAIN_MODULES} - PLAIN_MODULES
-
-
-def make_objects_immortal() -> None:
-    """Keep the processes of programs from writing to these objects' reference counts and from deallocating them.
-
-    Otherwise each of them would copy nearly every page. https://peps.python.org/pep-0683/
-    """
-    memory = (ctypes.c_uint32 * (sys.maxsize // 4)).from_address(0)
-    # Whatever still refers to these would keep the interpreter from flushing them once the program has replaced them.
-    mortal = {id(part) for file in (sys.stdout, sys.stderr) for part in _parts(file)}
-    for address in map(id, gc.get_objects()):
-        if address not in mortal:
-            memory[address // 4] = IMMORTAL
-
-
-def _parts(file: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the standard streams have no exact types
-    return file, file.buffer, file.buffer.raw
 
 
 def become_program(
     libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes, preloaded: set[str], *, is_first: bool
 ) -> None:
     """In a child of PID 1: become the process of the program, and wait for its run."""
-    leave_session()
     reset_signals()
     if is_first:
         prefault_private_pages(libc)
@@ -110,17 +92,6 @@ def become_program(
     if is_shadowed(preloaded):
         environment = os.environ | {"PYTHONPATH": PACKAGE_DIRECTORY}
         os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - Python, not a command of the program
-
-
-def leave_session() -> None:
-    """Continue in a child that leads a process group but no session, as if a shell had started it.
-
-    The session is not PID 1's, because /proc/self/autogroup sets the priority of a whole session.
-    """
-    os.setsid()
-    if os.fork() != 0:
-        os._exit(0)
-    os.setpgid(0, 0)
 
 
 def reset_signals() -> None:
