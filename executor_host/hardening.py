@@ -16,6 +16,7 @@ PIDS: Final = PROCESSES + 2  # and the supervisor and the program itself
 # runsc also counts the dozens of threads of its own kernel: https://gvisor.dev/docs/user_guide/faq/
 PIDS_UNDER_GVISOR: Final = 2048
 CPUS: Final = 1.0
+CPU_SHARES: Final = 4096  # four times what Docker, which starts the sandboxes of others meanwhile, has by default
 OPEN_FILES: Final = 1024
 AGENT_LABEL: Final = "python-exec.agent"
 RUNTIME_LABEL: Final = "python-exec.runtime"
@@ -115,6 +116,7 @@ def _host_config(runtime: Runtime, oci_runtime: str | None) -> dict[str, Any]:
         "Sysctls": SYSCTLS,
         "PidsLimit": PIDS_UNDER_GVISOR if is_gvisor else PIDS,  # fork bombs
         "NanoCpus": int(CPUS * 1e9),  # starving the host, the agent and other sandboxes of CPU
+        "CpuShares": CPU_SHARES,  # slowing running programs by having the host start many sandboxes
         "OomScoreAdj": 500,  # if the host runs out of memory anyway, the kernel kills sandboxes first
         "Ulimits": [
             *(_ulimit(name, limit) for name, limit in ULIMITS.items()),

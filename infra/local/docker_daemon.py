@@ -35,6 +35,8 @@ NETWORK_OPTIONS: Final = (
     "--ip-forward=false",
     "--ip-masq=false",
 )
+# The kernel then weighs each container against dockerd and not only against the other containers.
+CGROUP_OPTION: Final = "--cgroup-parent=/"
 
 
 class DockerDaemon:
@@ -48,7 +50,7 @@ class DockerDaemon:
         self.lock = run / "docker.lock"  # which commands hold: shared to use the daemon, exclusive to start or stop it
         self.address = f"unix://{run}/docker.sock"  # the DOCKER_HOST of its clients
         paths = [f"--host={self.address}", f"--pidfile={self.pidfile}", f"--exec-root={self.state}"]
-        self.command = ["dockerd", *NETWORK_OPTIONS, *paths, f"--data-root={data}"]
+        self.command = ["dockerd", *NETWORK_OPTIONS, CGROUP_OPTION, *paths, f"--data-root={data}"]
 
 
 @contextlib.contextmanager
