@@ -9,7 +9,7 @@ import gc
 import sys
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 IMMORTAL = 0xFFFFFFFF  # as the lower half of a reference count, which the object starts with
@@ -23,7 +23,8 @@ def share_pages() -> None:
     modules = [module for module in sys.modules.values() if type(module) is types.ModuleType]
     references.extend(map(weakref.ref, modules))
     gather_entries([vars(module) for module in modules])
-    make_immortal([*gc.get_objects(), *module_entries(modules)])
+    make_immortal(gc.get_objects())
+    make_immortal(module_entries(modules))
 
 
 def gather_entries(dicts: list[dict[str, Any]]) -> None:
@@ -42,7 +43,7 @@ def module_entries(modules: list[types.ModuleType]) -> Iterator[Any]:
             yield from entry
 
 
-def make_immortal(objects: list[Any]) -> None:
+def make_immortal(objects: Iterable[Any]) -> None:
     """Let the interpreter neither count references to these objects nor deallocate them.
 
     https://peps.python.org/pep-0683/

@@ -50,3 +50,5 @@ def test_module_of_the_program_does_not_replace_a_preloaded_one(run):
 def test_objects_older_than_the_program_are_immortal(run):
     outcome = run("import json, sys; print({*map(sys.getrefcount, (json.dumps, json.JSONEncoder, vars(json), sys))})")
     assert outcome.stdout == f"{{{2**32 - 1}}}\n"
+    outcome = run("import json, os, weakref; print(weakref.getweakrefcount(json), weakref.getweakrefcount(os))")
+    assert outcome.stdout == "1 1\n"
