@@ -120,6 +120,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.local.event_sources", description=__doc__)
     parser.add_argument("--reload", action="store_true", help="restart when a source file changes")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a container would ignore the signal
     logs.configure(logger.name)
     sys.path.insert(0, str(LAMBDA_APP))
     import app as module  # noqa: PLC0415 - no other module of infra/ imports the app

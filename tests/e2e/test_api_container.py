@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
+from docker.errors import APIError
 
 from infra.local.processes import LOOPBACK, free_port, is_listening
 from infra.server import gunicorn_settings
@@ -16,6 +17,7 @@ from tests.support.polling import eventually
 CLIENTS = 6
 MAX_REQUESTS = 100  # of each client
 START_TIMEOUT_S = 60
+EVENT_SOURCES = ["python3", "-m", "infra.local.event_sources"]
 WHO_AM_I = "import json, os; print(json.dumps([os.getuid(), os.access('/api', os.W_OK)]))"
 
 
@@ -67,6 +69,19 @@ def test_container_is_healthy_and_has_no_privilege(container):
     check = container[0].attrs["Config"].get("Healthcheck") or container[0].image.attrs["Config"]["Healthcheck"]
     assert container[0].exec_run(check["Test"][1:]).exit_code == 0
     assert json.loads(container[0].exec_run(["python3", "-c", WHO_AM_I]).output) == [65532, False]
+
+
+def test_event_sources_end_when_their_container_is_stopped(stack):
+    def has_ended():
+        with contextlib.suppress(APIError):  # it has ended since
+            container.kill("SIGTERM")
+        container.reload()
+        return container.status == "exited"
+
+    settings = {**stack.environment, "AWS_ENDPOINT_URL": f"http://{LOOPBACK}:9"}  # not the messages of other tests
+    with api_container(settings, command=EVENT_SOURCES) as container:
+        eventually(has_ended, timeout_s=START_TIMEOUT_S, every_s=0.2)
+        assert container.wait()["StatusCode"] == 0
 
 
 def test_stopping_container_loses_no_request(stack, create_key):

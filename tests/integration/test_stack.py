@@ -175,6 +175,33 @@ def test_single_public_stage_has_throttling_and_logging(expanded):
     ]
 
 
+def test_each_address_is_limited_by_default(expanded):
+    (acl,) = of_type(expanded, "AWS::WAFv2::WebACL").values()
+    (rule,) = acl["Rules"]
+    assert (rule["Action"], acl["DefaultAction"]) == ({"Block": {}}, {"Allow": {}})
+    limit = {"Limit": {"Ref": "WafRequestsPer5Minutes"}, "AggregateKeyType": "IP"}
+    assert rule["Statement"] == {"RateBasedStatement": limit}
+    assert expanded["Parameters"]["WafRequestsPer5Minutes"]["Default"] > 0
+
+
+def test_throttled_function_returns_503_with_retry_after(expanded):
+    (api,) = of_type(expanded, "AWS::ApiGateway::RestApi").values()
+    response = api["Body"]["x-amazon-apigateway-gateway-responses"]["INTEGRATION_FAILURE"]
+    assert int(response["statusCode"]) == 503
+    assert response["responseParameters"]["gatewayresponse.header.Retry-After"] == "'1'"
+    assert "urn:python-exec:problem:overloaded" in response["responseTemplates"]["application/json"]
+
+
+def test_api_and_storing_results_have_concurrency_of_their_own(expanded):
+    functions = of_type(expanded, "AWS::Lambda::Function")
+    reserved = {name for name, function in functions.items() if "ReservedConcurrentExecutions" in function}
+    assert reserved == {"APIHandler", "StoreResults"}
+
+
+def test_hosts_live_for_seven_days_at_most(merged):
+    assert merged["Resources"]["HostGroup"]["Properties"]["MaxInstanceLifetime"] == 7 * 86_400
+
+
 def test_template_contains_no_secret(packaged):
     text = (packaged / f"template-{MACHINE}.json").read_text()
     assert re.findall(r"AKIA[0-9A-Z]{16}|pk_[a-z0-9]+_|BEGIN [A-Z ]*PRIVATE KEY|SECRET", text) == []
