@@ -17,6 +17,7 @@ NEEDS_AWS = (
     ".venv/bin/python-exec preflight",
     ".venv/bin/python-exec create-resources",
     "DOCKER_GID=",
+    "gh attestation ",
 )
 # Blocks that run until Ctrl-C or install everything begin like this. tests/e2e/test_local_stack.py covers `make run`.
 LONG_RUNNING = ("make run", "make setup")
