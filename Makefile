@@ -7,6 +7,7 @@ DEV := $(VENV)/.installed-dev
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 BROWSER := $(BIN)/python -m tests.support.browser # installs Chromium if there is none
 PYTEST := $(BIN)/pytest
+E2E := -n 2 --dist loadgroup --no-loadscope-reorder tests/e2e # in the order of tests/e2e/conftest.py
 OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
 	$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
@@ -39,7 +40,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
 	@$(BROWSER)
-	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup $(if $(COVERAGE),--cov --cov-report=) tests/unit tests/integration tests/security && $(PYTEST) -n 2 --dist loadgroup tests/e2e'
+	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup $(if $(COVERAGE),--cov --cov-report=) tests/unit tests/integration tests/security && $(PYTEST) $(E2E)'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
@@ -67,7 +68,7 @@ security: $(DEV) ## Run hostile programs in real sandboxes of each runtime
 
 e2e: $(DEV) ## Run the tests of the whole stack over HTTP
 	@$(BROWSER)
-	$(WITH_ENGINE) $(PYTEST) -n 2 --dist loadgroup tests/e2e
+	$(WITH_ENGINE) $(PYTEST) $(E2E)
 
 test-gvisor: $(DEV) ## Run hostile programs, and those of the fidelity tests, in sandboxes under gVisor
 	$(BIN)/python -m tests.support.oci_runtime runsc -- $(OCI_RUNTIME_TESTS)

@@ -15,10 +15,14 @@ from tests.support.keys import key_creator
 from tests.support.playground import Playground
 
 ON_OTHER_EMULATORS = {"stack", "fault_stack"}
+# These files start first, so that at the end no process waits for another. The order keeps the faults apart.
+SLOWEST = ["local_stack", "faults", "playground", "responses", "concurrent_clients", "fuzz", "soak"]
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the tests that start no emulator, or their own, if the others are chosen."""
+    """Put the slowest first. Leave out the tests that start no emulator, or their own, if the others are chosen."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
     if config.getoption("--other-emulators"):
         left_out = [item for item in items if not ON_OTHER_EMULATORS & set(item.fixturenames)]
         config.hook.pytest_deselected(items=left_out)
