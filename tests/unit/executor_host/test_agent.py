@@ -93,7 +93,7 @@ def start(queue, payloads, isolation_passed):
             agent.start()
             started.callback(pool.stop, 5)
             started.callback(vars(engine).update, failing=False)  # a pool stops only once no container is left
-            started.callback(agent.stop, 10)
+            started.callback(agent.stop, 60)
             return agent
 
         yield start
@@ -359,7 +359,7 @@ def test_job_received_during_shutdown_is_run(agent, engine, queue):
     eventually(lambda: len(engine.started) == 4)
     agent._stopping.set()
     queue.enqueue(encode(job()))
-    assert agent.stop(10)
+    assert agent.stop(60)
     assert len(queue.deleted) == sum(len(sandbox.ran) for sandbox in engine.started) <= 1
     assert queue.released == []
 
@@ -371,7 +371,7 @@ def test_job_that_arrives_after_the_last_short_poll_of_a_stopping_agent_is_relea
     agent = start(engine, queue=queue)
     eventually(lambda: queue.waits_s)
     with ThreadPoolExecutor(1) as thread:
-        stopped = thread.submit(agent.stop, 10)
+        stopped = thread.submit(agent.stop, 60)
         eventually(agent._stopping.is_set)
         queue.enqueue(encode(job()))
         assert stopped.result()
@@ -386,7 +386,7 @@ def test_stopping_agent_finishes_the_run_of_a_batch_and_releases_it(engine, queu
     sent = encode(job(input="", args=(), runs=(Run(), Run())))
     queue.enqueue(sent)
     eventually(lambda: queue.released)
-    assert agent.stop(10)
+    assert agent.stop(60)
     assert [message.body for message in queue.released] == [sent]
     assert (sum(len(sandbox.ran) for sandbox in engine.started), queue.deleted) == (1, [])
 
