@@ -51,8 +51,9 @@ def make_immortal(objects: Iterable[Any]) -> None:
     memory = (ctypes.c_uint32 * (sys.maxsize // 4)).from_address(0)
     # Whatever still refers to these would keep the interpreter from flushing them once the program has replaced them.
     mortal = {id(part) for file in (sys.stdout, sys.stderr) for part in _parts(file)}
-    for address in {*map(id, objects)} - mortal:
-        memory[address // 4] = IMMORTAL
+    for address in map(id, objects):
+        if address not in mortal:
+            memory[address // 4] = IMMORTAL
 
 
 def _parts(file: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the standard streams have no exact types
