@@ -28,7 +28,7 @@ PROGRAM_CPU_S: Final = 0.05  # of an average program: an assumption
 UTILIZATION: Final = 0.5  # of the hosts' CPU: CpuTarget of the template
 WORKERS_PER_VCPU: Final = {"python": 8.0, "data": 0.5}  # RUNTIMES of the agent
 WARM_PER_VCPU: Final = {"python": 4.0, "data": 1.0}  # sandboxes of the pool and of the workers that poll
-WARM_MIB: Final = {"python": 14, "data": 169}  # of a warm sandbox; measured by tests.load.data_runtime
+WARM_MIB: Final = {"python": 15, "data": 171}  # of a warm sandbox; measured by tests.load.data_runtime
 HEADROOM: Final = 2.0  # of MaxHosts: for longer programs, lost hosts, and both versions of the hosts during an update
 # Of a host's CPU. A host starts one sandbox of `data` at a time for two vCPUs.
 CPU_LIMITS: Final = {"python": 1.0, "data": 0.5}
