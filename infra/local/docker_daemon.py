@@ -5,6 +5,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from infra.local.processes import DIE_WITH_PARENT, child_process
 from infra.paths import LOCAL
 
 START_TIMEOUT_S: Final = 60.0
+CGROUP_TIMEOUT_S: Final = 5.0
 STOP_GRACE_S: Final = 20.0  # dockerd gives containers 15 s
 PING_TIMEOUT_S: Final = 5
 # Sandboxes have no network, so dockerd needs no interface and no firewall rule.
@@ -159,7 +161,7 @@ def _responds_before_exit(daemon: DockerDaemon) -> bool:
 
 
 def _remove_leftovers(daemon: DockerDaemon) -> None:
-    """Remove what a killed dockerd leaves: its containerd, its containers and their shims, and its pid file."""
+    """Remove what a killed dockerd leaves: containerd, the containers with their shims and cgroups, and a pid file."""
     if _is_running(daemon):
         return
     for process in Path("/proc").glob("[0-9]*"):
@@ -169,9 +171,22 @@ def _remove_leftovers(daemon: DockerDaemon) -> None:
                 containers = (process / "task" / process.name / "children").read_text().split()
                 for pid in (process.name, *containers):
                     os.kill(int(pid), signal.SIGKILL)
+    _remove_cgroups(daemon)
     daemon.pidfile.unlink(missing_ok=True)
     # With this file, the next dockerd would wait for the killed containerd and give up.
     (daemon.state / "containerd/containerd.pid").unlink(missing_ok=True)
+
+
+def _remove_cgroups(daemon: DockerDaemon) -> None:
+    """Remove the cgroups of containers, which runc keeps in a file for each, as soon as their processes have ended."""
+    states = [json.loads(path.read_text()) for path in daemon.state.glob("runtime-runc/moby/*/state.json")]
+    cgroups = {Path(path) for state in states for path in state["cgroup_paths"].values()}
+    deadline = time.monotonic() + CGROUP_TIMEOUT_S
+    while (cgroups := {path for path in cgroups if path.is_dir()}) and time.monotonic() < deadline:
+        for cgroup in cgroups:
+            with contextlib.suppress(OSError):  # a process has not ended yet
+                cgroup.rmdir()
+        time.sleep(0.01)
 
 
 def run(command: Sequence[str]) -> int:

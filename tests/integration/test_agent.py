@@ -3,6 +3,7 @@
 import os
 import signal
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -148,7 +149,10 @@ def test_job_moves_to_another_host_when_docker_fails(start_agent, queue_client, 
         agent.wait_until_ready(2)
         job_id = queue_client.send("import time; time.sleep(5); print('done')", timeout_s=10.0)
         eventually(lambda: agent.metric("python_exec_jobs_running") == 1)
+        containers = [container.id for container in client.containers.list()]
         os.kill(int(own_daemon.pidfile.read_text()), signal.SIGKILL)  # SIGTERM would let the job finish
+    cgroups = [path for container_id in containers for path in Path("/sys/fs/cgroup").rglob(container_id)]
+    assert (len(containers) >= 2, cgroups) == (True, [])
     start_agent()
     assert queue_client.replies(1, timeout_s=40)[job_id].stdout == "done\n"
     assert agent.metric("python_exec_sandbox_errors_total") >= 1
