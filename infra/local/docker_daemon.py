@@ -37,8 +37,9 @@ NETWORK_OPTIONS: Final = (
     "--ip-forward=false",
     "--ip-masq=false",
 )
-# The kernel then weighs each container against dockerd and not only against the other containers.
-CGROUP_OPTION: Final = "--cgroup-parent=/"
+# The kernel then weighs each container against dockerd and not only against the other containers. With the driver of
+# systemd, which is the default where systemd runs, the parent must be a slice.
+CGROUP_OPTIONS: Final = ("--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=/")
 
 
 class DockerDaemon:
@@ -52,7 +53,7 @@ class DockerDaemon:
         self.lock = run / "docker.lock"  # which commands hold: shared to use the daemon, exclusive to start or stop it
         self.address = f"unix://{run}/docker.sock"  # the DOCKER_HOST of its clients
         paths = [f"--host={self.address}", f"--pidfile={self.pidfile}", f"--exec-root={self.state}"]
-        self.command = ["dockerd", *NETWORK_OPTIONS, CGROUP_OPTION, *paths, f"--data-root={data}"]
+        self.command = ["dockerd", *NETWORK_OPTIONS, *CGROUP_OPTIONS, *paths, f"--data-root={data}"]
 
 
 @contextlib.contextmanager
