@@ -40,7 +40,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
 	@$(BROWSER)
-	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup $(if $(COVERAGE),--cov --cov-report=) tests/unit tests/integration tests/security && $(PYTEST) $(E2E)'
+	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) tests/security tests/integration tests/unit && $(PYTEST) $(E2E)'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.http_client import Client
 
-JOBS, CLIENTS = 100, 16
+JOBS, CLIENTS = 48, 16
 CODE = "import sys\ntext = input()\nprint({token!r}, text)\nprint(text, {token!r}, file=sys.stderr)"
 
 

@@ -53,9 +53,19 @@ def resources(aws):
     return create_resources(aws.environment, stack=f"s-{uuid.uuid4().hex}")
 
 
+@pytest.fixture(scope="session")
+def shared_resources(aws):
+    return create_resources(aws.environment, stack=f"s-{uuid.uuid4().hex}")
+
+
 @pytest.fixture
-def keys_table(resources):
-    return resources["KEYS_TABLE"]
+def keys_table(shared_resources, dynamodb):
+    """Return the name of an empty table."""
+    name = shared_resources["KEYS_TABLE"]
+    yield name
+    for page in dynamodb.get_paginator("scan").paginate(TableName=name, ProjectionExpression="key_id"):
+        for key in page["Items"]:
+            dynamodb.delete_item(TableName=name, Key=key)
 
 
 class QueueClient:

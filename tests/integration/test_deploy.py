@@ -52,6 +52,7 @@ SERVICE_MODELS = create_loader()  # reads the model of each service once
 def credentials(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", ACCOUNT)  # else moto loads the policies of IAM for every partition of AWS
 
 
 def new_session():

@@ -1,7 +1,5 @@
 """The key table in DynamoDB and its fake charge and reject the same requests."""
 
-import uuid
-
 import pytest
 from msgspec.structs import replace
 
@@ -9,8 +7,6 @@ from chalicelib.access.api_keys import KeyRecord, KeyStatus, new_key
 from chalicelib.access.key_table import KeyTable, StaleRecordError
 from chalicelib.access.plans import PLANS
 from chalicelib.dynamodb import TableError, from_item, to_item
-from infra.env_file import client
-from infra.local.emulated_aws import create_resources
 from tests.support.fakes.tables import FakeKeyTable
 from tests.support.records import make_key_record
 
@@ -23,12 +19,11 @@ USED = replace(CURRENT, tat_us=NOW_US + 1_800_000, month=202611, runs=59)
 
 
 class RealTable:
-    """A KeyTable with a new table, and a client to put records into it."""
+    """A KeyTable with an empty table, and a client to put records into it."""
 
-    def __init__(self, environment):
-        self._dynamodb = client("dynamodb", environment)
-        self._name = create_resources(environment, stack=f"s-{uuid.uuid4().hex}")["KEYS_TABLE"]
-        table = KeyTable(self._dynamodb, name=self._name)
+    def __init__(self, dynamodb, name):
+        self._dynamodb, self._name = dynamodb, name
+        table = KeyTable(dynamodb, name=name)
         self.read, self.charge = table.read, table.charge
 
     def put(self, record):
@@ -40,9 +35,14 @@ class FakeTable(FakeKeyTable):
         self.records[record.key_id] = record
 
 
+@pytest.fixture
+def real_table(dynamodb, keys_table):
+    return RealTable(dynamodb, keys_table)
+
+
 @pytest.fixture(params=["dynamodb", "fake"])
-def table(request, aws):
-    return RealTable(aws.environment) if request.param == "dynamodb" else FakeTable()
+def table(request):
+    return request.getfixturevalue("real_table") if request.param == "dynamodb" else FakeTable()
 
 
 def charge(table, expected, **changes):
@@ -93,13 +93,12 @@ def test_read_changes_only_its_own_rate(table, current, written):
     assert charge(table, current, **READ) == replace(table.read(KEY.key_id), last_charge_id="") == updated
 
 
-def test_key_from_before_the_rate_of_reads_is_charged(aws):
-    table = RealTable(aws.environment)
-    table.put(USED)
-    table._dynamodb.update_item(
-        TableName=table._name, Key={"key_id": {"S": KEY.key_id}}, UpdateExpression="REMOVE read_tat_us"
+def test_key_from_before_the_rate_of_reads_is_charged(real_table):
+    real_table.put(USED)
+    real_table._dynamodb.update_item(
+        TableName=real_table._name, Key={"key_id": {"S": KEY.key_id}}, UpdateExpression="REMOVE read_tat_us"
     )
-    assert charge(table, USED, **READ).read_tat_us == NOW_US + 5_000
+    assert charge(real_table, USED, **READ).read_tat_us == NOW_US + 5_000
 
 
 def test_zero_run_request_succeeds_with_exhausted_quota(table):
@@ -108,16 +107,15 @@ def test_zero_run_request_succeeds_with_exhausted_quota(table):
     assert charge(table, USED, runs=0) == replace(table.read(KEY.key_id), last_charge_id="") == updated
 
 
-def test_retried_write_consumes_once(aws):
-    real = RealTable(aws.environment)
-    real.put(USED)
+def test_retried_write_consumes_once(real_table):
+    real_table.put(USED)
 
     class DropsFirstResponse:
         def update_item(self, **arguments):
-            real._dynamodb.update_item(**arguments)
-            return real._dynamodb.update_item(**arguments)
+            real_table._dynamodb.update_item(**arguments)
+            return real_table._dynamodb.update_item(**arguments)
 
-    table = KeyTable(DropsFirstResponse(), name=real._name)
+    table = KeyTable(DropsFirstResponse(), name=real_table._name)
     assert charge(table, USED) == replace(USED, tat_us=NOW_US + 2_000_000, runs=60)
 
 
@@ -172,8 +170,8 @@ def test_item_does_not_grow_over_months(table):
     assert sum(map(len, charged)) + sum(len(v) for value in charged.values() for v in value.values()) < 512
 
 
-def test_missing_table_raises(aws):
-    table = KeyTable(client("dynamodb", aws.environment), name="missing")
+def test_missing_table_raises(dynamodb):
+    table = KeyTable(dynamodb, name="missing")
     with pytest.raises(TableError):
         table.read(KEY.key_id)
     with pytest.raises(TableError):

@@ -18,6 +18,7 @@ CONVERTERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "boolean": lambda text: {"true": True, "false": False}[text],
 }
 Client = Any  # boto3 has no types
+SESSION: Final = botocore.session.get_session()  # keeps the models that it has read
 
 
 class AwsCommand:
@@ -26,8 +27,7 @@ class AwsCommand:
     def __init__(self, arguments: Sequence[str]) -> None:
         name, operation, *rest = arguments
         self.service = SERVICES.get(name, name)
-        self._session = botocore.session.get_session()
-        model = self._session.get_service_model(self.service)
+        model = SESSION.get_service_model(self.service)
         self.waiter = rest.pop(0) if operation == "wait" else None
         if self.waiter:
             operation = self._waited_operation(self.waiter)
@@ -47,7 +47,7 @@ class AwsCommand:
         return getattr(client, self.operation)(**self.parameters)
 
     def _waited_operation(self, waiter: str) -> str:
-        model = self._session.get_waiter_model(self.service)
+        model = SESSION.get_waiter_model(self.service)
         names = {xform_name(each, "-"): each for each in model.waiter_names}
         return str(xform_name(model.get_waiter(names[waiter]).operation, "-"))
 

@@ -153,14 +153,13 @@ REPEATED = {
 }
 
 
-def cpu_time_s(text, rounds):
-    """Return the shortest of several runs."""
-    times_s = []
-    for _ in range(rounds):
-        started_s = time.process_time()
-        parse_uncaught_exception(text)
-        times_s.append(time.process_time() - started_s)
-    return min(times_s)
+def cpu_time_s(text):
+    started_s = time.process_time()
+    parse_uncaught_exception(text)
+    return time.process_time() - started_s
+
+
+ATTEMPTS = 5  # on a busy machine
 
 
 @pytest.mark.parametrize("unit", REPEATED.values(), ids=REPEATED)
@@ -168,8 +167,8 @@ def test_time_is_linear(unit):
     growth = 8
     for start in STARTS.values():
         short, long = (start + (unit * chars)[:chars] for chars in (20_000, growth * 20_000))
-        ratio = cpu_time_s(long, rounds=2) / max(cpu_time_s(short, rounds=4), 1e-4)
-        assert ratio < 3 * growth  # a quadratic time would grow by 64
+        ratios = (cpu_time_s(long) / max(cpu_time_s(short), 1e-4) for _ in range(ATTEMPTS))
+        assert any(ratio < 3 * growth for ratio in ratios)  # a quadratic time would grow by 64
 
 
 FRAGMENTS = st.sampled_from(
