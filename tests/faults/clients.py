@@ -57,7 +57,7 @@ class Job:
     kind: Kind
     sent_at: float
     wait_s: int | None = None
-    sleep_s: float = JOB_S
+    sleep_s: float = 0.0
     id: str | None = None
     is_late: bool = False
     status: str = "lost"
@@ -202,8 +202,9 @@ class Client:
 class LoadGenerator:
     """Runs a client of each kind until the context ends, and appends what they send to `jobs`."""
 
-    def __init__(self, stack, jobs, *, wait_s=None):
-        self._stack, self._jobs, self._wait_s = stack, jobs, wait_s
+    def __init__(self, stack, jobs):
+        self._stack, self._jobs = stack, jobs
+        self.wait_s = None  # for which the next clients ask
         self._stop = threading.Event()
         self._numbers = itertools.count()
         self._name = uuid.uuid4().hex[:8]
@@ -222,7 +223,7 @@ class LoadGenerator:
     def _send(self, kind):
         client = Client(self._stack)
         while not self._stop.is_set():
-            job = Job(f"{self._name}-{next(self._numbers)}", kind, time.monotonic(), self._wait_s)
+            job = Job(f"{self._name}-{next(self._numbers)}", kind, time.monotonic(), self.wait_s, JOB_S)
             self._jobs.append(job)
             client.run(job)
             self._stop.wait(PAUSE_S)

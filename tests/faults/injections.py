@@ -34,7 +34,7 @@ def kill_one_of_two_agents(stack):
 def kill_docker(stack):
     """Kill the Docker daemon while jobs run, and start it again."""
     errors_before = stack.sandbox_errors()
-    stack.wait_for_running_jobs("one")
+    stack.wait_for_started_job("one")
     began_at = time.monotonic()
     stack.kill_docker()
     time.sleep(DOCKER_DOWN_S)
@@ -47,7 +47,7 @@ def kill_docker(stack):
 def remove_containers(stack):
     """Remove all containers of the agent while jobs run in some."""
     errors_before = stack.sandbox_errors()
-    stack.wait_for_running_jobs("one")
+    stack.wait_for_started_job("one")
     began_at = time.monotonic()
     stack.remove_containers()
     eventually(lambda: stack.sandbox_errors() > errors_before)  # the agent asks Docker for the cause first

@@ -35,16 +35,36 @@ VISIBILITY_QUEUES = ("JobQueue", "ResultsQueue", "WebhookQueue")
 def run_fault(stack, fault, repetitions):
     """Inject a fault under load, and report what happened to the jobs."""
     report, dead_letters_before = FaultReport(fault), stack.deliveries(DEAD_JOBS)
-    with LoadGenerator(stack, report.jobs, wait_s=CLIENT_WAIT_S.get(fault)) as load:
+    with LoadGenerator(stack, report.jobs) as load:
         load.measure_recovery_s(time.monotonic(), RECOVERY_S)
         for _ in range(repetitions):
-            hits_before = stack.proxy.hits
-            began_at = FAULTS[fault](stack)
-            report.recovery_s.append(load.measure_recovery_s(began_at, RECOVERY_S + 5))
-            time.sleep(COOLDOWN_S)
-            report.hits.append(stack.proxy.hits - hits_before)
+            inject(stack, load, report)
     complete_report(stack, report, dead_letters_before)
     return report
+
+
+def run_in_turn(stack, faults):
+    """Inject each fault once under the same load. Report each; the last report has what is left over after all."""
+    jobs, starts, reports, dead_letters_before = [], [], list(map(FaultReport, faults)), stack.deliveries(DEAD_JOBS)
+    with LoadGenerator(stack, jobs) as load:
+        load.measure_recovery_s(time.monotonic(), RECOVERY_S)
+        for report in reports:
+            starts.append(len(jobs) if starts else 0)
+            inject(stack, load, report)
+    for report, start, end in zip(reports, starts, [*starts[1:], len(jobs)], strict=True):
+        report.jobs += jobs[start:end]
+    complete_report(stack, reports[-1], dead_letters_before)
+    verify_replays(stack, *reports[:-1])
+    return reports
+
+
+def inject(stack, load, report):
+    """Inject the fault of a report, and add its hits and how long the recovery took."""
+    load.wait_s, hits_before = CLIENT_WAIT_S.get(report.fault), stack.proxy.hits
+    began_at = FAULTS[report.fault](stack)
+    report.recovery_s.append(load.measure_recovery_s(began_at, RECOVERY_S + 5))
+    time.sleep(COOLDOWN_S)
+    report.hits.append(stack.proxy.hits - hits_before)
 
 
 def run_poison_job(stack, *, pauses_s=(1.0, 2.5, 4.0), is_alone=False):
