@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+COMPILED := $(VENV)/.compiled
 WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 BROWSER := $(BIN)/python -m tests.support.browser # installs Chromium if there is none
 PYTEST := $(BIN)/pytest
+PARTS := -n 3 --dist loadgroup --no-loadscope-reorder tests/security tests/integration tests/unit # the short ones last
 E2E := -n 2 --dist loadgroup --no-loadscope-reorder tests/e2e # in the order of tests/e2e/conftest.py
 OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
 	$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
@@ -37,10 +39,11 @@ setup: $(RUN) ## Install what `make run` needs, and the command python-exec, int
 run: setup ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m infra.local.stack
 
-test: lint typecheck ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
+test: $(if $(TESTS),lint typecheck,$(DEV)) ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
 ifndef TESTS # most tests wait for something; those of the whole stack are heavier
+	@$(MAKE) --no-print-directory --jobs --output-sync=target lint typecheck sandbox-images $(COMPILED)
 	@$(BROWSER)
-	$(WITH_ENGINE) sh -c '$(BIN)/python -m infra.images.runtime_images && $(PYTEST) -n 3 --dist loadgroup --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) tests/security tests/integration tests/unit && $(PYTEST) $(E2E)'
+	$(WITH_ENGINE) sh -c '$(PYTEST) $(PARTS) $(if $(COVERAGE),--cov --cov-report=) && $(PYTEST) $(E2E)'
 else ifeq ($(filter-out tests/unit%,$(filter tests%,$(TESTS))),$(if $(filter tests/unit%,$(TESTS)),,none))
 	$(PYTEST) $(TESTS)
 else
@@ -183,3 +186,7 @@ $(DEV): requirements-dev.txt $(RUN)
 	@echo "Installing linters and test tools (130 MB)."
 	@$(UV_INSTALL) --require-hashes --requirement requirements-dev.txt || $(PIP_INSTALL) requirements-dev.txt
 	@touch $@
+
+# Compile the modules that tests import, and no others, before the processes of `make test` would all do so at once.
+$(COMPILED): $(DEV)
+	@$(PYTEST) --collect-only --quiet --quiet >$@ || { cat $@; rm $@; exit 1; }
