@@ -49,17 +49,18 @@ class LocalStack:
         )
         self._lines = SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
+        self.url = f"http://{LOOPBACK}:{self.port}"
 
     def _read(self):
         for line in self.popen.stdout:
             self._lines.put(line)
 
-    def read_until(self, prefix):
-        """Return the printed lines, up to the first line with this prefix."""
-        lines = []
-        while not lines or not lines[-1].startswith(prefix):
-            lines.append(self._lines.get(timeout=START_TIMEOUT_S))
-        return lines
+    def wait_until_started(self):
+        """Read the printed lines, up to the one about the settings."""
+        self.printed = []
+        while not self.printed or not self.printed[-1].startswith("Settings:"):
+            self.printed.append(self._lines.get(timeout=START_TIMEOUT_S))
+        (self.demo_key,) = settings(self, "API_KEY")
 
     def processes(self):
         """Return the ids of all its processes, which have inherited its environment."""
@@ -75,27 +76,49 @@ class LocalStack:
         with contextlib.closing(docker.from_env()) as client:
             return client.api.containers(all=True, filters={"label": f"{AGENT_LABEL}=local-{self.port}"})
 
+    def stop(self):
+        """Stop as `kill` does, if it still runs, and return the exit code."""
+        self.popen.terminate()
+        return self.popen.wait(STOP_TIMEOUT_S)
 
-@pytest.fixture
-def start(tmp_path):
-    """Return a function that starts a local stack, always from the same copy."""
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkout")
     for name in SOURCES:
-        shutil.copytree(ROOT / name, tmp_path / name)
-    started = []
+        shutil.copytree(ROOT / name, root / name)
+    return root
 
-    def start():
-        started.append(LocalStack(tmp_path))
-        return started[-1]
 
-    yield start
-    for local in started:
-        local.popen.terminate()
-        local.popen.wait(STOP_TIMEOUT_S)
+@contextlib.contextmanager
+def running(checkout):
+    stack = LocalStack(checkout)
+    try:
+        stack.wait_until_started()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture(scope="module")
+def first(checkout):
+    """The stack of several tests, the last of which stops it."""
+    with running(checkout) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def second(first, checkout):
+    """The same stack, started again."""
+    first.stop()
+    with running(checkout) as stack:
+        yield stack
 
 
 @pytest.fixture
-def local(start):
-    return start()
+def third(checkout):
+    with running(checkout) as stack:
+        yield stack
 
 
 def bash(command, cwd):
@@ -116,55 +139,53 @@ def post(url, api_key, **fields):
         client.close()
 
 
-def test_printed_curl_works_sigterm_cleans_up_and_demo_key_is_kept(start):
-    local = start()
-    (curl,) = [line for line in local.read_until("Settings:") if line.lstrip().startswith("curl ")]
-    assert json.loads(bash(curl, local.root))["stdout"] == "olleh\n"
+def settings(local, *names):
+    """Return values of .local/env."""
+    text = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
+    return text.split()
+
+
+def test_printed_curl_works(first):
+    (curl,) = [line for line in first.printed if line.lstrip().startswith("curl ")]
+    assert json.loads(bash(curl, first.root))["stdout"] == "olleh\n"
 
     curl, documented = readme_example()
-    assert json.loads(bash(curl, local.root)).keys() == documented.keys()
+    assert json.loads(bash(curl, first.root)).keys() == documented.keys()
 
-    names = ("URL", "METRICS_URL", "AWS_ENDPOINT_URL", "JOB_QUEUE_URL")
-    values = bash(f'set -eu; . .local/env; printf "%s\\n" {" ".join(f"${name}" for name in names)}', local.root)
-    url, metrics_url, *queues = values.split()
-    assert url == f"http://{LOOPBACK}:{local.port}"
-    assert "python_exec_warm_sandboxes" in bash(f"curl -s {metrics_url}", local.root)
+
+@pytest.fixture(scope="module")
+def installed(checkout):
+    """The same copy, after `make setup`."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, checkout)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHONPATH"))}
+    setup = ["make", "-C", checkout, "setup", f"PYTHON={sys.executable}"]
+    subprocess.run(setup, env=environment, capture_output=True, check=True)
+    return checkout
+
+
+def test_operator_command_works_in_a_clean_environment(first, installed):
+    create = python_exec(installed, "keys", "create", "--plan", "pro", "--owner", "acme", "--json")
+    assert (create.returncode, create.stderr) == (0, f"Using the local stack at {first.url}.\n")
+    assert post(first.url, json.loads(create.stdout)["api_key"], code="print(1)").body["stdout"] == "1\n"
+
+
+def test_sigterm_cleans_up(first):
+    url, metrics_url, *queues = settings(first, "URL", "METRICS_URL", "AWS_ENDPOINT_URL", "JOB_QUEUE_URL")
+    assert url == first.url
+    assert "python_exec_warm_sandboxes" in bash(f"curl -s {metrics_url}", first.root)
     assert all(value.startswith(f"http://{LOOPBACK}:") for value in queues)
 
-    assert (len(local.processes()) >= 4, len(local.containers()) >= 1) == (True, True)
-    local.popen.send_signal(signal.SIGTERM)
-    assert local.popen.wait(STOP_TIMEOUT_S) == 0
-    assert (local.processes(), local.containers()) == ([], [])
+    assert (len(first.processes()) >= 4, len(first.containers()) >= 1) == (True, True)
+    assert first.stop() == 0
+    assert (first.processes(), first.containers()) == ([], [])
     ports = [int(address.split("/")[2].split(":")[1]) for address in (url, metrics_url, *queues)]
     assert [is_listening(LOOPBACK, port) for port in ports] == [False] * len(ports)
 
-    demo_key = read_demo_key(local)
-    restarted = start()
-    restarted.read_until("Settings:")
-    assert read_demo_key(restarted) == demo_key
-    assert post(f"http://{LOOPBACK}:{restarted.port}", demo_key, code="print(1)").body["stdout"] == "1\n"
 
-
-def read_demo_key(local):
-    return bash(". .local/env; echo $API_KEY", local.root).strip()
-
-
-def test_operator_command_works_in_a_clean_environment(local):
-    local.read_until("Settings:")
-    for name in ("Makefile", "requirements.txt", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, local.root)
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHONPATH"))}
-    setup = ["make", "-C", local.root, "setup", f"PYTHON={sys.executable}"]
-    subprocess.run(setup, env=settings, capture_output=True, check=True)
-
-    create = python_exec(local.root, "keys", "create", "--plan", "pro", "--owner", "acme", "--json")
-    assert (create.returncode, create.stderr) == (0, f"Using the local stack at http://{LOOPBACK}:{local.port}.\n")
-    key = json.loads(create.stdout)
-    assert post(f"http://{LOOPBACK}:{local.port}", key["api_key"], code="print(1)").body["stdout"] == "1\n"
-
-    local.popen.send_signal(signal.SIGTERM)
-    assert local.popen.wait(STOP_TIMEOUT_S) == 0
-    show = python_exec(local.root, "keys", "show", key["key_id"])
+def test_operator_command_reports_a_stopped_stack(first, installed):
+    first.stop()
+    show = python_exec(installed, "keys", "show", "0")
     message = "Error: The local stack is not running. Start it with `make run`, or set KEYS_TABLE.\n"
     assert (show.returncode, show.stdout, show.stderr) == (1, "", message)
 
@@ -175,37 +196,39 @@ def python_exec(root, *arguments):
     return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
 
 
-def test_reload_works_and_ctrl_c_cleans_up(local):
-    local.read_until("Settings:")
-    url = f"http://{LOOPBACK}:{local.port}"
-    source = local.root / "lambda_app/chalicelib/problems.py"
+def test_demo_key_is_kept(first, second):
+    assert second.demo_key == first.demo_key
+    assert post(second.url, first.demo_key, code="print(1)").body["stdout"] == "1\n"
+
+
+def test_reload_works_and_ctrl_c_cleans_up(second):
+    source = second.root / "lambda_app/chalicelib/problems.py"
     source.write_text(source.read_text().replace("urn:python-exec:", "urn:changed:"))
 
     def is_changed():
         with contextlib.suppress(OSError, http.client.HTTPException):  # the API restarts, perhaps during a response
-            return post(url, "").body["type"].startswith("urn:changed:")
+            return post(second.url, "").body["type"].startswith("urn:changed:")
 
     eventually(is_changed, timeout_s=START_TIMEOUT_S, every_s=0.1)
-    api_key, metrics_url = bash(". .local/env; echo $API_KEY $METRICS_URL", local.root).split()
-    customer = threading.Thread(target=post_until_stopped, args=(url, api_key))
+    customer = threading.Thread(target=post_until_stopped, args=(second.url, second.demo_key))
     customer.start()
+    (metrics_url,) = settings(second, "METRICS_URL")
     eventually(lambda: read_metric(metrics_url, "python_exec_jobs_running") == 1)
-    local.popen.send_signal(signal.SIGINT)
-    assert local.popen.wait(STOP_TIMEOUT_S) == 0
-    assert (local.processes(), local.containers()) == ([], [])
+    second.popen.send_signal(signal.SIGINT)
+    assert second.popen.wait(STOP_TIMEOUT_S) == 0
+    assert (second.processes(), second.containers()) == ([], [])
     customer.join()
 
 
-def test_repeated_stop_signals_are_safe(local):
-    local.read_until("Settings:")
-    (agent,) = [int(pid) for pid in local.processes() if b"executor_host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def test_repeated_stop_signals_are_safe(third):
+    (agent,) = [int(pid) for pid in third.processes() if b"executor_host" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     with contextlib.suppress(ProcessLookupError):
         for _ in range(20_000):
             os.kill(agent, signal.SIGTERM)
     eventually(lambda: not Path(f"/proc/{agent}").exists(), timeout_s=STOP_TIMEOUT_S / 2)
-    assert local.popen.wait(STOP_TIMEOUT_S) == 1
-    assert (local.processes(), local.containers()) == ([], [])
+    assert third.popen.wait(STOP_TIMEOUT_S) == 1
+    assert (third.processes(), third.containers()) == ([], [])
 
 
 def post_until_stopped(url, api_key):
