@@ -29,20 +29,22 @@ SOURCES = ("executor_host", "infra", "lambda_app")
 CHALICE = Path(sys.executable).with_name("chalice")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+FEWER_WORKERS = {"RUNTIMES": "python=2,data=1"}  # than by default, and so fewer sandboxes to start
 
 
 class LocalStack:
     """`make run` in a copy of the checkout, so that it does not touch the developer's .local/."""
 
-    def __init__(self, root):
+    def __init__(self, root, settings):
         self.root = root
         self.port = free_port()
         self.mark = f"PYTHON_EXEC_TEST={uuid.uuid4().hex}"
         name, value = self.mark.split("=")
+        pythonpath = f"{root / 'lambda_app'}:{root}"
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "infra.local.stack"],
             cwd=root,
-            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": f"{root / 'lambda_app'}:{root}", name: value},
+            env={**os.environ, **settings, "PORT": str(self.port), "PYTHONPATH": pythonpath, name: value},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,8 +93,8 @@ def checkout(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(checkout):
-    stack = LocalStack(checkout)
+def running(checkout, **settings):
+    stack = LocalStack(checkout, settings)
     try:
         stack.wait_until_started()
         yield stack
@@ -111,13 +113,13 @@ def first(checkout):
 def second(first, checkout):
     """The same stack, started again."""
     first.stop()
-    with running(checkout) as stack:
+    with running(checkout, **FEWER_WORKERS) as stack:
         yield stack
 
 
 @pytest.fixture
 def third(checkout):
-    with running(checkout) as stack:
+    with running(checkout, **FEWER_WORKERS) as stack:
         yield stack
 
 

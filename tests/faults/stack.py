@@ -152,7 +152,7 @@ class FaultStack:
 
     def wait_for_running_jobs(self, agent):
         """Return how many jobs an agent runs, once it runs any."""
-        return eventually(lambda: self._running_jobs(agent), timeout_s=START_TIMEOUT_S)
+        return eventually(lambda: self._running_jobs(agent), timeout_s=START_TIMEOUT_S, every_s=0.05)
 
     def wait_for_started_job(self, agent):
         """Wait until an agent has just started a job, which will still run when a fault that takes a while hits it."""
@@ -162,14 +162,14 @@ class FaultStack:
             counts.append(self._running_jobs(agent))
             return counts[-1] > counts[-2]
 
-        eventually(has_started_one, timeout_s=START_TIMEOUT_S)
+        eventually(has_started_one, timeout_s=START_TIMEOUT_S, every_s=0.05)
 
     def _running_jobs(self, agent):
         return int(self.metric(agent, "python_exec_jobs_running"))
 
     def wait_for_pending_requests(self):
         """Return how many polls for replies are open, once there is one: then requests wait in the API."""
-        return eventually(lambda: len(self.proxy.reply_polls), timeout_s=START_TIMEOUT_S)
+        return eventually(lambda: len(self.proxy.reply_polls), timeout_s=START_TIMEOUT_S, every_s=0.05)
 
     def sandbox_errors(self):
         """Return how many sandboxes of the first agent have failed."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def eventually(condition: Callable[[], Value], timeout_s: float = 10, every_s: float = 0.05) -> Value:
+def eventually(condition: Callable[[], Value], timeout_s: float = 10, every_s: float = 0.01) -> Value:
     """Call `condition` until it returns a true value, and return that value. Fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
