@@ -1,8 +1,9 @@
 """Share the cores of this host among its jobs, of all runtimes.
 
 A run starts only when a core is free for it, so CPU-bound programs do not take time from each other. A program that
-sleeps leaves its core to others: what counts is the CPU that supervisors report ten times a second. So a host runs
-more jobs than it has cores, and a key whose jobs only sleep cannot keep others waiting.
+sleeps leaves its core to others: what counts is the CPU time that programs use or wait for, which supervisors report
+ten times a second. So a host runs more jobs than it has cores, and a key whose jobs only sleep cannot keep others
+waiting.
 """
 
 import itertools
@@ -23,7 +24,7 @@ MEMINFO: Final = Path("/proc/meminfo")
 class CpuUser(Protocol):
     """Describe the member of a sandbox that the scheduler reads."""
 
-    cpu_share: float  # cores that its program uses, 0 to 1; 1 until it is known
+    cpu_demand: float  # cores that its program uses or waits for, 0 to 1; 1 until it is known
 
 
 class _Waiting(Struct, frozen=True, eq=False):
@@ -102,7 +103,7 @@ class CoreScheduler:
         return sum(run.key == key for run in self._running)
 
     def _has_core(self) -> bool:
-        used = sum(run.user.cpu_share if self._measures_cpu else 1.0 for run in self._running)
+        used = sum(run.user.cpu_demand if self._measures_cpu else 1.0 for run in self._running)
         return not self._running or used + 1 <= self._cores + TOLERANCE
 
 

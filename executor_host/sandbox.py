@@ -65,8 +65,8 @@ class Sandbox:
         self._engine = engine
         self._is_used = False
         self.is_closed = False
-        self.cpu_share = 1.0  # cores that the program uses; all that it may until the supervisor has reported
-        self._cpu_ms, self._measured_at = 0, 0.0
+        self.cpu_demand = 1.0  # cores that the program uses or waits for; all that it may until the supervisor reports
+        self._demand_ms, self._measured_at = 0, 0.0
 
     def is_ready(self) -> bool:
         """Return whether the sandbox is alive and unused."""
@@ -105,7 +105,7 @@ class Sandbox:
         report, has_failed = None, True
         grace_s = SUPERVISOR_GRACE_S + (SEARCH_GRACE_S if program.artifacts else 0)
         started_at = monotonic()
-        self._cpu_ms, self._measured_at = 0, started_at
+        self._demand_ms, self._measured_at = 0, started_at
         try:
             message = encode_run(run, max_bytes, timeout_s=timeout_s, is_last=is_last)
             if is_first:
@@ -131,7 +131,7 @@ class Sandbox:
         except OSError as error:
             raise SandboxError("lost the connection to the sandbox") from error
         finally:
-            self.cpu_share = 1.0
+            self.cpu_demand = 1.0
             if has_failed or is_last:
                 # After the report of the last run the supervisor exits and Docker removes the container.
                 self._close(remove=report is None or not is_last)
@@ -160,14 +160,14 @@ class Sandbox:
                 raise SandboxError("the supervisor sent an unexpected frame")
             output[kind] += payload
             if kind == USAGE and len(payload) == USAGE_RECORD.size:
-                self._measure(USAGE_RECORD.unpack(payload)[0])
+                self._measure(sum(USAGE_RECORD.unpack(payload)))
 
-    def _measure(self, cpu_ms: int) -> None:
+    def _measure(self, demand_ms: int) -> None:
         now = monotonic()
         if now > self._measured_at:
-            share = (cpu_ms - self._cpu_ms) / 1000 / (now - self._measured_at)
-            self.cpu_share = min(1.0, max(0.0, share))
-        self._cpu_ms, self._measured_at = cpu_ms, now
+            demand = (demand_ms - self._demand_ms) / 1000 / (now - self._measured_at)
+            self.cpu_demand = min(1.0, max(0.0, demand))
+        self._demand_ms, self._measured_at = demand_ms, now
 
     def destroy(self) -> None:
         """Remove the container, unless that has been done."""

@@ -6,6 +6,7 @@ import resource
 import time
 
 from .protocol import USAGE, USAGE_RECORD, frame
+from .run_delay import RunDelay
 
 USAGE_INTERVAL_S = 0.1
 MAX_UNCOUNTED_SOCKETS = 256
@@ -15,8 +16,9 @@ SOCKET_CHECK_INTERVAL_S = 0.02
 class Cgroup:
     """Read cgroup v1 or v2. Without a cgroup (gVisor), fall back to the counters of processes that have ended."""
 
-    def __init__(self, directory: str = "/sys/fs/cgroup") -> None:
+    def __init__(self, directory: str = "/sys/fs/cgroup", proc: str = "/proc") -> None:
         """Open the files now, because the program may use up all descriptors."""
+        self._run_delay = RunDelay(proc)
         self._cpu_ns = _open_first(f"{directory}/cpuacct/cpuacct.usage")
         self._cpu_stat = _open_first(f"{directory}/cpu.stat")
         self._peak = _open_first(f"{directory}/memory/memory.max_usage_in_bytes", f"{directory}/memory.peak")
@@ -38,14 +40,15 @@ class Cgroup:
     def report_from(self, now: float) -> None:
         """Begin to return frames."""
         self.frame_at = now + USAGE_INTERVAL_S
+        self._run_delay.start()
 
     def take_due_frame(self, now: float) -> bytes:
-        """Return a frame of the CPU time so far if one is due, so that the agent knows it even if PID 1 is killed."""
+        """Return a frame of USAGE if one is due, so that the agent knows it even if PID 1 is killed."""
         if now < self.frame_at:
             return b""
         self.frame_at = now + USAGE_INTERVAL_S
         self._sampled_bytes = max(self._sampled_bytes, self._read_memory(self._usage))
-        return frame(USAGE, USAGE_RECORD.pack(self.program_cpu_ms()))
+        return frame(USAGE, USAGE_RECORD.pack(self.program_cpu_ms(), self._run_delay.total_ms()))
 
     def program_cpu_ms(self) -> int:
         """Return the CPU time of all processes of the program."""

@@ -50,7 +50,7 @@ class FakeSandbox:
         self.runtime = engine.runtime
         self.python_version = "3.13"
         self.alive = True
-        self.cpu_share = 1.0
+        self.cpu_demand = 1.0
         self.ran: list[tuple[str, str, tuple[str, ...], float]] = []
         self._engine = engine
         self._script = list(script)

@@ -40,7 +40,7 @@ def record(request, tmp_path):
 
 @pytest.fixture
 def cgroup(record, tmp_path):
-    cgroup = Cgroup(str(tmp_path))
+    cgroup = Cgroup(str(tmp_path), proc=str(tmp_path))
     cgroup.start()
     return cgroup
 
@@ -69,12 +69,17 @@ def test_only_new_oom_kills_count(record, tmp_path):
     assert cgroup.has_killed()
 
 
-def test_due_frame_contains_cpu_time(cgroup, record):
+def test_due_frame_contains_cpu_time_and_run_delay(cgroup, record, tmp_path):
+    thread = tmp_path / "7" / "task" / "7"
+    thread.mkdir(parents=True)
+    (thread / "schedstat").write_text("0 250000000 1\n")
     cgroup.frame_at = 10.0
     record(cpu_s=2.0)
     assert cgroup.take_due_frame(9.9) == b""
     frame = cgroup.take_due_frame(10.0)
     assert FRAME_HEADER.unpack_from(frame) == (USAGE, USAGE_RECORD.size)
+    cpu_ms, run_delay_ms = USAGE_RECORD.unpack_from(frame, FRAME_HEADER.size)
+    assert (cpu_ms > 0, run_delay_ms) == (True, 250)
     assert cgroup.take_due_frame(10.05) == b""
 
 

@@ -15,7 +15,7 @@ class Program:
     """A run that ends when the test says so."""
 
     def __init__(self, scheduler, key="a", *, yields=False):
-        self.cpu_share = 1.0
+        self.cpu_demand = 1.0
         self.started = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(scheduler, key, yields), daemon=True)
@@ -62,20 +62,20 @@ def test_cpu_bound_programs_have_a_core_each(start):
 def test_sleeping_programs_leave_their_cores_to_others(start):
     scheduler = CoreScheduler(2)
     for _ in range(20):
-        start(scheduler).cpu_share = 0.01
+        start(scheduler).cpu_demand = 0.01
 
 
 def test_program_that_begins_to_sleep_lets_the_next_one_start(start):
     scheduler = CoreScheduler(1)
     first = start(scheduler)
     second = start(scheduler, waits=True)
-    first.cpu_share = 0.0
+    first.cpu_demand = 0.0
     assert second.started.wait(10)
 
 
 def test_every_program_is_a_whole_core_where_cpu_is_not_measured(start):
     scheduler = CoreScheduler(1, measures_cpu=False)
-    start(scheduler).cpu_share = 0.0
+    start(scheduler).cpu_demand = 0.0
     assert not start(scheduler, waits=True).started.wait(0.1)
 
 
@@ -105,7 +105,7 @@ def test_host_has_room_while_a_core_is_free(start):
     assert scheduler.wait_for_room(0, 0)
     program = start(scheduler)
     assert not scheduler.wait_for_room(0, 0.05)
-    program.cpu_share = 0.1
+    program.cpu_demand = 0.1
     assert scheduler.wait_for_room(0, 5)
 
 
@@ -119,7 +119,7 @@ def test_batch_leaves_room_for_one_waiting_job(start):
 
 def test_failed_run_frees_its_core(start):
     scheduler = CoreScheduler(1)
-    with pytest.raises(OSError, match="broken"), scheduler.core(SimpleNamespace(cpu_share=1.0), key="a"):
+    with pytest.raises(OSError, match="broken"), scheduler.core(SimpleNamespace(cpu_demand=1.0), key="a"):
         raise OSError("broken")
     start(scheduler)
 
