@@ -3,7 +3,7 @@
 A run starts only when a core is free for it, so CPU-bound programs do not take time from each other. A program that
 sleeps leaves its core to others: what counts is the CPU time that programs use or wait for, which supervisors report
 ten times a second. So a host runs more jobs than it has cores, and a key whose jobs only sleep cannot keep others
-waiting.
+waiting. Neither can a key with several batches: they leave a core to the other keys that use this host.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 TOLERANCE: Final = 0.5  # of a core; two CPU-bound programs and the noise of sleeping ones fit on two cores
+RESERVE_S: Final = 10.0  # how long after a key's last run the batches of others leave a core to it
 RECHECK_S: Final = 0.02  # while a run waits, because a running one may have begun to sleep
 MEMINFO: Final = Path("/proc/meminfo")
 
@@ -29,6 +30,7 @@ class CpuUser(Protocol):
 
 class _Waiting(Struct, frozen=True, eq=False):
     key: str | None
+    yields: bool
     number: int
 
 
@@ -52,6 +54,7 @@ class CoreScheduler:
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self._running: list[_Running] = []
+        self._ended_at: dict[str | None, float] = {}  # by key, of its last run
 
     def wait_for_room(self, memory_bytes: int, timeout_s: float) -> bool:
         """Wait until a job that is received now can start soon: at once, or after the current run of a batch.
@@ -60,7 +63,7 @@ class CoreScheduler:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while self._waiting or not (self._has_core() or any(run.yields for run in self._running)):
+            while not self._has_room():
                 if time.monotonic() >= deadline:
                     return False
                 self._changed.wait(RECHECK_S)
@@ -77,7 +80,7 @@ class CoreScheduler:
         """
         run = _Running(key, user, yields)
         with self._changed:
-            self._wait_for_turn(key)
+            self._wait_for_turn(key, yields=yields)
             self._running.append(run)
             self._changed.notify_all()
         try:
@@ -85,13 +88,14 @@ class CoreScheduler:
         finally:
             with self._changed:
                 self._running.remove(run)
+                self._record_end(key)
                 self._changed.notify_all()
 
-    def _wait_for_turn(self, key: str | None) -> None:
-        waiting = _Waiting(key, next(self._numbers))
+    def _wait_for_turn(self, key: str | None, *, yields: bool) -> None:
+        waiting = _Waiting(key, yields, next(self._numbers))
         self._waiting.append(waiting)
         try:
-            while not (self._has_core() and self._next() is waiting):
+            while not (self._next() is waiting and self._may_start(waiting)):
                 self._changed.wait(RECHECK_S)
         finally:
             self._waiting.remove(waiting)
@@ -102,9 +106,29 @@ class CoreScheduler:
     def _runs_of(self, key: str | None) -> int:
         return sum(run.key == key for run in self._running)
 
-    def _has_core(self) -> bool:
+    def _has_room(self) -> bool:
+        if self._has_core():
+            return not any(map(self._may_start, self._waiting))
+        return not self._waiting and any(run.yields for run in self._running)
+
+    def _may_start(self, waiting: _Waiting) -> bool:
+        leaves_core = waiting.yields and self._runs_of(waiting.key) > 0 and self._is_used_by_others(waiting.key)
+        return self._has_core(2 if leaves_core else 1)
+
+    def _is_used_by_others(self, key: str | None) -> bool:
+        recently = time.monotonic() - RESERVE_S
+        recent_keys = [recent for recent, ended_at in self._ended_at.items() if ended_at > recently]
+        keys = *recent_keys, *(run.key for run in self._running), *(waiting.key for waiting in self._waiting)
+        return any(other != key for other in keys)
+
+    def _record_end(self, key: str | None) -> None:
+        now = time.monotonic()
+        self._ended_at = {other: at for other, at in self._ended_at.items() if at > now - RESERVE_S}
+        self._ended_at[key] = now
+
+    def _has_core(self, cores: int = 1) -> bool:
         used = sum(run.user.cpu_demand if self._measures_cpu else 1.0 for run in self._running)
-        return not self._running or used + 1 <= self._cores + TOLERANCE
+        return not self._running or used + cores <= self._cores + TOLERANCE
 
 
 def available_memory(reserve_bytes: int) -> Callable[[], float]:

@@ -117,6 +117,34 @@ def test_batch_leaves_room_for_one_waiting_job(start):
     assert not scheduler.wait_for_room(0, 0.05)
 
 
+def test_batches_of_a_key_leave_a_core_to_another_key(start):
+    scheduler = CoreScheduler(2)
+    start(scheduler, "quiet").end()
+    start(scheduler, "batch", yields=True)
+    second = start(scheduler, "batch", yields=True, waits=True)
+    assert scheduler.wait_for_room(0, 0)  # the second batch does not wait for what others would use
+    start(scheduler, "quiet").end()
+    assert not second.started.wait(0.1)
+
+
+def test_batches_of_the_only_key_use_all_cores(start, monkeypatch):
+    scheduler = CoreScheduler(2)
+    start(scheduler, "quiet").end()
+    start(scheduler, "batch", yields=True)
+    second = start(scheduler, "batch", yields=True, waits=True)
+    monkeypatch.setattr(core_scheduler, "RESERVE_S", 0.0)
+    assert second.started.wait(10)
+    start(scheduler, "batch", yields=True, waits=True)
+    assert not scheduler.wait_for_room(0, 0.05)
+
+
+def test_single_jobs_of_a_key_use_all_cores(start):
+    scheduler = CoreScheduler(2)
+    start(scheduler, "quiet").end()
+    start(scheduler, "busy")
+    start(scheduler, "busy")
+
+
 def test_failed_run_frees_its_core(start):
     scheduler = CoreScheduler(1)
     with pytest.raises(OSError, match="broken"), scheduler.core(SimpleNamespace(cpu_demand=1.0), key="a"):
