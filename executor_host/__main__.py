@@ -58,9 +58,9 @@ def main() -> int:
         )
         for runtime in settings.workers
     ]
-    pools = [_build_pool(engine, size=_polls(settings.workers[engine.runtime.name])) for engine in engines]
-    isolation = IsolationCheck(engines[0], pools=pools, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
     scheduler = _build_scheduler(settings)
+    pools = [_build_pool(engine, scheduler, size=_polls(settings.workers[engine.runtime.name])) for engine in engines]
+    isolation = IsolationCheck(engines[0], pools=pools, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
     agents = [_build_agent(settings, pool, isolation, scheduler) for pool in pools]
     reporter = HostReporter(
         JobQueue(settings.results_queue_url, workers=1),
@@ -94,8 +94,8 @@ def _return_payloads_to_kernel() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
-def _build_pool(engine: DockerEngine, *, size: int) -> Pool:
-    return Pool(engine, size=size, start_threads=min(size, CORES))
+def _build_pool(engine: DockerEngine, scheduler: CoreScheduler, *, size: int) -> Pool:
+    return Pool(engine, size=size, start_threads=min(size, CORES), has_spare_cores=scheduler.has_spare_cores)
 
 
 def _build_scheduler(settings: Settings) -> CoreScheduler:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 TOLERANCE: Final = 0.5  # of a core; two CPU-bound programs and the noise of sleeping ones fit on two cores
 RESERVE_S: Final = 10.0  # how long after a key's last run the batches of others leave a core to it
+SETTLE_S: Final = 0.1  # after a run; the next one of its batch may be about to start
 RECHECK_S: Final = 0.02  # while a run waits, because a running one may have begun to sleep
 MEMINFO: Final = Path("/proc/meminfo")
 
@@ -71,6 +72,11 @@ class CoreScheduler:
             return True
         time.sleep(timeout_s)
         return False
+
+    def has_spare_cores(self) -> bool:
+        """Return whether a core is free for work that can wait, and another one for a job that arrives meanwhile."""
+        with self._changed:
+            return self._has_core(2) and max(self._ended_at.values(), default=0.0) < time.monotonic() - SETTLE_S
 
     @contextmanager
     def core(self, user: CpuUser, *, key: str | None, yields: bool = False) -> Iterator[None]:

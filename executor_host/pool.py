@@ -1,10 +1,14 @@
-"""Keep sandboxes warm, so that no job waits for a container to start."""
+"""Keep sandboxes warm, so that no job waits for a container to start.
+
+To start one takes as much CPU time as many short runs. While half of the sandboxes are warm, it therefore waits until
+it slows down no program.
+"""
 
 import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Condition, Thread
 from typing import Final
 
@@ -17,6 +21,8 @@ LIVENESS_CHECK_INTERVAL_S: Final = 0.5
 ORPHAN_SWEEP_INTERVAL_S: Final = 30.0
 ORPHAN_MIN_AGE_S: Final = 60.0  # longer than any start: a younger container may be a sandbox that is starting
 MIN_RETRY_DELAY_S: Final = 0.1
+MAX_POSTPONEMENT_S: Final = 2.0  # of starts that can wait
+RECHECK_S: Final = 0.02  # while they wait
 MAX_RETRY_DELAY_S: Final = 2.0
 
 logger = logging.getLogger(__name__)
@@ -29,7 +35,14 @@ class NoSandboxError(Exception):
 class Pool:
     """Keep `size` sandboxes of one runtime warm and replace those that are acquired or die."""
 
-    def __init__(self, engine: DockerEngine, *, size: int, start_threads: int) -> None:
+    def __init__(
+        self,
+        engine: DockerEngine,
+        *,
+        size: int,
+        start_threads: int,
+        has_spare_cores: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Prepare the threads; at most `start_threads` sandboxes start at once."""
         self.runtime = engine.runtime
         self._engine = engine
@@ -37,6 +50,8 @@ class Pool:
         self._idle: deque[Sandbox] = deque()
         self._in_use: set[str] = set()
         self._starting = 0
+        self._has_spare_cores = has_spare_cores
+        self._was_full_at = time.monotonic()
         self._docker_is_up: bool | None = None  # unknown
         self._state_changed = Condition()
         self._stopping = False
@@ -124,11 +139,20 @@ class Pool:
     def _wait_for_demand(self) -> bool:
         """Wait until another sandbox is needed. Return False when the pool stops."""
         with self._state_changed:
-            self._state_changed.wait_for(lambda: self._stopping or len(self._idle) + self._starting < self._size)
-            if self._stopping:
-                return False
-            self._starting += 1
-            return True
+            while not self._stopping:
+                missing = self._size - len(self._idle) - self._starting
+                if missing == 0:
+                    self._was_full_at = time.monotonic()
+                    self._state_changed.wait()
+                elif 2 * missing > self._size or self._may_start():
+                    self._starting += 1
+                    return True
+                else:
+                    self._state_changed.wait(RECHECK_S)
+            return False
+
+    def _may_start(self) -> bool:
+        return time.monotonic() > self._was_full_at + MAX_POSTPONEMENT_S or self._has_spare_cores()
 
     def _start_sandbox(self) -> Sandbox | None:
         try:

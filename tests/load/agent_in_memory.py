@@ -24,7 +24,8 @@ def agent_in_memory(engine):
     """Start an agent and yield its job queue."""
     queue = FakeJobQueue(wait_s=1)
     queue.payloads = FakePayloadClient()
-    pool = Pool(engine, size=2 * CORES, start_threads=CORES)
+    scheduler = CoreScheduler(CORES)
+    pool = Pool(engine, size=2 * CORES, start_threads=CORES, has_spare_cores=scheduler.has_spare_cores)
     isolation = IsolationCheck(engine, pools=[pool])
     visibility = VisibilityExtender(queue)
     agent = Agent(
@@ -36,7 +37,7 @@ def agent_in_memory(engine):
         results_queue_url="results",
         workers=8 * CORES,
         metrics_namespace="PythonExec",
-        scheduler=CoreScheduler(CORES),
+        scheduler=scheduler,
         polls=2 * CORES,
     )
     pool.start()

@@ -145,6 +145,18 @@ def test_single_jobs_of_a_key_use_all_cores(start):
     start(scheduler, "busy")
 
 
+def test_cores_are_spare_once_running_programs_leave_two(start):
+    scheduler = CoreScheduler(2)
+    assert scheduler.has_spare_cores()
+    program = start(scheduler)
+    assert not scheduler.has_spare_cores()
+    program.cpu_demand = 0.1
+    assert scheduler.has_spare_cores()
+    program.end()
+    assert not scheduler.has_spare_cores()  # between two runs of a batch
+    eventually(scheduler.has_spare_cores)
+
+
 def test_failed_run_frees_its_core(start):
     scheduler = CoreScheduler(1)
     with pytest.raises(OSError, match="broken"), scheduler.core(SimpleNamespace(cpu_demand=1.0), key="a"):

@@ -1,10 +1,12 @@
 """Test the sandbox pool on an in-memory engine."""
 
+import threading
 import time
 from contextlib import ExitStack
 
 import pytest
 
+from executor_host import pool as pool_module
 from executor_host.pool import NoSandboxError, Pool
 from tests.support.fakes.docker_engine import FakeDockerEngine
 from tests.support.polling import eventually
@@ -19,8 +21,8 @@ def engine():
 def start_pool(engine):
     pools = []
 
-    def start(size=3, start_threads=2):
-        pool = Pool(engine, size=size, start_threads=start_threads)
+    def start(size=3, start_threads=2, has_spare_cores=lambda: True):
+        pool = Pool(engine, size=size, start_threads=start_threads, has_spare_cores=has_spare_cores)
         pools.append(pool)
         pool.start()
         return pool
@@ -42,6 +44,34 @@ def test_acquired_sandbox_is_replaced(engine, start_pool):
     with start_pool(size=2).acquire(5) as sandbox:
         assert sandbox.is_ready()
         eventually(lambda: len(engine.started) == 3)
+
+
+@pytest.fixture
+def never_postponed_for_long(monkeypatch):
+    monkeypatch.setattr(pool_module, "MAX_POSTPONEMENT_S", 60.0)
+
+
+def test_start_waits_for_spare_cores_while_half_of_the_pool_is_warm(engine, start_pool, never_postponed_for_long):
+    spare_cores = threading.Event()
+    spare_cores.set()
+    pool = start_pool(size=4, has_spare_cores=spare_cores.is_set)
+    eventually(lambda: len(pool._idle) == 4)
+    spare_cores.clear()
+    with pool.acquire(5), pool.acquire(5):
+        time.sleep(0.1)
+        assert len(engine.started) == 4
+        with pool.acquire(5):
+            eventually(lambda: len(engine.started) == 5)
+        time.sleep(0.1)
+        assert len(engine.started) == 5
+        spare_cores.set()
+        eventually(lambda: len(pool._idle) == 4)
+
+
+def test_postponed_start_does_not_wait_forever(engine, start_pool, monkeypatch):
+    monkeypatch.setattr(pool_module, "MAX_POSTPONEMENT_S", 0.2)
+    pool = start_pool(size=4, has_spare_cores=lambda: False)
+    eventually(lambda: len(pool._idle) == 4)
 
 
 def test_each_sandbox_is_acquired_once(engine, start_pool):
