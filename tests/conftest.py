@@ -33,8 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Tests of one group run in one process (`--dist loadgroup`), since they share what is started for a file.
     """
+    folders = {path: path.relative_to(TESTS).parts[0] for path in {item.path for item in items}}
     for item in items:
-        item.add_marker(item.path.relative_to(TESTS).parts[0])
+        item.add_marker(folders[item.path])
         topic = re.search(r"\[(\w+)/", item.name)
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{topic[1]}" if topic else str(item.path)))
     if gvisor.is_gvisor():

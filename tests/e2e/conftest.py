@@ -15,7 +15,7 @@ from tests.support.keys import key_creator
 from tests.support.playground import Playground
 
 ON_OTHER_EMULATORS = {"stack", "fault_stack"}
-# These files start first, so that at the end no process waits for another. The order keeps the faults apart.
+# These files start first, so that at the end no process waits for another.
 SLOWEST = ["local_stack", "faults", "playground", "responses", "concurrent_clients", "fuzz", "soak"]
 
 

@@ -36,8 +36,8 @@ def assert_no_violations(*reports):
 def test_every_job_has_exactly_one_result_under_faults(fault_stack, monkeypatch):
     monkeypatch.setattr(run, "COOLDOWN_S", 0.5)
     # Fewer jobs than those of make faults, and longer ones, so that as many run when a fault happens.
-    monkeypatch.setattr(clients, "JOB_S", 0.6)
-    monkeypatch.setattr(clients, "PAUSE_S", 1.4)
+    monkeypatch.setattr(clients, "JOB_S", 0.8)
+    monkeypatch.setattr(clients, "PAUSE_S", 2.0)
     assert_no_violations(*run.run_in_turn(fault_stack, injections.FAULTS))
 
 

@@ -14,15 +14,10 @@ from tests.support.docker_daemons import client_with_image, isolated_daemon
 from tests.support.polling import eventually
 
 
-def test_job_on_the_queue_is_run_and_answered(start_agent, queue_client):
-    start_agent()
+def test_jobs_on_the_queue_are_answered_and_counted(start_agent, queue_client):
+    agent = start_agent()
     result = queue_client.run("print(input()[::-1])", "hello")
     assert (result.status, result.stdout) == (Status.OK, "olleh\n")
-
-
-def test_metrics_count_jobs_by_status(start_agent, queue_client):
-    agent = start_agent()
-    queue_client.run("print()")
     queue_client.run("1/0")
     eventually(lambda: agent.metric('python_exec_jobs_total{runtime="python",status="error"}') == 1)
     assert agent.metric('python_exec_jobs_total{runtime="python",status="ok"}') == 1
@@ -36,19 +31,13 @@ def test_log_is_json_and_holds_neither_code_nor_input_nor_output(start_agent, qu
     agent = start_agent()
     secret = uuid.uuid4().hex
     queue_client.run(f"print('{secret}', input()); raise SystemExit('{secret}')", secret)
-    agent.popen.send_signal(signal.SIGTERM)
-    agent.popen.wait(20)
-    log = agent.log.read_text()
-    assert secret not in log
-    assert {line[0] + line[-1] for line in log.splitlines()} == {"{}"}
-
-
-def test_idle_agent_stops_cleanly(start_agent):
-    agent = start_agent()
     agent.wait_until_ready()
     agent.popen.send_signal(signal.SIGTERM)
     assert agent.popen.wait(15) == 0
     assert agent.containers() == []
+    log = agent.log.read_text()
+    assert secret not in log
+    assert {line[0] + line[-1] for line in log.splitlines()} == {"{}"}
 
 
 def test_stopping_agent_finishes_running_jobs(start_agent, queue_client):
@@ -112,18 +101,17 @@ def test_long_job_is_not_redelivered(start_agent, queue_client):
     assert agent.metric("python_exec_visibility_extension_failures_total") == 0
 
 
-ASYNC_OR_LATE = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": "http://x/1/gone"}}
-
-
-@pytest.mark.parametrize("changes", ASYNC_OR_LATE.values(), ids=ASYNC_OR_LATE)
-def test_async_result_goes_to_results_queue(start_agent, queue_client, sqs, changes):
-    if changes.get("reply_to"):
-        changes = {"reply_to": sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]}
-        sqs.delete_queue(QueueUrl=changes["reply_to"])
+def test_result_without_a_waiting_client_goes_to_results_queue(start_agent, queue_client, sqs):
+    gone = sqs.create_queue(QueueName=f"gone-{uuid.uuid4().hex}")["QueueUrl"]
+    sqs.delete_queue(QueueUrl=gone)
     start_agent()
-    job_id = queue_client.send("print(1)", **changes)
-    assert queue_client.replies(1, queue_url=queue_client.results_queue_url)[job_id].stdout == "1\n"
-    assert queue_client.groups == {job_id: "a-key"}
+    changes = {"asynchronous": {"reply_to": None}, "late": {"reply_by": 1.0}, "gone": {"reply_to": gone}}
+    names = {queue_client.send(f"print({name!r})", **changes[name]): name for name in changes}
+    replies = queue_client.replies(3, queue_url=queue_client.results_queue_url)
+    assert {job_id: reply.stdout for job_id, reply in replies.items()} == {
+        job_id: f"{name}\n" for job_id, name in names.items()
+    }
+    assert queue_client.groups == dict.fromkeys(names, "a-key")
 
 
 def test_all_missing_settings_are_reported(start_agent):

@@ -33,8 +33,7 @@ READERS = {
 }  # fmt: skip
 INPUTS = {
     "nothing": "",
-    "no_final_newline": "a\nb",
-    "unicode_and_crlf": "\u20ac\U0001f600\r\n\tx\x00y\n\n",
+    "unicode_crlf_and_no_final_newline": "\u20ac\U0001f600\r\n\tx\x00y\n\nz",
     "largest": "0123456\n" * (MAX_INPUT_BYTES // 8),
 }
 
