@@ -9,7 +9,7 @@ WITH_ENGINE := $(BIN)/python -m infra.local.docker_daemon --
 BROWSER := $(BIN)/python -m tests.support.browser # installs Chromium if there is none
 PYTEST := $(BIN)/pytest
 PARTS := -n 3 --dist loadgroup --no-loadscope-reorder tests/security tests/integration tests/unit # the short ones last
-E2E := -n 2 --dist loadgroup --no-loadscope-reorder tests/e2e # in the order of tests/e2e/conftest.py
+E2E := -n 3 --dist loadgroup --no-loadscope-reorder tests/e2e # in the order of tests/e2e/conftest.py
 OCI_RUNTIME_TESTS := $(PYTEST) -n 2 --dist loadgroup tests/security \
 	$(addprefix tests/integration/test_,programs.py regressions.py documented_gaps.py python_compatibility.py sandbox.py traceback_parser.py)
 # uv is several times faster, but only pip reads pip's configuration, for example of a private index.
@@ -40,7 +40,7 @@ run: setup ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m infra.local.stack
 
 test: $(if $(TESTS),lint typecheck,$(DEV)) ## Run lint, types and every test; TESTS="tests/unit -x" selects tests, COVERAGE=1 measures branch coverage
-ifndef TESTS # most tests wait for something; those of the whole stack are heavier
+ifndef TESTS # three processes, since many tests wait for something
 	@$(MAKE) --no-print-directory --jobs --output-sync=target lint typecheck sandbox-images $(COMPILED)
 	@$(BROWSER)
 	$(WITH_ENGINE) sh -c '$(PYTEST) $(PARTS) $(if $(COVERAGE),--cov --cov-report=) && $(PYTEST) $(E2E)'
