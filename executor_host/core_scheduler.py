@@ -101,20 +101,21 @@ class CoreScheduler:
         waiting = _Waiting(key, yields, next(self._numbers))
         self._waiting.append(waiting)
         try:
-            while not (self._next() is waiting and self._may_start(waiting)):
+            while self._next() is not waiting:
                 self._changed.wait(RECHECK_S)
         finally:
             self._waiting.remove(waiting)
 
-    def _next(self) -> _Waiting:
-        return min(self._waiting, key=lambda waiting: (self._runs_of(waiting.key), waiting.number))
+    def _next(self) -> _Waiting | None:
+        ready = filter(self._may_start, self._waiting)
+        return min(ready, key=lambda waiting: (self._runs_of(waiting.key), waiting.number), default=None)
 
     def _runs_of(self, key: str | None) -> int:
         return sum(run.key == key for run in self._running)
 
     def _has_room(self) -> bool:
         if self._has_core():
-            return not any(map(self._may_start, self._waiting))
+            return self._next() is None
         return not self._waiting and any(run.yields for run in self._running)
 
     def _may_start(self, waiting: _Waiting) -> bool:

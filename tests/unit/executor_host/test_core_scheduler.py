@@ -127,6 +127,14 @@ def test_batches_of_a_key_leave_a_core_to_another_key(start):
     assert not second.started.wait(0.1)
 
 
+def test_batch_that_leaves_a_core_holds_up_no_later_run(start):
+    scheduler = CoreScheduler(2)
+    start(scheduler, "busy").cpu_demand = 0.0
+    start(scheduler, "batch", yields=True)
+    start(scheduler, "batch", yields=True, waits=True)
+    start(scheduler, "busy")  # has a run already, as the batch does, and has not waited as long
+
+
 def test_batches_of_the_only_key_use_all_cores(start, monkeypatch):
     scheduler = CoreScheduler(2)
     start(scheduler, "quiet").end()
