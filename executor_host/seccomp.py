@@ -18,7 +18,7 @@ _ALLOWED_SYSCALLS: Final = """
     renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
     rt_sigsuspend rt_sigtimedwait sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
     sched_getparam sched_getscheduler sched_rr_get_interval sched_yield select sendfile set_robust_list
-    set_tid_address setfsgid setfsuid setgid setitimer setpgid setregid setresgid setresuid setreuid setsid
+    set_tid_address setfsgid setfsuid setgid setitimer setregid setresgid setresuid setreuid setsid
     setuid sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sysinfo tee
     tgkill time timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime
     utimensat utimes vfork wait4 waitid write writev
@@ -136,6 +136,8 @@ def _supervisor_rules() -> Iterable[dict[str, Any]]:
     for pid in (_arg_filter(1, 0), *_pid_filters(1)):
         yield _allow("setpriority", args=[_arg_filter(0, _PRIO_PROCESS), pid])
     yield _allow("setpriority", args=[_arg_filter(0, _PRIO_PGRP), _arg_filter(1, 0)])
+    for group in (_arg_filter(1, 0), *_pid_filters(1)):  # not that of the supervisor, whose session the program is in
+        yield _allow("setpgid", args=[group])
 
 
 def _any_of(index: int, values: Iterable[int]) -> list[dict[str, int | str]]:

@@ -7,10 +7,10 @@ import signal
 import sys
 
 from .artifacts import ArtifactSearch
+from .autogroup import Autogroup
 from .cgroup import Cgroup, UncountedSockets
 from .connection import send
 from .files import JobFiles
-from .forks import Forks
 from .program import PR_SET_DUMPABLE, StartPipes, become_program, prepare_interpreter
 from .protocol import READY, frame
 from .run import Run
@@ -20,22 +20,21 @@ from .streams import Streams
 
 def supervise() -> None:
     """Run one job. Return only in the processes that then are its program."""
-    libc = ctypes.CDLL(None)
+    libc, autogroup = ctypes.CDLL(None), Autogroup()
     protect_supervisor(libc)
     run = Run(Streams(), Cgroup(), UncountedSockets(), wake_fd=wake_on_child_exit())
-    scratch, forks = Scratch(libc), Forks()
+    scratch = Scratch(libc)
     preloaded = prepare_interpreter(libc)
     files = None
     while not run.was_last:
         run.streams.open()
         start_pipes = StartPipes()
-        session_leader = forks.fork_program()
-        if session_leader == 0:
+        program = os.fork()
+        if program == 0:
             become_program(libc, run.streams, start_pipes, preloaded, is_first=files is None)
             return
         run.streams.close_program_ends()
-        program = start_pipes.wait_until_ready()
-        os.waitpid(session_leader, 0)
+        start_pipes.wait_until_ready()
         run.cgroup.start()
         send(frame(READY, b"%d.%d" % sys.version_info[:2]))
         if files is None:
@@ -44,6 +43,7 @@ def supervise() -> None:
         run.execute(program, start_pipes, search)
         if not run.was_last:
             scratch.empty(*files.paths)
+            autogroup.reset()
     os._exit(0)
 
 

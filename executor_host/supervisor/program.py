@@ -28,15 +28,14 @@ class StartPipes:
         self._ready_read, self.ready_write = os.pipe()
         self.start_read, self._start_write = os.pipe()
 
-    def wait_until_ready(self) -> int:
-        """In PID 1: return the process ID of the program. Exit if its process has died."""
+    def wait_until_ready(self) -> None:
+        """In PID 1: wait for the process of the program. Exit if it has died."""
         os.close(self.ready_write)
         os.close(self.start_read)
-        pid = os.read(self._ready_read, 16)
+        is_ready = os.read(self._ready_read, 1)
         os.close(self._ready_read)
-        if not pid:
+        if not is_ready:
             os._exit(1)
-        return int(pid)
 
     def start_program(self, args_bytes: int) -> None:
         """In PID 1: pass on the arguments from the agent, each of which ends with NUL, and let the program run."""
@@ -66,6 +65,7 @@ def become_program(
     libc: ctypes.CDLL, streams: Streams, start_pipes: StartPipes, preloaded: set[str], *, is_first: bool
 ) -> None:
     """In a child of PID 1: become the process of the program, and wait for its run."""
+    os.setpgid(0, 0)  # as a shell does
     reset_signals()
     if is_first:
         prefault_private_pages(libc)
@@ -84,7 +84,7 @@ def become_program(
     vars(program).update(vars(sys.modules["__main__"]))
     sys.modules["__main__"] = program
     with open(3, "wb") as ready, open(4, "rb") as start:
-        ready.write(b"%d" % os.getpid())
+        ready.write(b"1")
         ready.close()
         args = start.read().decode().split("\0")[:-1]
     sys.argv += args
