@@ -30,7 +30,7 @@ SINGLE_JOBS = 60
 BARE_RUNS = 60
 SIZES = (1, 10, MAX_BATCH_RUNS)
 CODE = "print(input()[::-1])"
-MAX_GROWTH_BYTES = 10 * 1000 * 1000
+MAX_GROWTH_BYTES = 5 * 1000 * 1000
 LONG_OUTPUT = "print('x' * 99_999)"
 # Runs CODE in a plain Python again and again, each with an input of its own, and prints the seconds of a run.
 BARE_LOOP = f"""
@@ -78,14 +78,17 @@ def wrong_outputs(queue, size=MAX_BATCH_RUNS):
 
 
 def growth_bytes(queue):
-    """Return how much this process, which contains the agent, grows over many batches with the longest output."""
+    """Return how much this process, which contains the agent, grows over many batches with the longest output.
+
+    As many run before: until each worker has had some, the heaps of their threads grow.
+    """
     limits = batch_output_limits(MAX_BATCH_RUNS)
 
     def run():
         results = run_batch(queue, LONG_OUTPUT, [""] * MAX_BATCH_RUNS)
         assert [len(result.stdout) for result in results] == [limits.stdout_bytes] * MAX_BATCH_RUNS
 
-    for _ in range(max(1, BATCHES // 5)):
+    for _ in range(BATCHES):
         run()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(BATCHES):
