@@ -41,7 +41,7 @@ logger = logging.getLogger("executor_host")
 def main() -> int:
     """Return 0 if all jobs finished before the shutdown timeout, 1 if not, 2 if settings are invalid."""
     log_json_lines()
-    _return_payloads_to_kernel()
+    return_payloads_to_kernel()
     try:
         settings = agent_settings.load(os.environ)
     except agent_settings.SettingsError as error:
@@ -88,7 +88,7 @@ def main() -> int:
     return 0 if drained else 1
 
 
-def _return_payloads_to_kernel() -> None:
+def return_payloads_to_kernel() -> None:
     """Let glibc unmap large blocks when they are freed. Otherwise the heap of each worker's thread keeps several."""
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

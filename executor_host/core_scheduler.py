@@ -124,9 +124,9 @@ class CoreScheduler:
 
     def _is_used_by_others(self, key: str | None) -> bool:
         recently = time.monotonic() - RESERVE_S
-        recent_keys = [recent for recent, ended_at in self._ended_at.items() if ended_at > recently]
-        keys = *recent_keys, *(run.key for run in self._running), *(waiting.key for waiting in self._waiting)
-        return any(other != key for other in keys)
+        keys = {other for other, ended_at in self._ended_at.items() if ended_at > recently}
+        keys |= {run.key for run in self._running} | {waiting.key for waiting in self._waiting}
+        return bool(keys - {key})
 
     def _record_end(self, key: str | None) -> None:
         now = time.monotonic()

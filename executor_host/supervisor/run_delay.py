@@ -48,12 +48,7 @@ def _list(directory: str) -> list[str]:
 def _delay_ns(thread: str) -> int:
     # https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
     try:
-        file = os.open(f"{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        with open(f"{thread}/schedstat", "rb", buffering=0) as file:
+            return int(file.read(128).split()[1])
     except OSError:  # the thread has ended, or gVisor runs it
         return 0
-    try:
-        return int(os.read(file, 128).split()[1])
-    except OSError:
-        return 0
-    finally:
-        os.close(file)

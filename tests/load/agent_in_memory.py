@@ -7,7 +7,7 @@ import uuid
 from queue import Empty
 
 from chalicelib.contract import Job, ReplyReference, decode_reply, encode, unpack_reply
-from executor_host.__main__ import _return_payloads_to_kernel
+from executor_host.__main__ import return_payloads_to_kernel
 from executor_host.agent import Agent
 from executor_host.core_scheduler import CoreScheduler
 from executor_host.isolation_check import IsolationCheck
@@ -23,7 +23,7 @@ REPLY_TIMEOUT_S = 60.0
 @contextlib.contextmanager
 def agent_in_memory(engine):
     """Start an agent and yield its job queue."""
-    _return_payloads_to_kernel()
+    return_payloads_to_kernel()
     queue = FakeJobQueue(wait_s=1)
     queue.payloads = FakePayloadClient()
     scheduler = CoreScheduler(CORES)
