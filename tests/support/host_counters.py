@@ -2,18 +2,38 @@
 
 import contextlib
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 MIB: Final = 1 << 20
 _PAGE_BYTES: Final = 4096
+_SAMPLE_INTERVAL_S: Final = 0.005
 
 
 def socket_memory_bytes() -> int:
     """Return the memory in the buffers of all TCP and UDP sockets of the host."""
     pages = re.findall(r"^(?:TCP|UDP): .*mem (\d+)", Path("/proc/net/sockstat").read_text(), re.MULTILINE)
     return _PAGE_BYTES * sum(map(int, pages))
+
+
+@contextlib.contextmanager
+def highest(read: Callable[[], int]) -> Iterator[list[int]]:
+    """Read a counter every 5 ms, and yield a list whose last value is the highest one so far."""
+    values, is_over = [read()], threading.Event()
+
+    def sample() -> None:
+        while not is_over.wait(_SAMPLE_INTERVAL_S):
+            values.append(max(values[-1], read()))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield values
+    finally:
+        is_over.set()
+        sampler.join()
 
 
 def _first_number(path: str) -> Callable[[], int]:
