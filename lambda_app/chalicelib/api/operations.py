@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec import Struct
@@ -36,11 +35,11 @@ class Access(StrEnum):
     PUBLIC = "public"
 
 
-class Success(Struct, frozen=True, kw_only=True):
+class Success(Struct, frozen=True):
     """A response that is not a problem; `headers` are names in HEADERS."""
 
     description: str
-    content: MappingProxyType[str, Any] = MappingProxyType({})  # media type -> a type, or several in a tuple
+    content: Mapping[str, Any] = {}  # media type -> a type, or several in a tuple
     headers: tuple[str, ...] = ()
 
 
@@ -48,7 +47,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     """A method of a route. Its summary is the docstring of its function in app.py."""
 
     tag: str
-    successes: MappingProxyType[int, Success]
+    successes: Mapping[int, Success]
     problems: tuple[ProblemType, ...] = ()
     parameters: tuple[str, ...] = ()  # names in PARAMETERS
     body: Any = None  # a type
@@ -86,165 +85,119 @@ SUBMISSION: Final = (
     problems.RESULT_TIMEOUT,
     *JOB_FAILED.values(),
 )
+JSON: Final = "application/json"
 CACHED: Final = ("ETag", "Vary")
 PAGE: Final = (*CACHED, *SECURITY_HEADERS)
 
 
-def _json(body: Any) -> MappingProxyType[str, Any]:  # noqa: ANN401 - a type, or several in a tuple
-    return MappingProxyType({"application/json": body})
-
-
-def _cached(
-    description: str, content: Mapping[str, Any], *, headers: tuple[str, ...]
-) -> MappingProxyType[int, Success]:
-    """Return the responses of a route that static_files.cacheable_response answers."""
-    return MappingProxyType(
-        {
-            HTTPStatus.OK: Success(description=description, content=MappingProxyType(dict(content)), headers=headers),
-            HTTPStatus.NOT_MODIFIED: Success(description="The client has the current version.", headers=headers),
-        }
-    )
-
-
-def _submitted(description: str, result: type) -> MappingProxyType[int, Success]:
-    """Return the responses of a route that runs code."""
-    return MappingProxyType(
-        {
-            HTTPStatus.OK: Success(description=description, content=_json(result), headers=("Preference-Applied",)),
+def _submission(body: type, description: str, result: type) -> Operation:
+    """Return a route that runs code."""
+    return Operation(
+        tag="Programs",
+        body=body,
+        parameters=("Prefer", "Idempotency-Key"),
+        successes={
+            HTTPStatus.OK: Success(description, {JSON: result}, ("Preference-Applied",)),
             HTTPStatus.ACCEPTED: Success(
-                description="The result comes later, at `Location`.",
-                content=_json(PendingJob),
-                headers=("Location", "Retry-After", "Preference-Applied"),
+                "The result comes later, at `Location`.",
+                {JSON: PendingJob},
+                ("Location", "Retry-After", "Preference-Applied"),
             ),
-        }
+        },
+        problems=(*AUTHENTICATION, *SUBMISSION),
     )
 
 
-OPERATIONS: Final = MappingProxyType(
-    {
-        ("POST", "/"): Operation(
-            tag="Programs",
-            body=RUN_PROGRAM,
-            parameters=("Prefer", "Idempotency-Key"),
-            successes=_submitted("The program ran; `status` says how it ended.", Result),
-            problems=(*AUTHENTICATION, *SUBMISSION),
-        ),
-        ("POST", "/batch"): Operation(
-            tag="Programs",
-            body=RUN_BATCH,
-            parameters=("Prefer", "Idempotency-Key"),
-            successes=_submitted("The batch has ended; each run has its own `status`.", BatchView),
-            problems=(*AUTHENTICATION, *SUBMISSION),
-        ),
-        ("GET", "/"): Operation(
-            tag="Service",
-            access=Access.PUBLIC,
-            parameters=("If-None-Match",),
-            successes=_cached("The page, or the index.", {"text/html": str, "application/json": Index}, headers=PAGE),
-        ),
-        ("POST", "/mcp"): Operation(
-            tag="Model Context Protocol",
-            body=RpcMessage,
-            parameters=("Mcp-Protocol-Version", "Mcp-Method", "Mcp-Name"),
-            successes=MappingProxyType(
-                {
-                    HTTPStatus.OK: Success(description="The answer.", content=_json((RpcAnswer, list[RpcAnswer]))),
-                    HTTPStatus.ACCEPTED: Success(description="The message needs no answer."),
-                    HTTPStatus.BAD_REQUEST: Success(description="The message is invalid.", content=_json(RpcAnswer)),
-                    HTTPStatus.NOT_FOUND: Success(description="There is no such method.", content=_json(RpcAnswer)),
-                }
-            ),
-            problems=(*AUTHENTICATION, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
-        ),
-        **{
-            (method, "/mcp"): Operation(
-                tag="Model Context Protocol",
-                access=Access.PUBLIC,
-                successes=MappingProxyType(
-                    {
-                        HTTPStatus.METHOD_NOT_ALLOWED: Success(
-                            description="There is no event stream and no session.",
-                            content=MappingProxyType({"application/problem+json": Problem}),
-                            headers=("Allow",),
-                        )
-                    }
-                ),
-            )
-            for method in ("GET", "DELETE")
-        },
-        ("GET", "/jobs/{job_id}"): Operation(
-            tag="Jobs",
-            parameters=("job_id",),
-            successes=MappingProxyType(
-                {
-                    HTTPStatus.OK: Success(
-                        description="The job has ended, with a result or without one.",
-                        content=_json((StoredResult, StoredBatch, FailedStoredJob)),
-                    ),
-                    HTTPStatus.ACCEPTED: Success(
-                        description="The job is pending.",
-                        content=_json(PendingStoredJob),
-                        headers=("Retry-After",),
-                    ),
-                }
-            ),
-            problems=(*AUTHENTICATION, *LOOKUP),
-        ),
-        ("DELETE", "/jobs/{job_id}"): Operation(
-            tag="Jobs",
-            parameters=("job_id",),
-            successes=MappingProxyType({HTTPStatus.NO_CONTENT: Success(description="The job is deleted.")}),
-            problems=(*AUTHENTICATION, *LOOKUP),
-        ),
-        ("GET", "/usage"): Operation(
-            tag="Keys",
-            successes=MappingProxyType(
-                {HTTPStatus.OK: Success(description="The plan and what is left of it.", content=_json(KeyUsage))}
-            ),
-            problems=AUTHENTICATION,
-        ),
-        ("GET", "/health"): Operation(
-            tag="Service",
-            access=Access.OPTIONAL,
-            successes=MappingProxyType(
-                {HTTPStatus.OK: Success(description="The API is up.", content=_json(HealthReport))}
-            ),
-            problems=(*AUTHENTICATION, problems.HEALTH_CHECK_FAILED),
-        ),
-        ("GET", "/runtimes"): Operation(
-            tag="Programs",
-            access=Access.PUBLIC,
-            successes=MappingProxyType(
-                {HTTPStatus.OK: Success(description="The runtimes.", content=_json(RuntimeList))}
-            ),
-        ),
-        ("GET", "/openapi.json"): Operation(
-            tag="Documentation",
-            access=Access.PUBLIC,
-            parameters=("If-None-Match",),
-            successes=_cached("The document.", {"application/json": dict[str, Any]}, headers=CACHED),
-        ),
-        ("GET", "/docs"): Operation(
-            tag="Documentation",
-            access=Access.PUBLIC,
-            parameters=("If-None-Match",),
-            successes=_cached("The page.", {"text/html": str}, headers=PAGE),
-        ),
-        ("GET", "/problems/{slug}"): Operation(
-            tag="Documentation",
-            access=Access.PUBLIC,
-            parameters=("slug", "If-None-Match"),
-            successes=_cached("The page.", {"text/html": str}, headers=PAGE),
-            problems=(problems.NOT_FOUND,),
-        ),
-        ("GET", "/assets/{name}"): Operation(
-            tag="Documentation",
-            access=Access.PUBLIC,
-            parameters=("name", "If-None-Match"),
-            successes=_cached(
-                "The file.", {"text/*": str, "image/*": str}, headers=(*CACHED, "X-Content-Type-Options")
-            ),
-            problems=(problems.NOT_FOUND,),
-        ),
+def _cached(description: str, content: Mapping[str, Any], headers: tuple[str, ...]) -> dict[int, Success]:
+    """Return the responses of a route that static_files.cacheable_response answers."""
+    return {
+        HTTPStatus.OK: Success(description, content, headers),
+        HTTPStatus.NOT_MODIFIED: Success("The client has the current version.", headers=headers),
     }
+
+
+def _documentation(
+    description: str, content: Mapping[str, Any], headers: tuple[str, ...], *, parameter: str | None = None
+) -> Operation:
+    """Return a route with a page or a file, of which `parameter` selects one."""
+    return Operation(
+        tag="Documentation",
+        access=Access.PUBLIC,
+        parameters=(parameter, "If-None-Match") if parameter else ("If-None-Match",),
+        successes=_cached(description, content, headers),
+        problems=(problems.NOT_FOUND,) if parameter else (),
+    )
+
+
+NO_SESSION: Final = Operation(
+    tag="Model Context Protocol",
+    access=Access.PUBLIC,
+    successes={
+        HTTPStatus.METHOD_NOT_ALLOWED: Success(
+            "There is no event stream and no session.", {"application/problem+json": Problem}, ("Allow",)
+        )
+    },
 )
+OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
+    ("POST", "/"): _submission(RUN_PROGRAM, "The program ran; `status` says how it ended.", Result),
+    ("POST", "/batch"): _submission(RUN_BATCH, "The batch has ended; each run has its own `status`.", BatchView),
+    ("GET", "/"): Operation(
+        tag="Service",
+        access=Access.PUBLIC,
+        parameters=("If-None-Match",),
+        successes=_cached("The page, or the index.", {"text/html": str, JSON: Index}, PAGE),
+    ),
+    ("POST", "/mcp"): Operation(
+        tag="Model Context Protocol",
+        body=RpcMessage,
+        parameters=("Mcp-Protocol-Version", "Mcp-Method", "Mcp-Name"),
+        successes={
+            HTTPStatus.OK: Success("The answer.", {JSON: (RpcAnswer, list[RpcAnswer])}),
+            HTTPStatus.ACCEPTED: Success("The message needs no answer."),
+            HTTPStatus.BAD_REQUEST: Success("The message is invalid.", {JSON: RpcAnswer}),
+            HTTPStatus.NOT_FOUND: Success("There is no such method.", {JSON: RpcAnswer}),
+        },
+        problems=(*AUTHENTICATION, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
+    ),
+    ("GET", "/mcp"): NO_SESSION,
+    ("DELETE", "/mcp"): NO_SESSION,
+    ("GET", "/jobs/{job_id}"): Operation(
+        tag="Jobs",
+        parameters=("job_id",),
+        successes={
+            HTTPStatus.OK: Success(
+                "The job has ended, with a result or without one.", {JSON: (StoredResult, StoredBatch, FailedStoredJob)}
+            ),
+            HTTPStatus.ACCEPTED: Success("The job is pending.", {JSON: PendingStoredJob}, ("Retry-After",)),
+        },
+        problems=(*AUTHENTICATION, *LOOKUP),
+    ),
+    ("DELETE", "/jobs/{job_id}"): Operation(
+        tag="Jobs",
+        parameters=("job_id",),
+        successes={HTTPStatus.NO_CONTENT: Success("The job is deleted.")},
+        problems=(*AUTHENTICATION, *LOOKUP),
+    ),
+    ("GET", "/usage"): Operation(
+        tag="Keys",
+        successes={HTTPStatus.OK: Success("The plan and what is left of it.", {JSON: KeyUsage})},
+        problems=AUTHENTICATION,
+    ),
+    ("GET", "/health"): Operation(
+        tag="Service",
+        access=Access.OPTIONAL,
+        successes={HTTPStatus.OK: Success("The API is up.", {JSON: HealthReport})},
+        problems=(*AUTHENTICATION, problems.HEALTH_CHECK_FAILED),
+    ),
+    ("GET", "/runtimes"): Operation(
+        tag="Programs",
+        access=Access.PUBLIC,
+        successes={HTTPStatus.OK: Success("The runtimes.", {JSON: RuntimeList})},
+    ),
+    ("GET", "/openapi.json"): _documentation("The document.", {JSON: dict[str, Any]}, CACHED),
+    ("GET", "/docs"): _documentation("The page.", {"text/html": str}, PAGE),
+    ("GET", "/problems/{slug}"): _documentation("The page.", {"text/html": str}, PAGE, parameter="slug"),
+    ("GET", "/assets/{name}"): _documentation(
+        "The file.", {"text/*": str, "image/*": str}, (*CACHED, "X-Content-Type-Options"), parameter="name"
+    ),
+}
