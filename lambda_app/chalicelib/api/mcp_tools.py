@@ -13,7 +13,7 @@ from chalicelib.access.admission import Caller
 from chalicelib.api import model_output
 from chalicelib.api.last_expression import display_last_expression
 from chalicelib.api.portable_schema import portable
-from chalicelib.api.request_schema import RUN_PROGRAM
+from chalicelib.api.request_schema import RunProgram
 from chalicelib.api.run_request import check_plan_limits, parse_run_request
 from chalicelib.api.runtime_list import RUNTIME_LIST
 from chalicelib.components import Components
@@ -26,7 +26,7 @@ from chalicelib.telemetry import request_context
 RUN_PYTHON: Final = "run_python"
 LIST_RUNTIMES: Final = "list_runtimes"
 NAMES: Final = (RUN_PYTHON, LIST_RUNTIMES)
-FIELDS: Final = ("code", "input", "files", "runtime", "artifacts", "timeout_s")  # of RUN_PROGRAM, as far as it has them
+FIELDS: Final = ("code", "input", "files", "runtime", "artifacts", "timeout_s")  # of RunProgram
 INSTRUCTIONS: Final = (
     f"Use {RUN_PYTHON} to compute, to analyze data and to check code instead of guessing. "
     "Each call starts from nothing: send everything that the program needs."
@@ -123,26 +123,22 @@ def _run_python(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
 
 
 def _check_names(arguments: dict[str, Any]) -> None:
-    names = _input_schema()["properties"]
     for name in arguments:
-        if name not in names:
-            detail = f"There is no such argument. Arguments: {', '.join(names)}."
+        if name not in FIELDS:
+            detail = f"There is no such argument. Arguments: {', '.join(FIELDS)}."
             raise ProblemError(problems.INVALID_REQUEST, detail=detail)
 
 
-@cache
 def _input_schema() -> dict[str, Any]:
-    definitions = portable(msgspec.json.schema(RUN_PROGRAM)["$defs"])
-    program = definitions.pop(RUN_PROGRAM.__name__)
-    schema = {
+    definitions = portable(msgspec.json.schema(RunProgram)["$defs"])
+    program = definitions.pop(RunProgram.__name__)
+    return {
         "type": "object",
-        "properties": {
-            name: _required(program["properties"][name]) for name in FIELDS if name in program["properties"]
-        },
+        "properties": {name: _required(program["properties"][name]) for name in FIELDS},
         "required": program["required"],
         "additionalProperties": False,
+        "$defs": definitions,
     }
-    return {**schema, "$defs": definitions} if definitions else schema
 
 
 def _required(schema: dict[str, Any]) -> dict[str, Any]:
@@ -150,5 +146,5 @@ def _required(schema: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" not in schema:
         return schema
     common = {name: value for name, value in schema.items() if name not in {"anyOf", "default"}}
-    kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
-    return {**common, **kinds[0]} if len(kinds) == 1 else {**common, "anyOf": kinds}
+    (kind,) = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
+    return {**common, **kind}

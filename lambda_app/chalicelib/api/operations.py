@@ -10,7 +10,7 @@ from msgspec import Struct
 from chalicelib import problems
 from chalicelib.access.usage import KeyUsage
 from chalicelib.api.endpoints import Index
-from chalicelib.api.request_schema import RUN_BATCH, RUN_PROGRAM, RpcMessage
+from chalicelib.api.request_schema import RpcMessage, RunBatch, RunProgram
 from chalicelib.api.response_schema import (
     FailedStoredJob,
     HealthReport,
@@ -139,8 +139,8 @@ NO_SESSION: Final = Operation(
     },
 )
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
-    ("POST", "/"): _submission(RUN_PROGRAM, "The program ran; `status` says how it ended.", Result),
-    ("POST", "/batch"): _submission(RUN_BATCH, "The batch has ended; each run has its own `status`.", BatchView),
+    ("POST", "/"): _submission(RunProgram, "The program ran; `status` says how it ended.", Result),
+    ("POST", "/batch"): _submission(RunBatch, "The batch has ended; each run has its own `status`.", BatchView),
     ("GET", "/"): Operation(
         tag="Service",
         access=Access.PUBLIC,

@@ -3,14 +3,11 @@
 The parsers (run_request.py, batch_request.py) name the fields that they accept and validate them; tests compare both.
 """
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from chalicelib import contract
-from chalicelib.api import batch_request, run_request
 from chalicelib.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from chalicelib.webhooks.url import MAX_URL_CHARS
 
@@ -134,30 +131,13 @@ class RunBatch(Struct, kw_only=True, forbid_unknown_fields=True):
 
     code: Code
     runs: Annotated[list[RequestRun], Meta(min_length=1, max_length=contract.MAX_BATCH_RUNS)]
+    files: Files = None
     timeout_s: Timeout = contract.DEFAULT_TIMEOUT_S
     runtime: Runtime = DEFAULT_RUNTIME
-    files: Files = None
     stop_on_failure: Annotated[
         bool | None, Meta(description="Whether to end the batch at the first run that fails.")
     ] = None
     callback_url: CallbackUrl = None
-
-
-def _accepted(declaration: type[Struct], names: Iterable[str]) -> type[Struct]:
-    """Return the declaration with only the fields that a parser accepts. Raise KeyError for an undeclared one."""
-    fields = {field.name: field for field in msgspec.structs.fields(declaration)}
-    members: list[Any] = [
-        (name, fields[name].type) if fields[name].required else (name, fields[name].type, fields[name].default)
-        for name in names
-    ]
-    namespace = {"__doc__": declaration.__doc__}
-    return msgspec.defstruct(
-        declaration.__name__, members, namespace=namespace, kw_only=True, forbid_unknown_fields=True
-    )
-
-
-RUN_PROGRAM: Final = _accepted(RunProgram, run_request.FIELDS)
-RUN_BATCH: Final = _accepted(RunBatch, batch_request.FIELDS)
 
 
 class RpcMessage(Struct, kw_only=True):

@@ -66,7 +66,7 @@ def test_tools_are_listed_with_closed_schemas(version):
     assert tuple(tools) == mcp_tools.NAMES
     schema = tools["run_python"]["inputSchema"]
     assert (schema["type"], schema["required"], schema["additionalProperties"]) == ("object", ["code"], False)
-    assert set(schema["properties"]) <= set(mcp_tools.FIELDS)
+    assert tuple(schema["properties"]) == mcp_tools.FIELDS
     assert [name for name, member in schema["properties"].items() if "anyOf" in member] == []
 
 
