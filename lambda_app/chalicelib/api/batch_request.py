@@ -38,29 +38,22 @@ def parse_batch_request(
 
 
 def _parse_items(fields: dict[str, object]) -> list[object]:
-    value = fields.get("runs")
-    if value is None:
-        raise invalid_field(RequestErrorCode.MISSING, "runs is required.", field="runs")
-    if not isinstance(value, list):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, "runs must be an array of objects.", field="runs")
-    if not value:
-        raise invalid_field(RequestErrorCode.EMPTY, "runs must not be empty.", field="runs")
-    if len(value) > MAX_BATCH_RUNS:
-        raise request_fields.too_many("runs", actual_items=len(value), limit_items=MAX_BATCH_RUNS)
-    return value
+    if fields.get("runs") is None:
+        raise invalid_field("runs", RequestErrorCode.MISSING, "is required")
+    items = request_fields.parse_array(fields, "runs", items="objects", limit_items=MAX_BATCH_RUNS)
+    if not items:
+        raise invalid_field("runs", RequestErrorCode.EMPTY, "must not be empty")
+    return items
 
 
 def _parse_run(item: object, field: str, *, max_output_bytes: int) -> tuple[Run, bytes | None]:
     """Return a run, and the digest of the output that is expected of it. A longer one could never be returned."""
-    if not isinstance(item, dict):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, f"{field} must be an object.", field=field)
-    prefix = f"{field}."
-    request_fields.reject_unknown_fields(item, allowed=RUN_FIELDS, prefix=prefix)
-    text = request_fields.parse_string(item, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True, prefix=prefix)
+    members, prefix = request_fields.check_object(item, field, allowed=RUN_FIELDS), f"{field}."
+    text = request_fields.parse_string(members, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True, prefix=prefix)
     expected = request_fields.parse_string(
-        item, "expected_output", limit_bytes=max_output_bytes, allow_nul=True, prefix=prefix
+        members, "expected_output", limit_bytes=max_output_bytes, allow_nul=True, prefix=prefix
     )
-    run = Run(input=text or "", args=request_fields.parse_args(item, prefix=prefix))
+    run = Run(input=text or "", args=request_fields.parse_args(members, prefix=prefix))
     return run, None if expected is None else output_digest(expected)
 
 
@@ -69,6 +62,5 @@ def _parse_stop_on_failure(fields: dict[str, object]) -> bool:
     if value is None:
         return False
     if not isinstance(value, bool):
-        detail = "stop_on_failure must be true or false."
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, detail, field="stop_on_failure")
+        raise invalid_field("stop_on_failure", RequestErrorCode.WRONG_TYPE, "must be true or false")
     return value

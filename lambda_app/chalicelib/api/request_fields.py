@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from chalicelib import problems
 from chalicelib.contract import (
@@ -56,40 +56,34 @@ class RequestErrorCode(StrEnum):
     REQUIRES_RESPOND_ASYNC = "requires_respond_async"
 
 
-def invalid_field(code: RequestErrorCode, detail: str, *, field: str | None = None) -> ProblemError:
+def invalid_request(code: RequestErrorCode, detail: str, **members: Any) -> ProblemError:  # noqa: ANN401 - of Problem
     """Return the problem of a request that is not valid."""
-    return ProblemError(problems.INVALID_REQUEST, detail=detail, field=field, code=code)
+    return ProblemError(problems.INVALID_REQUEST, detail=detail, code=code, **members)
 
 
-def too_large(subject: str, *, actual_bytes: int, limit_bytes: int, field: str | None = None) -> ProblemError:
-    """Return the problem of something with too many bytes, for example "input has"."""
-    return ProblemError(
-        problems.TOO_LARGE,
-        detail=f"{subject} {actual_bytes} bytes; the limit is {limit_bytes}.",
-        field=field,
-        code=RequestErrorCode.TOO_LARGE,
-        limit_bytes=limit_bytes,
-        actual_bytes=actual_bytes,
-    )
+def invalid_field(field: str, code: RequestErrorCode, fault: str, **members: Any) -> ProblemError:  # noqa: ANN401
+    """Return the problem of a field. `fault` continues its name, for example "must be a string"."""
+    return invalid_request(code, f"{field} {fault}.", field=field, **members)
 
 
-def too_many(field: str, *, actual_items: int, limit_items: int) -> ProblemError:
-    """Return the problem of an array with too many items."""
-    return ProblemError(
-        problems.INVALID_REQUEST,
-        detail=f"{field} has {actual_items} items; the limit is {limit_items}.",
-        field=field,
-        code=RequestErrorCode.TOO_MANY,
-        limit_items=limit_items,
-        actual_items=actual_items,
-    )
+def check_size(field: str | None, actual_bytes: int, *, limit_bytes: int) -> None:
+    """Raise ProblemError if a field, or the body if it is None, has too many bytes."""
+    if actual_bytes > limit_bytes:
+        raise ProblemError(
+            problems.TOO_LARGE,
+            detail=f"{field or 'The body'} has {actual_bytes} bytes; the limit is {limit_bytes}.",
+            field=field,
+            code=RequestErrorCode.TOO_LARGE,
+            limit_bytes=limit_bytes,
+            actual_bytes=actual_bytes,
+        )
 
 
 def parse_body(body: bytes, *, content_type: str, allowed: Collection[str]) -> dict[str, object]:
     """Return the members of the JSON object in a body."""
     check_json_body(body, content_type=content_type)
     fields = _json_object(body)
-    reject_unknown_fields(fields, allowed=allowed)
+    _reject_unknown_fields(fields, allowed=allowed)
     return fields
 
 
@@ -97,25 +91,31 @@ def check_json_body(body: bytes, *, content_type: str) -> None:
     """Raise ProblemError unless a body is declared as JSON and is not too large."""
     if not _JSON_TYPE.fullmatch(content_type.strip()):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE, code=RequestErrorCode.UNSUPPORTED_CONTENT_TYPE)
-    if len(body) > MAX_BODY_BYTES:
-        raise too_large("The body has", actual_bytes=len(body), limit_bytes=MAX_BODY_BYTES)
+    check_size(None, len(body), limit_bytes=MAX_BODY_BYTES)
 
 
-def reject_unknown_fields(fields: dict[str, object], *, allowed: Collection[str], prefix: str = "") -> None:
-    """Raise ProblemError if an object has other members."""
+def check_object(value: object, field: str, *, allowed: Collection[str]) -> dict[str, object]:
+    """Return a value that is an object without other members."""
+    if not isinstance(value, dict):
+        raise invalid_field(field, RequestErrorCode.WRONG_TYPE, "must be an object")
+    _reject_unknown_fields(value, allowed=allowed, prefix=f"{field}.")
+    return value
+
+
+def _reject_unknown_fields(fields: dict[str, object], *, allowed: Collection[str], prefix: str = "") -> None:
     for name in fields:
         if name not in allowed:
             detail = f"Unknown field. Allowed: {', '.join(allowed)}."
-            raise invalid_field(RequestErrorCode.UNKNOWN_FIELD, detail, field=prefix + _shorten_field_name(name))
+            raise invalid_request(RequestErrorCode.UNKNOWN_FIELD, detail, field=prefix + _shorten_field_name(name))
 
 
 def parse_code(fields: dict[str, object]) -> str:
     """Return the program."""
     code = parse_string(fields, "code", limit_bytes=MAX_CODE_BYTES)
     if code is None:
-        raise invalid_field(RequestErrorCode.MISSING, "code is required.", field="code")
+        raise invalid_field("code", RequestErrorCode.MISSING, "is required")
     if not code:
-        raise invalid_field(RequestErrorCode.EMPTY, "code must not be empty.", field="code")
+        raise invalid_field("code", RequestErrorCode.EMPTY, "must not be empty")
     return code
 
 
@@ -123,13 +123,13 @@ def _json_object(body: bytes) -> dict[str, object]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise invalid_field(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
+        raise invalid_request(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
     try:
         value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=_reject_nan_and_infinity)
     except (ValueError, RecursionError) as error:
-        raise invalid_field(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
+        raise invalid_request(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
     if not isinstance(value, dict):
-        raise invalid_field(RequestErrorCode.NOT_AN_OBJECT, "The body must be a JSON object.")
+        raise invalid_request(RequestErrorCode.NOT_AN_OBJECT, "The body must be a JSON object.")
     return value
 
 
@@ -138,9 +138,8 @@ def _reject_duplicate_names(pairs: list[tuple[str, object]]) -> dict[str, object
     value: dict[str, object] = {}
     for name, member in pairs:
         if name in value:
-            raise invalid_field(
-                RequestErrorCode.DUPLICATE_NAME, "Duplicate field name.", field=_shorten_field_name(name)
-            )
+            field = _shorten_field_name(name)
+            raise invalid_request(RequestErrorCode.DUPLICATE_NAME, "Duplicate field name.", field=field)
         value[name] = member
     return value
 
@@ -158,39 +157,41 @@ def parse_string(
     return None if value is None else check_text(value, prefix + name, limit_bytes=limit_bytes, allow_nul=allow_nul)
 
 
+def parse_array(
+    fields: dict[str, object], name: str, *, items: str, limit_items: int, prefix: str = ""
+) -> list[object]:
+    """Return a member that is an array, empty if it is absent or null. `items` says of what it is one."""
+    value, field = fields.get(name), prefix + name
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise invalid_field(field, RequestErrorCode.WRONG_TYPE, f"must be an array of {items}")
+    if len(value) > limit_items:
+        fault = f"has {len(value)} items; the limit is {limit_items}"
+        raise invalid_field(field, RequestErrorCode.TOO_MANY, fault, limit_items=limit_items, actual_items=len(value))
+    return value
+
+
 def parse_args(fields: dict[str, object], *, prefix: str = "") -> tuple[str, ...]:
     """Return the arguments of a program."""
-    value, field = fields.get("args"), f"{prefix}args"
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, f"{field} must be an array of strings.", field=field)
-    if len(value) > MAX_ARGS:
-        raise too_many(field, actual_items=len(value), limit_items=MAX_ARGS)
-    args = tuple(
-        check_text(item, f"{field}[{index}]", limit_bytes=MAX_ARGS_BYTES, allow_nul=False)
-        for index, item in enumerate(value)
-    )
-    actual_bytes = len("".join(args).encode())
-    if actual_bytes > MAX_ARGS_BYTES:
-        raise too_large(f"{field} has", actual_bytes=actual_bytes, limit_bytes=MAX_ARGS_BYTES, field=field)
+    field = f"{prefix}args"
+    items = parse_array(fields, "args", items="strings", limit_items=MAX_ARGS, prefix=prefix)
+    args = tuple(check_text(item, f"{field}[{index}]", limit_bytes=MAX_ARGS_BYTES) for index, item in enumerate(items))
+    check_size(field, len("".join(args).encode()), limit_bytes=MAX_ARGS_BYTES)
     return args
 
 
-def check_text(value: object, field: str, *, limit_bytes: int, allow_nul: bool) -> str:
+def check_text(value: object, field: str, *, limit_bytes: int, allow_nul: bool = False) -> str:
     """Return a value that is text of at most this size."""
     if not isinstance(value, str):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, f"{field} must be a string.", field=field)
+        raise invalid_field(field, RequestErrorCode.WRONG_TYPE, "must be a string")
     try:
         actual_bytes = len(value.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise invalid_field(
-            RequestErrorCode.LONE_SURROGATE, f"{field} contains an unpaired surrogate.", field=field
-        ) from error
-    if actual_bytes > limit_bytes:
-        raise too_large(f"{field} has", actual_bytes=actual_bytes, limit_bytes=limit_bytes, field=field)
+        raise invalid_field(field, RequestErrorCode.LONE_SURROGATE, "contains an unpaired surrogate") from error
+    check_size(field, actual_bytes, limit_bytes=limit_bytes)
     if "\0" in value and not allow_nul:
-        raise invalid_field(RequestErrorCode.CONTAINS_NUL, f"{field} must not contain U+0000.", field=field)
+        raise invalid_field(field, RequestErrorCode.CONTAINS_NUL, "must not contain U+0000")
     return value
 
 
@@ -200,13 +201,10 @@ def parse_timeout_s(fields: dict[str, object]) -> float:
     if value is None:
         return DEFAULT_TIMEOUT_S
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, "timeout_s must be a number.", field="timeout_s")
+        raise invalid_field("timeout_s", RequestErrorCode.WRONG_TYPE, "must be a number")
     if not MIN_TIMEOUT_S <= value <= MAX_TIMEOUT_S:
-        raise invalid_field(
-            RequestErrorCode.OUT_OF_RANGE,
-            f"timeout_s must be from {MIN_TIMEOUT_S:g} to {MAX_TIMEOUT_S:g}.",
-            field="timeout_s",
-        )
+        fault = f"must be from {MIN_TIMEOUT_S:g} to {MAX_TIMEOUT_S:g}"
+        raise invalid_field("timeout_s", RequestErrorCode.OUT_OF_RANGE, fault)
     return float(value)
 
 
@@ -216,10 +214,10 @@ def parse_runtime(fields: dict[str, object]) -> str:
     if value is None:
         return DEFAULT_RUNTIME
     if not isinstance(value, str):
-        raise invalid_field(RequestErrorCode.WRONG_TYPE, "runtime must be a string.", field="runtime")
+        raise invalid_field("runtime", RequestErrorCode.WRONG_TYPE, "must be a string")
     if value not in RUNTIMES:
-        detail = f"runtime must be one of: {', '.join(RUNTIMES)}."
-        raise invalid_field(RequestErrorCode.UNKNOWN_RUNTIME, detail, field="runtime")
+        fault = f"must be one of: {', '.join(RUNTIMES)}"
+        raise invalid_field("runtime", RequestErrorCode.UNKNOWN_RUNTIME, fault)
     return value
 
 
@@ -230,7 +228,7 @@ def parse_callback_url(fields: dict[str, object], *, local_ports: frozenset[int]
         try:
             webhook_url.parse(text, local_ports=local_ports)
         except webhook_url.WebhookUrlError as error:
-            raise invalid_field(RequestErrorCode.INVALID_URL, f"callback_url {error}.", field="callback_url") from error
+            raise invalid_field("callback_url", RequestErrorCode.INVALID_URL, str(error)) from error
     return text
 
 

@@ -93,7 +93,7 @@ def check_callback(request: RunRequest, key: KeyRecord, *, preference: Preferenc
     if request.callback_url is None:
         return
     if not preference.respond_async:
-        detail = "callback_url requires the header Prefer: respond-async."
-        raise invalid_field(RequestErrorCode.REQUIRES_RESPOND_ASYNC, detail, field="callback_url")
+        fault = "requires the header Prefer: respond-async"
+        raise invalid_field("callback_url", RequestErrorCode.REQUIRES_RESPOND_ASYNC, fault)
     if not key.signing_secret:
         raise ProblemError(problems.NO_SIGNING_SECRET)
