@@ -3,11 +3,11 @@
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from chalicelib.jobs.submission import SYNC_JOB_TTL_S
-from chalicelib.settings import DEFAULT_MAX_QUEUE_DEPTH, DEFAULT_WAIT_S
+from chalicelib.settings import DEFAULT_WAIT_S
 from infra import template
 from infra.capacity import sizing
 from infra.capacity.costs import INSTANCE_TYPE
@@ -17,56 +17,7 @@ from infra.capacity.sizing import CPU_S_PER_JOB, PROGRAM_CPU_S
 
 DAY_MINUTES: Final = 24 * 60
 BURSTS: Final = ((9 * 60, 10, 3.0), (14 * 60, 45, 2.0), (20 * 60, 2, 6.0))  # start and length in minutes, factor
-# The backlog metric that fleet_model.py models: queued jobs, sampled once per minute, per host in service.
-BACKLOG_EXPRESSION: Final = "(visible + 5 * FILL(data_visible, 0)) / IF(hosts > 0, hosts, 1)"
-BACKLOG_METRICS: Final = {
-    "visible": "ApproximateNumberOfMessagesVisible",
-    "data_visible": "ApproximateNumberOfMessagesVisible",
-    "hosts": "GroupInServiceInstances",
-}
 HEADER: Final = ("hour", "runs/s", "backlog", "p50 s", "p99 s", "late", "rejected", "expired", "hosts", "USD")
-
-
-def policy_from_template(stack: template.Template, sizes: Mapping[str, int]) -> Policy:
-    """Return the template's policy with these parameters, the others at their defaults.
-
-    Raises ValueError on an unknown metric.
-    """
-    parameters = {name: parameter.get("Default") for name, parameter in stack["Parameters"].items()} | dict(sizes)
-
-    def resolve(value: Any) -> Any:  # noqa: ANN401 - a number, a string or a Ref
-        return parameters[value["Ref"]] if isinstance(value, dict) else value
-
-    resources = stack["Resources"]
-    group = resources["HostGroup"]["Properties"]
-    variables = stack["Globals"]["Function"]["Environment"]["Variables"]
-    policies = [
-        resource["Properties"]["TargetTrackingConfiguration"]
-        for resource in resources.values()
-        if resource.get("Type") == "AWS::AutoScaling::ScalingPolicy"
-    ]
-    return Policy(
-        instance_type=parameters["InstanceType"],
-        min_hosts=int(resolve(group["MinSize"])),
-        max_hosts=int(resolve(group["MaxSize"])),
-        on_demand_hosts=int(resolve(group["MixedInstancesPolicy"]["InstancesDistribution"]["OnDemandBaseCapacity"])),
-        warm_up_s=int(resolve(group["DefaultInstanceWarmup"])),
-        targets=tuple(Target(_metric(policy), float(resolve(policy["TargetValue"]))) for policy in policies),
-        max_queue_depth=int(resolve(variables.get("MAX_QUEUE_DEPTH", DEFAULT_MAX_QUEUE_DEPTH))),
-        data_max_queue_depth=int(resolve(variables["DATA_MAX_QUEUE_DEPTH"])),
-    )
-
-
-def _metric(policy: dict[str, Any]) -> str:
-    predefined = policy.get("PredefinedMetricSpecification")
-    if predefined == {"PredefinedMetricType": "ASGAverageCPUUtilization"}:
-        return "cpu"
-    metrics = policy.get("CustomizedMetricSpecification", {}).get("Metrics", [])
-    names = {metric["Id"]: metric["MetricStat"]["Metric"]["MetricName"] for metric in metrics if "MetricStat" in metric}
-    expressions = [metric["Expression"] for metric in metrics if metric.get("ReturnData")]
-    if expressions == [BACKLOG_EXPRESSION] and names == BACKLOG_METRICS:
-        return "backlog"
-    raise ValueError(f"The model does not support the metric {predefined or metrics}")
 
 
 def load_curve(runs_per_hour: float) -> list[float]:
@@ -80,15 +31,24 @@ def load_curve(runs_per_hour: float) -> list[float]:
     return [rate(minute) for minute in range(DAY_MINUTES)]
 
 
-def derived_policy(
-    stack: template.Template, *, runs_per_hour: float, data_share: float, min_hosts: int | None = None
-) -> Policy:
+def derived_policy(*, runs_per_hour: float, data_share: float, min_hosts: int | None = None) -> Policy:
     """Return the template's policy for the peak of the day, and for a minimum number of hosts if one is chosen."""
     chosen = {} if min_hosts is None else {"MinHosts": str(min_hosts)}
     sizes = sizing.derived_parameters(
         max(load_curve(runs_per_hour)), data_share=data_share, instance_type=INSTANCE_TYPE, chosen=chosen
     )
-    return policy_from_template(stack, sizes)
+    parameters = template.load(template.PATH.read_text())["Parameters"]
+    values = {name: parameter.get("Default") for name, parameter in parameters.items()} | sizes
+    return Policy(
+        instance_type=INSTANCE_TYPE,
+        min_hosts=values["MinHosts"],
+        max_hosts=values["MaxHosts"],
+        on_demand_hosts=values["OnDemandHosts"],
+        warm_up_s=values["WarmUpSeconds"],
+        targets=(Target("backlog", values["BacklogPerHost"]), Target("cpu", values["CpuTarget"])),
+        max_queue_depth=values["MaxQueueDepth"],
+        data_max_queue_depth=values["DataMaxQueueDepth"],
+    )
 
 
 def simulate_day(policy: Policy, *, runs_per_hour: float, data_share: float, seed: int) -> list[MinuteStats]:
@@ -153,9 +113,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
     options = parser.parse_args(arguments)
-    stack = template.load(template.PATH.read_text())
     load = {"runs_per_hour": options.runs_per_hour, "data_share": options.data_share}
-    policy = derived_policy(stack, **load, min_hosts=options.min_hosts)
+    policy = derived_policy(**load, min_hosts=options.min_hosts)
     day = simulate_day(policy, **load, seed=options.seed)
     hosts = (
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"

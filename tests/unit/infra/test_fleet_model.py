@@ -1,6 +1,5 @@
 """The model of the fleet with the template's policy, and the calculation of costs."""
 
-import copy
 import random
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 
 from infra import template
 from infra.capacity import costs, simulate, sizing
-from infra.capacity.fleet_model import START_S, Fleet, Policy, Target, aggregate, percentile, poisson
+from infra.capacity.fleet_model import JOB_WEIGHTS, START_S, Fleet, Policy, Target, aggregate, percentile, poisson
 
 POLICY = Policy(
     instance_type="c7i.large",
@@ -190,38 +189,43 @@ def stack():
     return template.load(template.PATH.read_text())
 
 
-def test_policy_is_that_of_the_template(stack):
-    parameters = stack["Parameters"]
-    policy = simulate.policy_from_template(stack, {})
-    assert (policy.min_hosts, policy.max_hosts) == (
-        parameters["MinHosts"]["Default"],
-        parameters["MaxHosts"]["Default"],
+def test_policy_has_the_defaults_of_the_template(stack):
+    policy = simulate.derived_policy(runs_per_hour=1.0, data_share=sizing.DEFAULT_DATA_SHARE)
+    defaults = {name: parameter.get("Default") for name, parameter in stack["Parameters"].items()}
+    assert policy.instance_type == defaults["InstanceType"]
+    assert policy.on_demand_hosts == defaults["OnDemandHosts"]
+    assert policy.warm_up_s == defaults["WarmUpSeconds"]
+    assert policy.targets == (Target("backlog", defaults["BacklogPerHost"]), Target("cpu", defaults["CpuTarget"]))
+    assert defaults["CpuTarget"] == 100 * sizing.UTILIZATION
+
+
+def test_template_scales_on_the_metrics_of_the_model(stack):
+    backlog, cpu = (
+        resource["Properties"]["TargetTrackingConfiguration"]
+        for resource in stack["Resources"].values()
+        if resource.get("Type") == "AWS::AutoScaling::ScalingPolicy"
     )
-    assert set(policy.targets) == {
-        Target("backlog", parameters["BacklogPerHost"]["Default"]),
-        Target("cpu", parameters["CpuTarget"]["Default"]),
+    *sources, expression = backlog["CustomizedMetricSpecification"]["Metrics"]
+    weight = JOB_WEIGHTS["data"]
+    assert expression["Expression"] == f"(visible + {weight} * FILL(data_visible, 0)) / IF(hosts > 0, hosts, 1)"
+    assert {each["Id"]: each["MetricStat"]["Metric"]["MetricName"] for each in sources} == {
+        "visible": "ApproximateNumberOfMessagesVisible",
+        "data_visible": "ApproximateNumberOfMessagesVisible",
+        "hosts": "GroupInServiceInstances",
     }
-    assert policy.max_queue_depth == parameters["MaxQueueDepth"]["Default"]
-    assert policy.instance_type in costs.ON_DEMAND_HOUR
-    assert parameters["CpuTarget"]["Default"] == 100 * sizing.UTILIZATION
+    assert cpu["PredefinedMetricSpecification"] == {"PredefinedMetricType": "ASGAverageCPUUtilization"}
+    assert [backlog["TargetValue"], cpu["TargetValue"]] == [{"Ref": "BacklogPerHost"}, {"Ref": "CpuTarget"}]
 
 
-CHANGES = {
-    "another-expression": lambda metrics: metrics[-1].update(Expression="visible / hosts"),
-    "another-queue-metric": lambda metrics: metrics[0]["MetricStat"]["Metric"].update(
-        MetricName="NumberOfMessagesSent"
-    ),
-    "additional-metric": lambda metrics: metrics.append({**metrics[-1], "Id": "additional"}),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_unsupported_metric_is_rejected(stack, change):
-    changed = copy.deepcopy(stack)
-    policy = changed["Resources"]["ScaleOnBacklog"]["Properties"]["TargetTrackingConfiguration"]
-    change(policy["CustomizedMetricSpecification"]["Metrics"])
-    with pytest.raises(ValueError, match="does not support the metric"):
-        simulate.policy_from_template(changed, {})
+def test_template_limits_the_hosts_and_queues_of_the_model(stack):
+    group = stack["Resources"]["HostGroup"]["Properties"]
+    assert [group["MinSize"], group["MaxSize"]] == [{"Ref": "MinHosts"}, {"Ref": "MaxHosts"}]
+    assert group["DefaultInstanceWarmup"] == {"Ref": "WarmUpSeconds"}
+    distribution = group["MixedInstancesPolicy"]["InstancesDistribution"]
+    assert distribution["OnDemandBaseCapacity"] == {"Ref": "OnDemandHosts"}
+    variables = stack["Globals"]["Function"]["Environment"]["Variables"]
+    assert variables["MAX_QUEUE_DEPTH"] == {"Ref": "MaxQueueDepth"}
+    assert variables["DATA_MAX_QUEUE_DEPTH"] == {"Ref": "DataMaxQueueDepth"}
 
 
 def test_documented_host_startup_time_matches_code(stack):

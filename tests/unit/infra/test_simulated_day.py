@@ -5,7 +5,6 @@ from functools import cache
 import pytest
 from msgspec.structs import replace
 
-from infra import template
 from infra.capacity import simulate
 from infra.capacity.fleet_model import Policy, aggregate
 from infra.capacity.sizing import DEFAULT_DATA_SHARE
@@ -25,13 +24,8 @@ DERIVED = [  # runs per hour, share of data, seed
 
 
 @cache
-def stack() -> template.Template:
-    return template.load(template.PATH.read_text())
-
-
-@cache
 def derive(runs_per_hour=RUNS_PER_HOUR, data_share=DEFAULT_DATA_SHARE, min_hosts=None) -> Policy:
-    return simulate.derived_policy(stack(), runs_per_hour=runs_per_hour, data_share=data_share, min_hosts=min_hosts)
+    return simulate.derived_policy(runs_per_hour=runs_per_hour, data_share=data_share, min_hosts=min_hosts)
 
 
 @cache
