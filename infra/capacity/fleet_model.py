@@ -10,7 +10,7 @@ import bisect
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 from msgspec import Struct
 
 from infra.capacity.costs import hourly_price
-from infra.capacity.queue_model import JobQueue, QueueStats, divide, sums
+from infra.capacity.queue_model import JobQueue, QueueStats, add, divide
 from infra.capacity.sizing import CPU_LIMITS, WARM_PER_VCPU, vcpus
 
 SCALE_OUT_PERIODS: Final = 3  # minutes
@@ -51,15 +51,15 @@ class Policy(Struct, frozen=True, kw_only=True):
     data_max_queue_depth: int
 
 
-class MinuteStats(QueueStats, kw_only=True):
-    """Counts of one minute over all queues, and the state at its end."""
+class MinuteStats(Struct, kw_only=True):
+    """The queues of the runtimes in one minute, and the fleet at its end."""
 
     runtimes: dict[str, QueueStats]
-    hosts: int = 0
-    launching: int = 0
-    cpu_s: float = 0.0  # that jobs used
-    capacity_cpu_s: float = 0.0  # that hosts had
-    usd: float = 0.0
+    total: QueueStats
+    hosts: int
+    cpu_s: float  # that jobs used
+    capacity_cpu_s: float  # that hosts had
+    usd: float
 
 
 class Fleet:
@@ -92,25 +92,19 @@ class Fleet:
         return [self._run_minute(load) for _ in range(minutes)]
 
     def _run_minute(self, load: Callable[[int], Mapping[str, float]]) -> MinuteStats:
-        runtimes = {runtime: QueueStats(waits_s=Counter()) for runtime in self._queues}
-        queues = [(queue, runtimes[runtime]) for runtime, queue in self._queues.items()]
         capacity_cpu_s = 0.0
         for _ in range(60):
             self._activate_ready_hosts()
             rates = load(self._now_s)
             for runtime, queue in self._queues.items():
-                queue.enqueue(poisson(self._random, rates[runtime]), runtimes[runtime], now_s=self._now_s)
-            capacity_cpu_s += self._run_jobs(queues)
+                queue.enqueue(poisson(self._random, rates[runtime]), now_s=self._now_s)
+            capacity_cpu_s += self._run_jobs()
             self._now_s += 1
-        for queue, stats in queues:
-            stats.backlog = queue.backlog
+        runtimes = {runtime: queue.take_stats() for runtime, queue in self._queues.items()}
         minute = MinuteStats(
-            **sums(runtimes.values()),
-            backlog=sum(queue.backlog for queue in self._queues.values()),
-            max_backlog=sum(stats.max_backlog for stats in runtimes.values()),
             runtimes=runtimes,
+            total=add(runtimes.values(), backlogs=sum),
             hosts=self._hosts,
-            launching=len(self._ready_times_s),
             cpu_s=sum(self._queues[name].cpu_s_per_job * each.completed for name, each in runtimes.items()),
             capacity_cpu_s=capacity_cpu_s,
             usd=self._usd_per_hour() / 60,
@@ -130,16 +124,16 @@ class Fleet:
         for queue in self._queues.values():
             queue.lose_sandboxes(hosts=self._hosts)
 
-    def _run_jobs(self, queues: Sequence[tuple[JobQueue, QueueStats]]) -> float:
+    def _run_jobs(self) -> float:
         """Run jobs of all queues for a second, and return the CPU time that the hosts had for it."""
-        cpu_s = float(self._hosts * self._vcpus)
-        for queue, stats in queues:
-            queue.expire(stats, now_s=self._now_s)
-        parts = [queue.useful_cpu_s(cpu_s, hosts=self._hosts) for queue, _ in queues]
+        cpu_s, queues = float(self._hosts * self._vcpus), self._queues.values()
+        for queue in queues:
+            queue.expire(now_s=self._now_s)
+        parts = [queue.useful_cpu_s(cpu_s, hosts=self._hosts) for queue in queues]
         if sum(parts) > cpu_s:
             parts = divide(cpu_s, parts)
-        for (queue, stats), part in zip(queues, parts, strict=True):
-            queue.run(part, stats, now_s=self._now_s)
+        for queue, part in zip(queues, parts, strict=True):
+            queue.run(part, now_s=self._now_s)
         return cpu_s
 
     def _scale(self, stats: MinuteStats) -> None:
@@ -206,28 +200,3 @@ def percentile(waits_s: Counter[int], quantile: float) -> int:
         if below >= rank:
             return wait_s
     return 0
-
-
-def aggregate(minutes: Sequence[MinuteStats]) -> MinuteStats:
-    """Return the sums of consecutive minutes, with the state at the end of the last."""
-    last = minutes[-1]
-    return MinuteStats(
-        **sums(minutes),
-        backlog=last.backlog,
-        max_backlog=max(stats.max_backlog for stats in minutes),
-        runtimes={
-            runtime: aggregate_queue([stats.runtimes[runtime] for stats in minutes]) for runtime in last.runtimes
-        },
-        hosts=last.hosts,
-        launching=last.launching,
-        cpu_s=sum(stats.cpu_s for stats in minutes),
-        capacity_cpu_s=sum(stats.capacity_cpu_s for stats in minutes),
-        usd=sum(stats.usd for stats in minutes),
-    )
-
-
-def aggregate_queue(minutes: Sequence[QueueStats]) -> QueueStats:
-    """Return the sums of consecutive minutes of one queue, with the state at the end of the last."""
-    return QueueStats(
-        **sums(minutes), backlog=minutes[-1].backlog, max_backlog=max(stats.max_backlog for stats in minutes)
-    )

@@ -1,35 +1,41 @@
 """A model of one runtime's jobs: they arrive, wait in its queue and run in its warm sandboxes. For fleet_model.py."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 DEPTH_READ_S: Final = 3  # how often load_shedding.py reads the depth of the queue
 
 
 class QueueStats(Struct, kw_only=True):
-    """Counts of some time, and the state at its end."""
+    """Counts of some time, how long jobs waited in whole seconds, and the largest backlog."""
 
     arrived: int = 0
     rejected: int = 0
     completed: int = 0
     expired: int = 0
-    waits_s: Counter[int]
-    backlog: int = 0
+    waits_s: Counter[int] = field(default_factory=Counter)
     max_backlog: int = 0
 
 
-def sums(stats: Iterable[QueueStats]) -> dict[str, Any]:
-    """Return the sums of all counts, by the name of the member of QueueStats."""
+def add(parts: Collection[QueueStats], *, backlogs: Callable[[Iterable[int]], int]) -> QueueStats:
+    """Return the sums of counts, and sum() or max() of the largest backlogs.
+
+    The sum is for several queues in the same time, and the maximum for one queue at several times.
+    """
     waits_s: Counter[int] = Counter()
-    totals: dict[str, Any] = dict.fromkeys(("arrived", "rejected", "completed", "expired"), 0)
-    for each in stats:
-        waits_s.update(each.waits_s)
-        for name in totals:
-            totals[name] += getattr(each, name)
-    return {**totals, "waits_s": waits_s}
+    for part in parts:
+        waits_s.update(part.waits_s)
+    return QueueStats(
+        arrived=sum(part.arrived for part in parts),
+        rejected=sum(part.rejected for part in parts),
+        completed=sum(part.completed for part in parts),
+        expired=sum(part.expired for part in parts),
+        waits_s=waits_s,
+        max_backlog=backlogs(part.max_backlog for part in parts),
+    )
 
 
 class JobQueue:
@@ -49,38 +55,39 @@ class JobQueue:
         self._jobs: deque[list[int]] = deque()  # arrival time and number of jobs
         self._observed_depth = 0
         self._warm_sandboxes = 0.0
+        self._stats = QueueStats()
 
-    def enqueue(self, count: int, stats: QueueStats, *, now_s: int) -> None:
+    def enqueue(self, count: int, *, now_s: int) -> None:
         """Let jobs arrive, which run at once if all find a warm sandbox.
 
         They are rejected while the depth that was read last is too large.
         """
         if now_s % DEPTH_READ_S == 0:
             self._observed_depth = self.backlog
-        stats.arrived += count
+        self._stats.arrived += count
         if self._observed_depth > self._max_depth:
-            stats.rejected += count
+            self._stats.rejected += count
         elif count <= self._warm_sandboxes and not self._jobs:
             self._warm_sandboxes -= count
-            stats.completed += count
-            stats.waits_s[0] += count
+            self._stats.completed += count
+            self._stats.waits_s[0] += count
         elif count:
             self._jobs.append([now_s, count])
             self.backlog += count
 
-    def expire(self, stats: QueueStats, *, now_s: int) -> None:
+    def expire(self, *, now_s: int) -> None:
         """Drop the jobs whose start deadline is over."""
         while self._jobs and now_s - self._jobs[0][0] >= self._job_ttl_s:
             _, count = self._jobs.popleft()
             self.backlog -= count
-            stats.expired += count
+            self._stats.expired += count
 
     def useful_cpu_s(self, cpu_s: float, *, hosts: int) -> float:
         """Return the part of some CPU time for sandboxes of queued jobs, and for those that idle hosts lack."""
         missing = self.backlog + hosts * self._warm_per_host - self._warm_sandboxes
         return min(missing * self.cpu_s_per_job, self._cpu_limit * cpu_s) if missing > 0 else 0.0
 
-    def run(self, cpu_s: float, stats: QueueStats, *, now_s: int) -> None:
+    def run(self, cpu_s: float, *, now_s: int) -> None:
         """Start sandboxes with some CPU time, and run queued jobs in those that are warm."""
         self._warm_sandboxes += cpu_s / self.cpu_s_per_job
         while self._jobs and self._warm_sandboxes >= 1:
@@ -88,12 +95,17 @@ class JobQueue:
             started = min(count, int(self._warm_sandboxes))
             self._warm_sandboxes -= started
             self.backlog -= started
-            stats.completed += started
-            stats.waits_s[now_s - arrived_s] += started
+            self._stats.completed += started
+            self._stats.waits_s[now_s - arrived_s] += started
             self._jobs[0][1] -= started
             if not self._jobs[0][1]:
                 self._jobs.popleft()
-        stats.max_backlog = max(stats.max_backlog, self.backlog)
+        self._stats.max_backlog = max(self._stats.max_backlog, self.backlog)
+
+    def take_stats(self) -> QueueStats:
+        """Return the counts since the last call."""
+        stats, self._stats = self._stats, QueueStats()
+        return stats
 
     def lose_sandboxes(self, *, hosts: int) -> None:
         """Drop the warm sandboxes of hosts that are gone; `hosts` remain."""

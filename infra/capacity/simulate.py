@@ -11,8 +11,8 @@ from chalicelib.settings import DEFAULT_WAIT_S
 from infra import template
 from infra.capacity import sizing
 from infra.capacity.costs import INSTANCE_TYPE
-from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, aggregate, percentile
-from infra.capacity.queue_model import QueueStats
+from infra.capacity.fleet_model import START_S, Fleet, MinuteStats, Policy, Target, percentile
+from infra.capacity.queue_model import QueueStats, add
 from infra.capacity.sizing import CPU_S_PER_JOB, PROGRAM_CPU_S
 
 DAY_MINUTES: Final = 24 * 60
@@ -65,39 +65,34 @@ def count_late(stats: QueueStats) -> int:
     return sum(count for wait_s, count in stats.waits_s.items() if wait_s > DEFAULT_WAIT_S)
 
 
-def row(name: str, minutes: Sequence[MinuteStats]) -> list[str]:
-    """Return the cells of some minutes."""
-    total = aggregate(minutes)
-    hosts = [stats.hosts for stats in minutes]
-    cells = _queue_cells(name, total, seconds=60 * len(minutes))
-    return [*cells, f"{min(hosts)}-{max(hosts)}", f"{total.usd:.2f}"]
-
-
-def runtime_row(name: str, day: QueueStats) -> list[str]:
-    """Return the cells of one runtime, which has no hosts of its own."""
-    return [*_queue_cells(name, day, seconds=60 * DAY_MINUTES), "", ""]
-
-
-def _queue_cells(name: str, stats: QueueStats, *, seconds: int) -> list[str]:
+def row(name: str, minutes: Sequence[QueueStats]) -> list[str]:
+    """Return the cells of consecutive minutes of one or all queues."""
+    total = add(minutes, backlogs=max)
     return [
         name,
-        f"{stats.arrived / seconds:.1f}",
-        str(stats.max_backlog),
-        str(percentile(stats.waits_s, 0.5)),
-        str(percentile(stats.waits_s, 0.99)),
-        str(count_late(stats)),
-        str(stats.rejected),
-        str(stats.expired),
+        f"{total.arrived / (60 * len(minutes)):.1f}",
+        str(total.max_backlog),
+        str(percentile(total.waits_s, 0.5)),
+        str(percentile(total.waits_s, 0.99)),
+        str(count_late(total)),
+        str(total.rejected),
+        str(total.expired),
     ]
+
+
+def fleet_row(name: str, minutes: Sequence[MinuteStats]) -> list[str]:
+    """Return the cells of consecutive minutes of all queues and of the hosts, which runtimes share."""
+    hosts = [minute.hosts for minute in minutes]
+    usd = sum(minute.usd for minute in minutes)
+    return [*row(name, [minute.total for minute in minutes]), f"{min(hosts)}-{max(hosts)}", f"{usd:.2f}"]
 
 
 def table(day: Sequence[MinuteStats]) -> str:
     """Return a table with a row for each hour, for each runtime, and for the day."""
-    hours = [row(f"{start // 60:02}", day[start : start + 60]) for start in range(0, len(day), 60)]
-    total = aggregate(day)
-    runtimes = [runtime_row(name, stats) for name, stats in total.runtimes.items()]
-    rows = [list(HEADER), *hours, *runtimes, row("all", day)]
-    return "".join("".join(f"{cell:>9}" for cell in cells).rstrip() + "\n" for cells in rows)
+    hours = [fleet_row(f"{start // 60:02}", day[start : start + 60]) for start in range(0, len(day), 60)]
+    runtimes = [row(name, [minute.runtimes[name] for minute in day]) for name in day[0].runtimes]
+    rows = [list(HEADER), *hours, *runtimes, fleet_row("all", day)]
+    return "".join("".join(f"{cell:>9}" for cell in cells) + "\n" for cells in rows)
 
 
 def main(arguments: list[str]) -> None:

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from infra.capacity import simulate
-from infra.capacity.fleet_model import Policy, aggregate
+from infra.capacity.fleet_model import MinuteStats, Policy
+from infra.capacity.queue_model import QueueStats, add
 from infra.capacity.sizing import DEFAULT_DATA_SHARE
 from infra.paths import ROOT
 
@@ -33,32 +34,38 @@ def simulate_day(policy, runs_per_hour=RUNS_PER_HOUR, data_share=DEFAULT_DATA_SH
     return simulate.simulate_day(policy, runs_per_hour=runs_per_hour, data_share=data_share, seed=seed)
 
 
+def total(day: list[MinuteStats]) -> QueueStats:
+    return add([minute.total for minute in day], backlogs=max)
+
+
 @pytest.mark.parametrize(("runs_per_hour", "data_share", "seed"), DERIVED, ids=str)
 def test_no_job_is_refused_or_late_at_derived_sizes(runs_per_hour, data_share, seed):
     policy = derive(runs_per_hour, data_share)
-    day = aggregate(simulate_day(policy, runs_per_hour, data_share, seed))
-    assert list(day.runtimes) == (["python", "data"] if data_share else ["python"])
-    for stats in day.runtimes.values():
+    day = simulate_day(policy, runs_per_hour, data_share, seed)
+    assert list(day[0].runtimes) == (["python", "data"] if data_share else ["python"])
+    for runtime in day[0].runtimes:
+        stats = add([minute.runtimes[runtime] for minute in day], backlogs=max)
         assert stats.completed == stats.arrived > 0
         assert simulate.count_late(stats) == 0
 
 
 def test_too_few_hosts_reject_only_during_bursts():
     day = simulate_day(derive(min_hosts=2))
-    failures = [minute.rejected + minute.expired + simulate.count_late(minute) for minute in day]
+    minutes = [minute.total for minute in day]
+    failures = [stats.rejected + stats.expired + simulate.count_late(stats) for stats in minutes]
     bursts = [range(start, start + 10) for start, _, _ in simulate.BURSTS]
     calm = [count for number, count in enumerate(failures) if not any(number in burst for burst in bursts)]
     assert sum(calm) == 0
-    assert sum(failures) < 0.01 * aggregate(day).arrived
+    assert sum(failures) < 0.01 * total(day).arrived
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
 
 
 def test_documented_results_match_code():
     derived, few_hosts = derive(), derive(min_hosts=2)
     backlog_only = replace(few_hosts, targets=tuple(each for each in few_hosts.targets if each.metric == "backlog"))
-    days = [aggregate(simulate_day(policy)) for policy in (derived, few_hosts, backlog_only)]
-    costs = [f"{day.usd:.2f} USD" for day in days]
-    lost = [f"{100 * day.rejected / day.arrived:.1f} %" for day in days]
+    days = [simulate_day(policy) for policy in (derived, few_hosts, backlog_only)]
+    costs = [f"{sum(minute.usd for minute in day):.2f} USD" for day in days]
+    lost = [f"{100 * stats.rejected / stats.arrived:.1f} %" for stats in map(total, days)]
     hosts = f"{derived.min_hosts} to {derived.max_hosts} hosts"
     assert f"{hosts}, no job is refused or late; hosts cost {costs[0]}" in GUIDE
     assert f"lose {lost[1]} of the day's runs to 503; hosts cost {costs[1]}" in GUIDE
@@ -67,7 +74,7 @@ def test_documented_results_match_code():
 
 def test_documented_results_of_sizes_without_data_match_code():
     for_python = derive(data_share=0.0)
-    day = aggregate(simulate_day(for_python))
+    day = total(simulate_day(for_python))
     assert day.rejected > 0
     hosts = f"{for_python.min_hosts} to {for_python.max_hosts} hosts"
     lost, late = (f"{100 * count / day.arrived:.1f} %" for count in (day.rejected, simulate.count_late(day)))
