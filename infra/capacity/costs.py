@@ -107,7 +107,6 @@ def monthly_bill(load: Workload) -> dict[str, float]:
     idle_polls = _idle_polls(load, hosts)
     instances = HOURS * sum(hourly_price(INSTANCE_TYPE, spot=number >= 1) for number in range(hosts))
     reports = hosts * HOURS * REPORTS_PER_HOUR
-    stored = LAMBDA_REQUEST + SHORT_LAMBDA_S * LAMBDA_GB * LAMBDA_GB_S
     transfer = runs * RESPONSE_BYTES * TRANSFER_GB + (jobs * NAT_BYTES + idle_polls * NAT_BYTES_PER_POLL) * NAT_GB
     return {
         "API Gateway": requests * REST_REQUEST,
@@ -116,15 +115,15 @@ def monthly_bill(load: Workload) -> dict[str, float]:
         "SQS: jobs and replies": _messages(load, jobs) * SQS_REQUEST + jobs * JOB_CALLS * FAIR_QUEUE_REQUEST,
         "SQS: queue depth": _depth_reads(load) * SQS_REQUEST,
         "SQS: idle polls": (idle_polls + 3 * LAMBDA_POLLERS * MONTH_S / REPLY_POLL_S) * SQS_REQUEST,
-        "SQS: clean-up": HOURS * 60 * (1 + _reply_queues(load)) * SQS_REQUEST,
+        "SQS: clean-up": HOURS * 60 * (1 + QUEUES_PER_PROCESS * math.ceil(processes(load))) * SQS_REQUEST,
         "DynamoDB": _dynamodb_usd(load, jobs, requests),
         "S3": jobs * PAYLOAD_REQUESTS * load.has_payloads,
         "logs": max(jobs, requests) * LOG_BYTES / GIB * LOG_GB,
         "transfer": transfer / GIB,
         "hosts": instances + hosts * (DISK_GB * GP3_GB_MONTH + INSTANCE_METRICS * METRIC_MONTH),
-        "host reports": reports * (JOB_CALLS * SQS_REQUEST + stored + DYNAMODB_WRITE),
+        "host reports": reports * (JOB_CALLS * SQS_REQUEST + lambda_wait_usd(SHORT_LAMBDA_S) + DYNAMODB_WRITE),
         "NAT gateway": HOURS * (NAT_HOUR + ADDRESS_HOUR),
-        "canary": HOURS * CANARY_RUNS_PER_HOUR * (LAMBDA_REQUEST + 0.3 * LAMBDA_GB * LAMBDA_GB_S + 5 * SQS_REQUEST),
+        "canary": HOURS * CANARY_RUNS_PER_HOUR * (lambda_wait_usd(0.3) + 5 * SQS_REQUEST),
         "metrics, alarms": METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_METRIC_MONTH + DASHBOARD_MONTH,
     }
 
@@ -155,10 +154,6 @@ def _messages(load: Workload, jobs: float) -> float:
 def _depth_reads(load: Workload) -> float:
     """Return the GetQueueAttributes calls: one per request, but at most one per process and interval."""
     return min(load.jobs_per_hour * HOURS, processes(load) * MONTH_S / DEPTH_READ_S)
-
-
-def _reply_queues(load: Workload) -> float:
-    return QUEUES_PER_PROCESS * math.ceil(processes(load))
 
 
 def _dynamodb_usd(load: Workload, jobs: float, requests: float) -> float:

@@ -4,7 +4,7 @@ Each stands between two comments with its name, and a test compares them.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from chalicelib.runtimes import RUNTIMES
@@ -99,11 +99,8 @@ def cost_table() -> str:
     loads = [Workload(runs_per_hour=rate) for rate in RATES]
     bills = [monthly_bill(load) for load in loads]
 
-    def per_million(usd: float, load: Workload) -> str:
-        return f"{usd / (load.runs_per_hour * HOURS) * MILLION:,.2f}"
-
     def row(name: str, values: Iterable[float]) -> list[str]:
-        return [name, *(per_million(usd, load) for usd, load in zip(values, loads, strict=True))]
+        return [name, *(_per_million(usd, load) for usd, load in zip(values, loads, strict=True))]
 
     return markdown(
         ["USD per million runs", *(f"{rate:,} per hour" for rate in RATES)],
@@ -116,22 +113,25 @@ def cost_table() -> str:
 
 def length_table() -> str:
     """Return what the length of programs costs, if they mostly wait."""
-    loads = [Workload(runs_per_hour=RATES[-1], program_s=seconds) for seconds in PROGRAM_S]
-    return _comparison("Length of the program", [f"{load.program_s:g} s" for load in loads], loads)
+    loads = {f"{seconds:g} s": Workload(runs_per_hour=RATES[-1], program_s=seconds) for seconds in PROGRAM_S}
+    return _comparison("Length of the program", loads)
 
 
 def kind_table() -> str:
     """Return what kinds of runs cost."""
-    return _comparison("Runs", list(KINDS), list(KINDS.values()))
+    return _comparison("Runs", KINDS)
 
 
-def _comparison(heading: str, names: list[str], loads: list[Workload]) -> str:
+def _per_million(usd_per_month: float, load: Workload) -> str:
+    return f"{usd_per_month / (load.runs_per_hour * HOURS) * MILLION:,.2f}"
+
+
+def _comparison(heading: str, loads: Mapping[str, Workload]) -> str:
     rows = []
-    for name, load in zip(names, loads, strict=True):
+    for name, load in loads.items():
         bill = monthly_bill(load)
         parts = [bill["Lambda"], bill["hosts"], sum(bill.values())]
-        usd = (f"{part / (load.runs_per_hour * HOURS) * MILLION:,.2f}" for part in parts)
-        rows.append([name, str(hosts_needed(load)), *usd])
+        rows.append([name, str(hosts_needed(load)), *(_per_million(part, load) for part in parts)])
     unit = f"USD per million runs at {RATES[-1]:,} per hour"
     return markdown([heading, "Hosts", "Lambda", "hosts", f"total, {unit}"], *rows)
 
