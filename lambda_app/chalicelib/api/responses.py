@@ -1,7 +1,7 @@
 """Builds the responses of the routes."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from chalice.app import CORSConfig, Request, Response
@@ -52,17 +52,19 @@ def outcome_response(
     if isinstance(outcome, Failure):
         raise problems.job_failed(outcome.id, outcome.reason)
     if isinstance(outcome, PendingJob):
-        return _pending_response(outcome.job_id, {"Location": f"{base_path(request)}/jobs/{outcome.job_id}", **headers})
+        location = {"Location": f"{base_path(request)}/jobs/{outcome.job_id}"}
+        return _pending_response(job_view.pending_body(outcome.job_id), {**location, **headers})
     request_context.bind(job_status=outcome.status if isinstance(outcome, Result) else batch_view.FINISHED)
     return json_response(job_view.result_body(outcome, expectations), headers=headers)
 
 
 def job_response(record: JobRecord, reply: Reply | None) -> Response:
     """Return the response for a job that was accepted earlier, with its reply if there is one."""
-    return _pending_response(record.job_id) if reply is None else json_response(job_view.job_body(record, reply))
+    body = job_view.job_body(record, reply)
+    return _pending_response(body) if reply is None else json_response(body)
 
 
-def _pending_response(job_id: str, headers: Headers = NO_HEADERS) -> Response:
+def _pending_response(body: dict[str, Any], headers: Headers = NO_HEADERS) -> Response:
     request_context.bind(job_status=job_view.PENDING)
     headers = {"Retry-After": str(PENDING_RETRY_AFTER_S), **headers}
-    return json_response(job_view.pending_body(job_id), status=HTTPStatus.ACCEPTED, headers=headers)
+    return json_response(body, status=HTTPStatus.ACCEPTED, headers=headers)

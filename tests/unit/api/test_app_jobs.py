@@ -175,6 +175,13 @@ def test_get_failed_job_returns_200_with_problem(job_table, reason):
     assert (body["problem"]["type"], body["problem"]["job_id"]) == (f"{SLUG}job-failed:{reason}", record.job_id)
 
 
+def test_get_unfinished_job_includes_webhook_state(job_table):
+    record = accept_job(job_table, webhook_url="https://receiver.example/secret-path")
+    status, _, body = job(record.job_id)
+    webhook = {"state": "pending", "attempts": 0, "error": None}
+    assert (status, body) == (202, {"id": record.job_id, "status": "pending", "webhook": webhook})
+
+
 def test_get_job_includes_webhook_state(job_table):
     record = finish_job(job_table, webhook_url="https://receiver.example/secret-path")
     _, _, body = job(record.job_id)
