@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -385,8 +386,9 @@ def test_usage_shows_the_plan_and_what_is_left(admission, table, clock):
     table.calls.clear()
     usage = read_usage(admission)
     assert (usage.key_id, usage.plan, usage.used, usage.left) == (KEY.key_id, "pro", 3, 57)
-    assert (usage.limits.requests_per_second, usage.limits.burst, usage.limits.runs_per_month) == (5, 10, 60)
-    assert (usage.limits.timeout_s, usage.limits.input_bytes) == (PLAN.max_timeout_s, PLAN.max_input_bytes)
+    limits = msgspec.to_builtins(usage.limits)
+    assert (limits["requests_per_second"], limits["burst"], limits["runs_per_month"]) == (5, 10, 60)
+    assert (limits["timeout_s"], limits["input_bytes"]) == (PLAN.max_timeout_s, PLAN.max_input_bytes)
     assert usage.resets_at == "2026-12-01T00:00:00Z"
     assert table.calls == {"charge": 1}
 
