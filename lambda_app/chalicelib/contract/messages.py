@@ -120,12 +120,17 @@ class UncaughtException(Struct, frozen=True, kw_only=True):
     line: int | None = None
 
 
-class ResourceUsage(Struct, frozen=True, kw_only=True):
-    """The resources of a run: wall time, CPU time of all processes, peak memory of the sandbox, time in the queue."""
+class RunUsage(Struct, frozen=True, kw_only=True):
+    """The resources of a run of a batch: wall time, CPU time of all its processes, peak memory of the sandbox."""
 
     duration_ms: Annotated[int, Meta(ge=0)]
     cpu_ms: Annotated[int, Meta(ge=0)]
     memory_bytes: Annotated[int, Meta(ge=0)]
+
+
+class ResourceUsage(RunUsage, frozen=True, kw_only=True):
+    """The resources of a run: wall time, CPU time of all processes, peak memory of the sandbox, time in the queue."""
+
     queued_ms: Annotated[int, Meta(ge=0)]
 
 
@@ -151,14 +156,6 @@ class Result(Struct, frozen=True, kw_only=True, tag_field="kind", tag="result"):
     usage: ResourceUsage
     runtime: RuntimeName
     python_version: PythonVersion
-
-
-class RunUsage(Struct, frozen=True, kw_only=True):
-    """The resources of a run of a batch: wall time, CPU time of all its processes, peak memory of the sandbox."""
-
-    duration_ms: Annotated[int, Meta(ge=0)]
-    cpu_ms: Annotated[int, Meta(ge=0)]
-    memory_bytes: Annotated[int, Meta(ge=0)]
 
 
 class RunResult(Struct, frozen=True, kw_only=True):
