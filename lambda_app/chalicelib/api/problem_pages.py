@@ -2,6 +2,7 @@
 
 from typing import Final
 
+import msgspec
 from chalice.app import Request, Response
 
 from chalicelib import problems
@@ -17,14 +18,7 @@ def page_response(slug: str, request: Request) -> Response:
     problem_type = _BY_SLUG.get(slug)
     if problem_type is None:
         raise ProblemError(problems.NOT_FOUND)
-    values = {
-        "slug": slug,
-        "uri": problem_type.uri,
-        "title": problem_type.title,
-        "status": str(int(problem_type.status)),
-        "cause": problem_type.cause,
-        "remedy": problem_type.remedy,
-    }
+    values = {**msgspec.structs.asdict(problem_type), "uri": problem_type.uri}
     return static_files.page_response("problem.html", request, values=values)
 
 

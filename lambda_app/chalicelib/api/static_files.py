@@ -56,7 +56,7 @@ SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-NO_VALUES: Final[Mapping[str, str]] = MappingProxyType({})
+NO_VALUES: Final[Mapping[str, object]] = MappingProxyType({})
 _HASH_CHARS: Final = 16
 _URL_NAME: Final = re.compile(rf"([a-z0-9-]+)\.([0-9a-f]{{{_HASH_CHARS}}})(\.[a-z]+)")
 _IMPORT: Final = re.compile(r'(?<= from "\./)[a-z0-9-]+\.js(?=";$)', re.MULTILINE)
@@ -113,7 +113,7 @@ def file_response(url_name: str, request: Request) -> Response:
 
 
 def page_response(
-    name: str, request: Request, *, values: Mapping[str, str] = NO_VALUES, headers: Headers = NO_HEADERS
+    name: str, request: Request, *, values: Mapping[str, object] = NO_VALUES, headers: Headers = NO_HEADERS
 ) -> Response:
     """Return a page of web/ with `values` for its other placeholders. `headers` override SECURITY_HEADERS."""
     return cacheable_response(
@@ -141,10 +141,10 @@ def _page_source(name: str) -> str:
     return (WEB / name).read_text("utf-8")
 
 
-def _page(name: str, values: Mapping[str, str]) -> str:
+def _page(name: str, values: Mapping[str, object]) -> str:
     def value(placeholder: re.Match[str]) -> str:
         asset, other = placeholder.groups()
-        return html.escape(f"{values['base']}/assets/{static_file(asset).url_name}" if asset else values[other])
+        return html.escape(f"{values['base']}/assets/{static_file(asset).url_name}" if asset else str(values[other]))
 
     return _PLACEHOLDER.sub(value, _page_source(name))
 
