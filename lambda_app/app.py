@@ -108,7 +108,8 @@ def call_mcp() -> Response:
 @app.route("/mcp", methods=["GET", "DELETE"], content_types=[], cors=CORS)  # API Gateway would return 403
 def reject_mcp_session() -> Response:
     """Refuse to open an event stream or to end a session, which this stateless server does not have."""
-    return problems.method_not_allowed(allow="POST")
+    problem = problems.problem_for_status(HTTPStatus.METHOD_NOT_ALLOWED)
+    return problems.problem_response(problem, headers={"Allow": "POST"})
 
 
 @app.route("/openapi.json", methods=["GET"], content_types=[], cors=CORS)
@@ -180,7 +181,7 @@ def run_canary(event: object, context: object) -> None:  # noqa: ARG001 - Lambda
     """Run a program of the service's own in each runtime and report whether that worked."""
     request_context.start()
     passed = components().canary.run()
-    app.log.info("canary_completed", extra=metrics.canary_fields(passed=passed))
+    app.log.info("canary_completed", extra=metrics.fields({"CanaryPassed": int(passed)}))
 
 
 def submit(parse: Callable[..., RunRequest]) -> Response:
@@ -217,7 +218,7 @@ def components() -> Components:
 @cache
 def _build_components() -> Components:
     built = build_components(settings.load(os.environ))
-    app.log.info("cold_start", extra=metrics.cold_start_fields())
+    app.log.info("cold_start", extra=metrics.fields({"ColdStarts": 1}))
     return built
 
 

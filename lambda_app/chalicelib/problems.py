@@ -262,8 +262,3 @@ def problem_response(problem: Problem, *, headers: Headers = NO_HEADERS) -> Resp
         headers={**headers, "Content-Type": "application/problem+json"},
         status_code=problem.status,
     )
-
-
-def method_not_allowed(*, allow: str) -> Response:
-    """Return the response to a method that a route has only to refuse it; `allow` are the others."""
-    return problem_response(problem_for_status(HTTPStatus.METHOD_NOT_ALLOWED), headers={"Allow": allow})

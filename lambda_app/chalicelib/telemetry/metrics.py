@@ -36,26 +36,17 @@ COUNTED_REJECTIONS: Final = {
 Values = Mapping[str, float]
 
 
-def cold_start_fields() -> dict[str, Any]:
-    """Return `extra` for the log line of a process that begins to serve."""
-    return _emf_fields({"ColdStarts": 1})
-
-
-def canary_fields(*, passed: bool) -> dict[str, Any]:
-    """Return `extra` for the log line of a canary run."""
-    return _emf_fields({"CanaryPassed": int(passed)})
-
-
 def request_fields(problem_type: str | None) -> dict[str, Any]:
     """Return `extra` for the last log line of a request, which ended with a problem of this type or without one."""
     values = {"Requests": 1, **request_context.current().metrics}
     slug = (problem_type or "").removeprefix(TYPE_PREFIX)
     if slug not in COUNTED_REJECTIONS:
-        return _emf_fields(values)
-    return {**_emf_fields(values, by_reason={"RejectedRequests": 1}), "Reason": slug}
+        return fields(values)
+    return {**fields(values, by_reason={"RejectedRequests": 1}), "Reason": slug}
 
 
-def _emf_fields(values: Values, by_reason: Values = MappingProxyType({})) -> dict[str, Any]:
+def fields(values: Values, by_reason: Values = MappingProxyType({})) -> dict[str, Any]:
+    """Return `extra` for a log line with these metrics; those in `by_reason` are also counted by its `Reason`."""
     directives = [_directive(values, [[]])]
     if by_reason:
         directives.append(_directive(by_reason, [[], ["Reason"]]))  # without a dimension, it is the sum of all
