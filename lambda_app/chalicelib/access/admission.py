@@ -82,20 +82,13 @@ class Admission:
         if caller.quota_status.retry_after_s(runs=runs):
             raise _limit_problem(caller.quota_status, runs=runs)
 
-    def charge(self, caller: Caller, *, runs: int = 1) -> Caller:
-        """Charge one request to the caller's rate and `runs` to its quota: 0 for a replay or a refused request.
+    def charge(self, caller: Caller, *, runs: int = 1, is_read: bool = False) -> Caller:
+        """Charge one request to one of the caller's rates and `runs` to its quota: 0 for a replay or a refused request.
 
         A request that the quota cannot pay counts toward the rate before it is rejected. Costs one write, or no call if
         the cached record is over the rate. Return the caller with its new status. Raise ProblemError; it is a 401 if
         the secret was replaced after authentication.
         """
-        return self._charge(caller, runs=runs, is_read=False)
-
-    def charge_read(self, caller: Caller) -> Caller:
-        """Charge one request to the caller's rate of reads, as `charge` does. The new status is never stale."""
-        return self._charge(caller, runs=0, is_read=True)
-
-    def _charge(self, caller: Caller, *, runs: int, is_read: bool) -> Caller:
         record, now_us = caller.record, self._now_us()
         for _ in range(MAX_UPDATE_ATTEMPTS):
             matched_attribute = record.matching_secret_attribute(caller.secret_sha256, now_us=now_us)
@@ -131,6 +124,10 @@ class Admission:
                 return charged_caller
         logger.error("key_update_conflict")
         raise ProblemError(problems.AUTHENTICATION_UNAVAILABLE)
+
+    def charge_read(self, caller: Caller) -> Caller:
+        """Charge one request to the caller's rate of reads, as `charge` does. The new status is never stale."""
+        return self.charge(caller, runs=0, is_read=True)
 
     def _caller(self, record: KeyRecord, secret_sha256: str, now_us: int) -> Caller:
         quota_status = rate_limits.quota_status(record, self._plans[record.plan], now_us=now_us)
