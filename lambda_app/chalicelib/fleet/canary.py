@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from chalicelib.contract import Failure, Job, ReplyMessage, Result, Status
 from chalicelib.jobs.dispatcher import JobDispatcher
@@ -41,7 +40,7 @@ class Canary(Struct, frozen=True):
     def _passes(self, runtime: str) -> bool:
         text = uuid.uuid4().hex
         try:
-            reply = self._run(self._job(runtime, text))
+            reply = self._run(runtime, text)
         except ProblemError as error:
             outcome = error.problem.type
         else:
@@ -51,25 +50,24 @@ class Canary(Struct, frozen=True):
         logger.error("canary_failed", extra={"runtime": runtime, "outcome": outcome})
         return False
 
-    def _run(self, job: Job) -> ReplyMessage | None:
+    def _run(self, runtime: str, text: str) -> ReplyMessage | None:
         """Return the reply to a job, None if it does not arrive in time. Raise ProblemError."""
-        with self.reply_queues.lease(job.id) as queue:
-            self.dispatcher.send(replace(job, reply_to=queue.url), key_id=KEY_ID)
-            return queue.wait(job.id, deadline=time.monotonic() + self.wait_s)
-
-    def _job(self, runtime: str, text: str) -> Job:
-        now, job_id = self.clock(), uuid.uuid4().hex
-        return Job(
-            id=job_id,
-            code=CODE,
-            input=text,
-            runtime=runtime,
-            reply_to=None,
-            reply_upload_url=self.payloads.reply_upload_url(job_id, start_deadline=now + self.wait_s),
-            submitted_at=now,
-            reply_by=now + self.wait_s,
-            start_deadline=now + self.wait_s,
-        )
+        job_id, now = uuid.uuid4().hex, self.clock()
+        deadline = now + self.wait_s
+        with self.reply_queues.lease(job_id) as queue:
+            job = Job(
+                id=job_id,
+                code=CODE,
+                input=text,
+                runtime=runtime,
+                reply_to=queue.url,
+                reply_upload_url=self.payloads.reply_upload_url(job_id, start_deadline=deadline),
+                submitted_at=now,
+                reply_by=deadline,
+                start_deadline=deadline,
+            )
+            self.dispatcher.send(job, key_id=KEY_ID)
+            return queue.wait(job_id, deadline=time.monotonic() + self.wait_s)
 
 
 def _describe(reply: ReplyMessage | None) -> str:
