@@ -7,7 +7,7 @@ carry the version and the client's capabilities in each request (https://modelco
 import json
 import time
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 from chalice.app import Request, Response
 
@@ -15,7 +15,7 @@ from chalicelib.access.admission import Caller
 from chalicelib.api import mcp_tools, model_output
 from chalicelib.api.headers import header_values
 from chalicelib.api.mcp_tools import ToolContext, UnknownToolError
-from chalicelib.api.request_fields import check_json_body
+from chalicelib.api.request_fields import check_json_body, reject_nan_and_infinity
 from chalicelib.api.responses import json_response
 from chalicelib.components import Components
 from chalicelib.jobs.response_size import MAX_BODY_BYTES, escaped_bytes
@@ -75,7 +75,7 @@ def respond(request: Request, caller: Caller, components: Components) -> Respons
 
 def _decode(body: bytes) -> object:
     try:
-        return json.loads(body, parse_constant=_reject_constant)
+        return json.loads(body, parse_constant=reject_nan_and_infinity)
     except (ValueError, RecursionError) as error:
         raise _RpcError(PARSE_ERROR, "The body is not JSON.") from error
 
@@ -233,7 +233,3 @@ def _status(answer: _Message, request: Request) -> HTTPStatus:
 
 def _error_response(error: _RpcError) -> Response:
     return json_response({"jsonrpc": "2.0", "id": None, "error": error.error}, status=HTTPStatus.BAD_REQUEST)
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(name)

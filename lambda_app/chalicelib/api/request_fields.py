@@ -125,7 +125,7 @@ def _json_object(body: bytes) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise invalid_request(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
     try:
-        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=_reject_nan_and_infinity)
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=reject_nan_and_infinity)
     except (ValueError, RecursionError) as error:
         raise invalid_request(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
     if not isinstance(value, dict):
@@ -144,9 +144,9 @@ def _reject_duplicate_names(pairs: list[tuple[str, object]]) -> dict[str, object
     return value
 
 
-def _reject_nan_and_infinity(name: str) -> NoReturn:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+def reject_nan_and_infinity(name: str) -> NoReturn:
+    """Raise ValueError for a constant that Python's parser takes for JSON."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse_string(
