@@ -10,7 +10,6 @@ from chalicelib.contract import (
     BatchResult,
     OutputBytes,
     ResourceUsage,
-    RunResult,
     RunUsage,
     Truncated,
     UncaughtException,
@@ -61,7 +60,7 @@ def batch_body(result: BatchResult, expectations: Expectations | None) -> dict[s
             runs.append(RunView(status=NOT_RUN))
         else:
             failed += expected.has_failed(number, run)
-            runs.append(_run_view(run, passed=expected.passed(number, run)))
+            runs.append(RunView(passed=expected.passed(number, run), **msgspec.structs.asdict(run)))
     view = BatchView(
         id=result.id,
         passed=sum(run.passed is True for run in runs),
@@ -73,10 +72,6 @@ def batch_body(result: BatchResult, expectations: Expectations | None) -> dict[s
         python_version=result.python_version,
     )
     return msgspec.structs.asdict(_fit(view))
-
-
-def _run_view(run: RunResult, *, passed: bool | None) -> RunView:
-    return RunView(passed=passed, **msgspec.structs.asdict(run))
 
 
 def _fit(view: BatchView) -> BatchView:

@@ -63,7 +63,7 @@ class JobResults(Struct, frozen=True):
         except TableError as error:
             logger.exception("job_table_error")
             raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
-        if record is None or record.key_id != key_id or not record.is_visible:
+        if record is None or record.key_id != key_id or record.state is JobState.HIDDEN:
             raise ProblemError(problems.JOB_NOT_FOUND)
         try:
             self.payloads.delete(job_id)
@@ -106,7 +106,7 @@ class JobResults(Struct, frozen=True):
         return record if record is hidden else self.table.set_reply(job_id, reply)
 
     def _require_visible(self, record: JobRecord | None, key_id: str) -> JobRecord:
-        if record is None or record.key_id != key_id or not record.is_visible:
+        if record is None or record.key_id != key_id or record.state is JobState.HIDDEN:
             raise ProblemError(problems.JOB_NOT_FOUND)
         if record.state is JobState.DELETED or self.clock() >= record.retained_until:
             raise ProblemError(problems.JOB_EXPIRED_OR_DELETED)

@@ -86,11 +86,6 @@ class JobRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     webhook_attempts: int = 0
     webhook_error: str | None = None  # of the last attempt
 
-    @property
-    def is_visible(self) -> bool:
-        """Return whether the job exists for its customer."""
-        return self.state is not JobState.HIDDEN
-
 
 class JobTable(Struct, frozen=True):
     """Conditional reads and writes of job records. Each write returns the stored record. All raise TableError."""

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from chalicelib.access.admission import Caller
 from chalicelib.access.load_shedding import QueueLoad
-from chalicelib.access.plans import Plan
 from chalicelib.contract import DEFAULT_TIMEOUT_S, InputFile, Job, Run
 from chalicelib.jobs import expectations
 from chalicelib.jobs.expectations import Expectations
@@ -57,11 +56,6 @@ class Submission(Struct, frozen=True, kw_only=True):
     def key_id(self) -> str:
         """Return the id of the API key that the job belongs to."""
         return self.caller.record.key_id
-
-    @property
-    def plan(self) -> Plan:
-        """Return the plan of that key."""
-        return self.caller.plan
 
 
 def idempotent_job_id(submission: Submission) -> str:

@@ -269,7 +269,7 @@ class JobService(Struct, frozen=True):
             raise
 
     def _reserve_slot(self, record: JobRecord, submission: Submission) -> None:
-        plan, is_full = submission.plan, submission.queue_load is QueueLoad.FULL
+        plan, is_full = submission.caller.plan, submission.queue_load is QueueLoad.FULL
         try:
             limit = 1 if is_full else plan.max_pending_jobs
             self.pending_jobs.reserve(record, limit=limit, now_s=int(self.clock()))

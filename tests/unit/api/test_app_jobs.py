@@ -68,7 +68,7 @@ def test_default_wait_is_used_without_prefer_header(jobs):
     send()
     (submission,) = jobs.submissions
     assert (submission.wait_s, submission.is_async, submission.idempotency_key) == (20.0, False, None)
-    assert (submission.body, submission.plan.name, submission.key_id) == (BODY.encode(), "internal", KEY.key_id)
+    assert (submission.body, submission.caller.plan.name, submission.key_id) == (BODY.encode(), "internal", KEY.key_id)
 
 
 def test_multiple_prefer_headers_are_combined(jobs):
