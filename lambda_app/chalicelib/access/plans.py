@@ -18,18 +18,18 @@ class Rate(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The limits of one plan. See docs/decisions/012 for `max_pending_jobs`."""
+    """The limits of one plan. The defaults are those of the contract. See docs/decisions/012 for `max_pending_jobs`."""
 
     name: str
     requests_per_second: int
     burst: int  # requests at once after an idle period
     reads_per_second: int  # requests for usage and jobs; enough to poll every pending job twice per second
     runs_per_month: int  # calendar month, UTC
-    max_timeout_s: float
-    max_input_bytes: int
-    max_files_bytes: int  # of all files together
+    max_timeout_s: float = MAX_TIMEOUT_S
+    max_input_bytes: int = MAX_INPUT_BYTES
+    max_files_bytes: int = MAX_FILES_BYTES  # of all files together
     max_pending_jobs: int
-    max_batch_runs: int
+    max_batch_runs: int = MAX_BATCH_RUNS
 
     @property
     def run_rate(self) -> Rate:
@@ -64,11 +64,7 @@ PLANS: Final = MappingProxyType(
                 burst=20,
                 reads_per_second=200,
                 runs_per_month=100_000,
-                max_timeout_s=MAX_TIMEOUT_S,
-                max_input_bytes=MAX_INPUT_BYTES,
-                max_files_bytes=MAX_FILES_BYTES,
                 max_pending_jobs=100,
-                max_batch_runs=MAX_BATCH_RUNS,
             ),
             Plan(
                 name="internal",  # the operator, the demo key, tests and benchmarks
@@ -76,11 +72,7 @@ PLANS: Final = MappingProxyType(
                 burst=200,
                 reads_per_second=500,
                 runs_per_month=10_000_000,
-                max_timeout_s=MAX_TIMEOUT_S,
-                max_input_bytes=MAX_INPUT_BYTES,
-                max_files_bytes=MAX_FILES_BYTES,
                 max_pending_jobs=100,
-                max_batch_runs=MAX_BATCH_RUNS,
             ),
         )
     }
