@@ -5,7 +5,8 @@ Used by the routes and by everything that brings replies: the results queue, dea
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from msgspec import Struct
@@ -25,6 +26,19 @@ logger = logging.getLogger(__name__)
 ORPHAN_RESULT_TTL_S: Final = 600  # well above the time in which its job may still be accepted
 
 
+@contextmanager
+def outages_as_problems(logger: logging.Logger) -> Iterator[None]:
+    """Log an outage of the jobs table, the webhook queue or the payload store, and raise ProblemError for it."""
+    try:
+        yield
+    except (TableError, QueueSendError) as error:
+        logger.exception("job_table_error")
+        raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
+    except PayloadStoreError as error:
+        logger.exception("payload_store_error")
+        raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
+
+
 class JobResults(Struct, frozen=True):
     """Stored results. Thread-safe."""
 
@@ -36,40 +50,27 @@ class JobResults(Struct, frozen=True):
 
     def get(self, job_id: str, *, key_id: str) -> JobRecord:
         """Return a job of this key, with its reply if there is one. Raise ProblemError if the key cannot see it."""
-        try:
+        with outages_as_problems(logger):
             record = self._require_visible(self.table.read(job_id), key_id)
             if record.state is not JobState.FINISHED and self.clock() >= record.start_deadline + ABANDON_AFTER_S:
                 expired = Failure(id=job_id, reason=FailureReason.START_TIMEOUT)
                 record = self._require_visible(self.record_reply(expired), key_id)
-        except (TableError, QueueSendError) as error:
-            logger.exception("job_table_error")
-            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
         return record
 
     def read_reply(self, record: JobRecord) -> Reply | None:
         """Return the reply of a job, None if there is none yet. Raise ProblemError, or CorruptReplyError."""
         if record.reply is None:
             return None
-        try:
+        with outages_as_problems(logger):
             return self.payloads.read_reply(decode_stored_reply(record))
-        except PayloadStoreError as error:
-            logger.exception("payload_store_error")
-            raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
 
     def delete(self, job_id: str, *, key_id: str) -> None:
         """Delete what the customer sent and received. Raise ProblemError if the key has no such job."""
-        try:
+        with outages_as_problems(logger):
             record = self.table.mark_deleted(job_id, key_id=key_id)
-        except TableError as error:
-            logger.exception("job_table_error")
-            raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
-        if record is None or record.key_id != key_id or record.state is JobState.HIDDEN:
-            raise ProblemError(problems.JOB_NOT_FOUND)
-        try:
-            self.payloads.delete(job_id)
-        except PayloadStoreError as error:  # repeating the request deletes what is left
-            logger.exception("payload_store_error")
-            raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
+            if record is None or record.key_id != key_id or record.state is JobState.HIDDEN:
+                raise ProblemError(problems.JOB_NOT_FOUND)
+            self.payloads.delete(job_id)  # if that fails, repeating the request deletes what is left
 
     def record_reply(self, reply: ReplyMessage, *, key_id: str | None = None) -> JobRecord | None:
         """Store a reply unless its job has one, and return the job's record.

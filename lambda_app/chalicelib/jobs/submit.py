@@ -16,13 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import problems
-from chalicelib.access.admission import Admission
-from chalicelib.access.charge import Charge
+from chalicelib.access.admission import Admission, Caller
 from chalicelib.access.load_shedding import QueueLoad
 from chalicelib.contract import Reply, ReplyReference
 from chalicelib.dynamodb import TableError
 from chalicelib.jobs.dispatcher import JobDispatcher
-from chalicelib.jobs.job_results import JobResults
+from chalicelib.jobs.job_results import JobResults, outages_as_problems
 from chalicelib.jobs.job_table import JobRecord, JobState, JobTable
 from chalicelib.jobs.job_view import decode_stored_reply
 from chalicelib.jobs.payload_store import PayloadStore, PayloadStoreError
@@ -63,18 +62,11 @@ class JobService(Struct, frozen=True):
 
     def submit(self, submission: Submission) -> Reply | PendingJob:
         """Run a program. Return its reply, or the pending job if the reply is not ready. Raise ProblemError."""
-        with self._charging(submission) as charge:
-            try:
-                if submission.idempotency_key is None:
-                    outcome = self._submit_new(submission, charge)
-                else:
-                    outcome = self._submit_idempotent(submission, charge)
-            except TableError as error:
-                logger.exception("job_table_error")
-                raise ProblemError(problems.JOB_STORE_UNAVAILABLE) from error
-            except PayloadStoreError as error:
-                logger.exception("payload_store_error")
-                raise ProblemError(problems.PAYLOAD_STORE_UNAVAILABLE) from error
+        with self._charging(submission) as charge, outages_as_problems(logger):
+            if submission.idempotency_key is None:
+                outcome = self._submit_new(submission, charge)
+            else:
+                outcome = self._submit_idempotent(submission, charge)
         if not isinstance(outcome, JobRecord):
             return outcome
         if outcome.state is JobState.DELETED:
@@ -87,7 +79,7 @@ class JobService(Struct, frozen=True):
             logger.exception("payload_store_error")
             return PendingJob(outcome.job_id)
 
-    def _submit_new(self, submission: Submission, charge: Charge) -> Reply | JobRecord:
+    def _submit_new(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         record = self._build_record(submission, uuid.uuid4().hex)
         request_context.bind(job_id=record.job_id)
         if submission.is_async:
@@ -103,7 +95,7 @@ class JobService(Struct, frozen=True):
                 has_payload = self._send(submission, record, reply_to=queue.url)
             return self._await_reply(submission, record, queue, is_stored=False, has_payload=has_payload)
 
-    def _submit_idempotent(self, submission: Submission, charge: Charge) -> Reply | JobRecord:
+    def _submit_idempotent(self, submission: Submission, charge: "_Charge") -> Reply | JobRecord:
         new_record = self._build_record(submission, idempotent_job_id(submission))
         request_context.bind(job_id=new_record.job_id)
         record = self.table.claim(new_record, now_s=int(self.clock()))
@@ -115,7 +107,7 @@ class JobService(Struct, frozen=True):
         return self._await_existing_job(submission, record)
 
     def _start_claimed(
-        self, submission: Submission, record: JobRecord, charge: Charge | None = None
+        self, submission: Submission, record: JobRecord, charge: "_Charge | None" = None
     ) -> Reply | JobRecord:
         """Send the job of a claim. Without `charge`, an earlier request paid for the run."""
         with ExitStack() as leases:
@@ -233,9 +225,9 @@ class JobService(Struct, frozen=True):
         )
 
     @contextmanager
-    def _charging(self, submission: Submission) -> Iterator[Charge]:
+    def _charging(self, submission: Submission) -> Iterator["_Charge"]:
         """Yield the charge of a request. If the block refuses the request before it is charged, charge its rate."""
-        charge = Charge(self.admission, submission.caller)
+        charge = _Charge(self.admission, submission.caller)
         try:
             yield charge
         except Exception:
@@ -286,6 +278,19 @@ class JobService(Struct, frozen=True):
             self.pending_jobs.release(record)
         except TableError:  # it expires
             logger.warning("slot_release_failed", exc_info=True)
+
+
+class _Charge(Struct):
+    """The charge of a request. It is paid once, and not again if it is rejected."""
+
+    admission: Admission
+    caller: Caller
+    is_charged: bool = False
+
+    def pay(self, *, runs: int) -> None:
+        """Charge the request to the rate and the quota of its key. Raise ProblemError if one is used up."""
+        self.is_charged = True
+        self.admission.charge(self.caller, runs=runs)
 
 
 class _Claim(Struct):
