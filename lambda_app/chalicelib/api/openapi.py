@@ -44,13 +44,8 @@ _PRIVATE_MEMBERS: Final = (_TAG, "version")
 
 
 def render(routes: Routes, *, base_path: str) -> str:
-    """Return the document as JSON."""
-    return msgspec.json.encode(document(routes, base_path=base_path)).decode()
-
-
-def document(routes: Routes, *, base_path: str) -> Schema:
-    """Return the document of an API whose URLs begin with `base_path`. Raise KeyError for an undeclared route."""
-    return {
+    """Return the JSON of an API whose URLs begin with `base_path`. Raise KeyError for an undeclared route."""
+    document: Schema = {
         "openapi": OPENAPI_VERSION,
         "info": {
             "title": "python-exec",
@@ -69,15 +64,19 @@ def document(routes: Routes, *, base_path: str) -> Schema:
         "webhooks": {"jobFinished": {"post": _webhook()}},
         "components": {
             "schemas": _components(),
-            "parameters": {name: _parameter(name) for name in PARAMETERS},
+            "parameters": {
+                name: {"name": name, "required": parameter["in"] == "path", **parameter}
+                for name, parameter in PARAMETERS.items()
+            },
             "headers": {name: {**HEADERS[name], "required": name not in OPTIONAL_HEADERS} for name in HEADERS},
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
-        "x-plans": {name: msgspec.to_builtins(plan) for name, plan in PLANS.items()},
+        "x-plans": dict(PLANS),
     }
+    return msgspec.json.encode(document).decode()
 
 
 def _operation(operation: Operation, docstring: str) -> Schema:
@@ -110,7 +109,12 @@ def _responses(operation: Operation) -> Schema:
         by_status[problem_type.status].append(problem_type)
     for status, problem_types in sorted(by_status.items()):
         responses[str(status)] = _problem(problem_types, access=operation.access)
-    responses["500"] = _generic_problem(HTTPStatus.INTERNAL_SERVER_ERROR)
+    internal_error = problems.problem_for_status(HTTPStatus.INTERNAL_SERVER_ERROR)
+    responses["500"] = {
+        "description": internal_error.title,
+        "headers": _headers((), access=Access.OPTIONAL),
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": _reference(Problem), "example": internal_error}},
+    }
     return responses
 
 
@@ -142,15 +146,6 @@ def _problem(problem_types: Iterable[ProblemType], *, access: Access) -> Schema:
     }
 
 
-def _generic_problem(status: HTTPStatus) -> Schema:
-    value = problems.problem_for_status(status)
-    return {
-        "description": status.phrase,
-        "headers": _headers((), access=Access.OPTIONAL),
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": _reference(Problem), "example": msgspec.to_builtins(value)}},
-    }
-
-
 def _example_problem(row: ProblemType) -> Schema:
     members = {"type": row.uri, "title": row.title, "status": row.status, "detail": row.detail or row.cause}
     return {**members, "job_id": JOB_ID} if row in problems.JOB_FAILED.values() else members
@@ -164,11 +159,6 @@ def _header_names(row: ProblemType) -> tuple[str, ...]:
 def _headers(names: Iterable[str], *, access: Access) -> Schema:
     of_key = () if access is Access.PUBLIC else KEY_HEADERS
     return {name: {"$ref": f"#/components/headers/{name}"} for name in (*COMMON_HEADERS, *of_key, *names)}
-
-
-def _parameter(name: str) -> Schema:
-    parameter = PARAMETERS[name]
-    return {"name": name, "required": parameter["in"] == "path", **parameter}
 
 
 def _webhook() -> Schema:

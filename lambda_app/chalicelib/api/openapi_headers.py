@@ -5,6 +5,7 @@ from typing import Any, Final
 from chalicelib import problems
 from chalicelib.api import prefer_header
 from chalicelib.api.mcp import ENVELOPE_VERSIONS, HANDSHAKE_VERSIONS
+from chalicelib.api.openapi_examples import JOB_ID
 from chalicelib.api.responses import CORS
 from chalicelib.api.static_files import SECURITY_HEADERS
 from chalicelib.problems import PROBLEM_TYPES
@@ -55,7 +56,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "job_id": {
         "in": "path",
         "description": "The id of a job.",
-        "schema": {"type": "string", "minLength": 1, "examples": ["0123456789abcdef0123456789abcdef"]},
+        "schema": {"type": "string", "minLength": 1, "examples": [JOB_ID]},
     },
     "name": {
         "in": "path",
