@@ -42,7 +42,12 @@ def index_response(request: Request, name: str, routes: Mapping[str, Mapping[str
     if _accepts_html(request):
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Vary": VARY}
         return static_files.page_response("playground.html", request, headers=headers)
-    index = Index(name=name, documentation=f"{base_path(request)}/docs", endpoints=tuple(_endpoints(routes)))
+    endpoints = tuple(
+        Endpoint(method, path, str(entry.view_function.__doc__).splitlines()[0])
+        for path, methods in routes.items()
+        for method, entry in methods.items()
+    )
+    index = Index(name=name, documentation=f"{base_path(request)}/docs", endpoints=endpoints)
     return static_files.cacheable_response(
         msgspec.json.encode(index).decode(),
         request,
@@ -56,11 +61,3 @@ def _accepts_html(request: Request) -> bool:
     """Return whether the client names HTML; `*/*` is what curl and HTTP libraries send."""
     types = ",".join(header_values(request, "accept")).split(",")
     return any(_HTML_TYPE.fullmatch(media_type) for media_type in types)
-
-
-def _endpoints(routes: Mapping[str, Mapping[str, Any]]) -> list[Endpoint]:
-    return [
-        Endpoint(method, path, str(entry.view_function.__doc__).splitlines()[0])
-        for path, methods in routes.items()
-        for method, entry in methods.items()
-    ]

@@ -26,10 +26,7 @@ HINTS: Final = (  # a part of stderr, and what to do about it
     ("ModuleNotFoundError", NO_PACKAGE),
     ("Network is unreachable", NO_NETWORK),
     ("Name or service not known", NO_NETWORK),
-    (
-        "Temporary failure in name resolution",
-        NO_NETWORK,
-    ),
+    ("Temporary failure in name resolution", NO_NETWORK),
     ("EOFError", "The program read more than its input. Send what it reads as `input`."),
     ("No such file or directory: '/bin/sh'", "There is no shell and no other program than Python."),
     ("FileNotFoundError", "No file is kept from earlier calls. Send the files that the program reads as `files`."),

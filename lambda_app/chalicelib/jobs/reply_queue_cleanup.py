@@ -76,14 +76,11 @@ class ReplyQueueCleanup(Struct, frozen=True):
             if not orphaned:
                 return not messages
             for message in orphaned:
-                self._store(message)
+                if reply := decode_or_drop(message):
+                    self.store_reply(reply)
+                    logger.info("orphaned_reply_stored", extra={"job_id": reply.id})
                 self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return False
 
     def _is_orphaned(self, message: Mapping[str, Any]) -> bool:
         return int(message["Attributes"]["SentTimestamp"]) / 1000 <= self.clock() - ORPHAN_REPLY_AGE_S
-
-    def _store(self, message: Mapping[str, Any]) -> None:
-        if reply := decode_or_drop(message):
-            self.store_reply(reply)
-            logger.info("orphaned_reply_stored", extra={"job_id": reply.id})
