@@ -19,9 +19,10 @@ GATEWAY_ROLE: Final = "python-exec-gateway-logs"
 GATEWAY_POLICY: Final = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 # A new role is not visible at once, and UpdateAccount is limited to one per 20 s.
 ROLE_PROPAGATION_TIMEOUT_S: Final = 120.0
+ROLE_POLL_S: Final = 3.0
 
 
-def ensure_gateway_logging_role(clients: ClientFactory, *, poll_s: float) -> None:
+def ensure_gateway_logging_role(clients: ClientFactory) -> None:
     """Set the role with which API Gateway writes logs, one per account and region, unless one is set.
 
     Without it no stage can have a log: https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
@@ -39,7 +40,7 @@ def ensure_gateway_logging_role(clients: ClientFactory, *, poll_s: float) -> Non
             is_temporary = error.response["Error"]["Code"] in {"BadRequestException", "TooManyRequestsException"}
             if not is_temporary or time.monotonic() > deadline:
                 raise
-            time.sleep(poll_s)
+            time.sleep(ROLE_POLL_S)
         else:
             progress.report(f"Set the logging role of API Gateway to {role}.")
             return

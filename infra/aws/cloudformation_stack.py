@@ -28,12 +28,16 @@ STUCK_STATUSES: Final = {
 
 
 class Stack(Struct, frozen=True):
-    """A stack by name, which need not exist."""
+    """The stack of a stage, which need not exist."""
 
     client: Client
-    name: str
-    poll_s: float
+    stage: str
     plan_only: bool = False  # list the changes of an update, and make none
+
+    @property
+    def name(self) -> str:
+        """Return CloudFormation's name of the stack."""
+        return stack_name(self.stage)
 
     def status(self, stack_id: str | None = None) -> str | None:
         """Return CloudFormation's status of the stack, None if it does not exist. A deleted one needs its id."""
@@ -79,7 +83,6 @@ class Stack(Struct, frozen=True):
         is_update: bool,
         parameters: Mapping[str, str],
         unchanged: Sequence[str],
-        stage: str,
     ) -> None:
         """Create or update the stack and wait. Raises CommandError.
 
@@ -97,7 +100,7 @@ class Stack(Struct, frozen=True):
                 *({"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()),
                 *({"ParameterKey": key, "UsePreviousValue": True} for key in unchanged),
             ],
-            Tags=[{"Key": "python-exec", "Value": stage}],
+            Tags=[{"Key": "python-exec", "Value": self.stage}],
             **({"RoleARN": role} if (role := os.environ.get(ROLE_SETTING)) else {}),
         )
         if not self._has_changes(change_set):
@@ -129,7 +132,7 @@ class Stack(Struct, frozen=True):
         # A change set without changes fails; one that only changes outputs succeeds and lists no resource.
         waiter = self.client.get_waiter("change_set_create_complete")
         try:
-            waiter.wait(**change_set, WaiterConfig={"Delay": self.poll_s})
+            waiter.wait(**change_set, WaiterConfig={"Delay": POLL_S})
         except WaiterError as error:
             reason = error.last_response.get("StatusReason", str(error))
             if any(text in reason for text in NO_CHANGE_REASONS):
@@ -165,7 +168,7 @@ class Stack(Struct, frozen=True):
                 progress.report(f"{event.get('ResourceStatus', ''):28} {' '.join(details)}".rstrip())
             if status == "DELETE_COMPLETE" or (has_started and status and not status.endswith("_IN_PROGRESS")):
                 break
-            time.sleep(self.poll_s)
+            time.sleep(POLL_S)
         if status not in SUCCESS_STATUSES:
             raise CommandError(f"{self.name} is in {status}; the events above name the cause.")
 
@@ -177,9 +180,9 @@ def stack_name(stage: str) -> str:
     return f"python-exec-{stage}"
 
 
-def existing_stack(clients: ClientFactory, stage: str, *, poll_s: float, plan_only: bool = False) -> Stack:
+def existing_stack(clients: ClientFactory, stage: str, *, plan_only: bool = False) -> Stack:
     """Return the stack of a stage, ready for an update. Raises CommandError."""
-    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s, plan_only=plan_only)
+    stack = Stack(clients("cloudformation"), stage, plan_only=plan_only)
     if not stack.prepare_for_update():
         raise CommandError(f"{stack.name} does not exist.")
     return stack

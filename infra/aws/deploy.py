@@ -20,7 +20,7 @@ from infra import progress
 from infra.aws import account_setup, gvisor, releases
 from infra.aws.account_setup import ClientFactory
 from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
-from infra.aws.cloudformation_stack import POLL_S, Stack, existing_stack, stack_name
+from infra.aws.cloudformation_stack import Stack, existing_stack, stack_name
 from infra.aws.package import HOST_DEFAULTS, OUTPUT
 from infra.capacity import quotas, sizing
 from infra.errors import CommandError
@@ -39,10 +39,9 @@ def deploy(
     package: Path,
     host_bundle: Path,
     architecture: str = "x86_64",
-    poll_s: float = POLL_S,
 ) -> dict[str, str]:
     """Create or update the stack of a stage and return its outputs. Raises CommandError."""
-    stack = Stack(clients("cloudformation"), stack_name(stage), poll_s=poll_s)
+    stack = Stack(clients("cloudformation"), stage)
     is_update = stack.prepare_for_update()
     current = stack.parameters() if is_update else {}
     kept = {name: value for name, value in current.items() if not _is_foreign_default(name, value, architecture)}
@@ -50,7 +49,7 @@ def deploy(
     defaults = {name: parameter.get("Default", "") for name, parameter in template["Parameters"].items()}
     sized = _derive_sizes(parameters, current=current, defaults=defaults | kept)
     _check_quotas(clients, defaults | kept | sized)
-    account_setup.ensure_gateway_logging_role(clients, poll_s=poll_s)
+    account_setup.ensure_gateway_logging_role(clients)
     bucket = artifact_bucket(clients)
     bucket.ensure()
     progress.report(f"Uploading to {bucket.name}...")
@@ -69,19 +68,16 @@ def deploy(
         is_update=is_update,
         parameters=overrides,
         unchanged=sorted(kept.keys() & template["Parameters"].keys() - overrides.keys()),
-        stage=stage,
     )
     account_setup.protect_tables(clients, stack.name)
     releases.record(bucket, stage=stage, template=template_key, host_bundle=bundle_key)
-    _warn_without_alarm_topic(stack, stage=stage)
+    _warn_without_alarm_topic(stack)
     return stack.outputs()
 
 
-def set_parameters(
-    clients: ClientFactory, *, stage: str, parameters: Mapping[str, str], poll_s: float = POLL_S
-) -> None:
+def set_parameters(clients: ClientFactory, *, stage: str, parameters: Mapping[str, str]) -> None:
     """Change parameters of an existing stack and nothing else. Raises CommandError."""
-    stack = existing_stack(clients, stage, poll_s=poll_s)
+    stack = existing_stack(clients, stage)
     current = stack.parameters()
     if unknown := parameters.keys() - current.keys():
         raise CommandError(f"{stack.name} has no parameter {', '.join(sorted(unknown))}.")
@@ -94,8 +90,8 @@ def set_parameters(
     parameters = {name: value for name, value in sized.items() if name in current}  # its template may be an older one
     unchanged = sorted(current.keys() - parameters.keys())
     template = {"UsePreviousTemplate": True}
-    stack.apply(template, is_update=True, parameters=parameters, unchanged=unchanged, stage=stage)
-    _warn_without_alarm_topic(stack, stage=stage)
+    stack.apply(template, is_update=True, parameters=parameters, unchanged=unchanged)
+    _warn_without_alarm_topic(stack)
 
 
 def _derive_sizes(
@@ -111,22 +107,21 @@ def _derive_sizes(
     return sized
 
 
-def destroy(clients: ClientFactory, *, stage: str, poll_s: float = POLL_S) -> None:
+def destroy(clients: ClientFactory, *, stage: str) -> None:
     """Delete the stack of a stage and its reply queues, but not its tables. Raises CommandError."""
-    name = stack_name(stage)
-    stack = Stack(clients("cloudformation"), name, poll_s=poll_s)
+    stack = Stack(clients("cloudformation"), stage)
     if stack.status() is None:
-        progress.report(f"{name} does not exist.")
+        progress.report(f"{stack.name} does not exist.")
     else:
         stack.delete()
-    account_setup.delete_reply_queues(clients, name)
+    account_setup.delete_reply_queues(clients, stack.name)
 
 
-def _warn_without_alarm_topic(stack: Stack, *, stage: str) -> None:
+def _warn_without_alarm_topic(stack: Stack) -> None:
     if not stack.parameters().get("AlarmTopicArn"):
         line = "!" * 80
         reason = f"AlarmTopicArn is empty, so nothing reports the alarms of {stack.name}."
-        remedy = f'make set STAGE={stage} PARAMETERS="AlarmTopicArn=arn:aws:sns:…"'
+        remedy = f'make set STAGE={stack.stage} PARAMETERS="AlarmTopicArn=arn:aws:sns:…"'
         progress.report(
             f"{line}\nWARNING: {reason}\nCreate an SNS topic with a subscription, then run\n{remedy}\n{line}"
         )

@@ -1,7 +1,7 @@
 """The release of gVisor for hosts with OciRuntime=runsc, which load it from the artifact bucket."""
 
 import hashlib
-import urllib.error
+import shutil
 import urllib.request
 from pathlib import Path
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from infra import progress
 from infra.aws.artifact_bucket import ArtifactBucket
 from infra.errors import CommandError
+from infra.images.wheels import MACHINES
 
 RELEASE: Final = "20260209.1"
 # As Kubespray publishes them, a second source beside the server that has the files:
@@ -20,7 +21,6 @@ SHA512: Final = {
     "b60672f641741f788e2ffee8f29751a017e9a68b98c1e44f5194da9a64b0ff28",
 }
 ORIGIN: Final = "https://storage.googleapis.com/gvisor/releases/release"
-MACHINES: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
 DOWNLOAD_TIMEOUT_S: Final = 60.0
 
 
@@ -46,9 +46,8 @@ def _download(url: str, target: Path) -> None:
     progress.report(f"Downloading {url} (about 60 MB)...")
     try:
         with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response, target.open("wb") as file:  # noqa: S310
-            while chunk := response.read(1024 * 1024):
-                file.write(chunk)
-    except (OSError, urllib.error.URLError) as error:
+            shutil.copyfileobj(response, file)
+    except OSError as error:  # a URLError, too, is one
         target.unlink(missing_ok=True)
         raise CommandError(f"Cannot download {url}: {error}") from error
 

@@ -15,7 +15,7 @@ from executor_host import __version__
 from infra import progress
 from infra.aws.account_setup import ClientFactory
 from infra.aws.artifact_bucket import ArtifactBucket, artifact_bucket
-from infra.aws.cloudformation_stack import POLL_S, Stack, existing_stack
+from infra.aws.cloudformation_stack import Stack, existing_stack
 from infra.errors import CommandError
 
 
@@ -32,31 +32,29 @@ class Release(Struct, frozen=True, kw_only=True):
         return f"{self.name}  version {self.version}  template {self.template[:12]}  images {self.host_bundle}"
 
 
-def roll_back(clients: ClientFactory, *, stage: str, release: str, poll_s: float = POLL_S) -> None:
+def roll_back(clients: ClientFactory, *, stage: str, release: str) -> None:
     """Apply an earlier release of a stage, by default the one before. Builds nothing. Raises CommandError."""
-    stack, bucket = existing_stack(clients, stage, poll_s=poll_s), artifact_bucket(clients)
+    stack, bucket = existing_stack(clients, stage), artifact_bucket(clients)
     history = recorded(bucket, stage=stage)
     chosen = find(history, release) if release else before(history, deployed(history, stack))
-    _apply(stack, bucket, chosen, stage=stage)
+    _apply(stack, bucket, chosen)
 
 
-def promote(
-    clients: ClientFactory, *, source: str, stage: str, plan_only: bool = False, poll_s: float = POLL_S
-) -> None:
+def promote(clients: ClientFactory, *, source: str, stage: str, plan_only: bool = False) -> None:
     """Apply to an existing stage the release that another stage of the account runs, or list what that would change.
 
     Raises CommandError.
     """
-    stack = existing_stack(clients, stage, poll_s=poll_s, plan_only=plan_only)
+    stack = existing_stack(clients, stage, plan_only=plan_only)
     bucket = artifact_bucket(clients)
     history = recorded(bucket, stage=source)
-    chosen = deployed(history, existing_stack(clients, source, poll_s=poll_s))
-    _apply(stack, bucket, chosen, stage=stage)
+    chosen = deployed(history, existing_stack(clients, source))
+    _apply(stack, bucket, chosen)
     if not plan_only:
         record(bucket, stage=stage, template=chosen.template, host_bundle=chosen.host_bundle)
 
 
-def _apply(stack: Stack, bucket: ArtifactBucket, release: Release, *, stage: str) -> None:
+def _apply(stack: Stack, bucket: ArtifactBucket, release: Release) -> None:
     progress.report(f"Applying {release.describe()}")
     names = json.loads(bucket.get(release.template))["Parameters"].keys() & stack.parameters().keys()
     stack.apply(
@@ -64,7 +62,6 @@ def _apply(stack: Stack, bucket: ArtifactBucket, release: Release, *, stage: str
         is_update=True,
         parameters={"HostImageBundle": release.host_bundle},
         unchanged=sorted(names - {"HostImageBundle"}),
-        stage=stage,
     )
 
 

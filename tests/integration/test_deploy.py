@@ -61,6 +61,12 @@ def new_session():
     return boto3.Session(region_name=REGION, botocore_session=session)
 
 
+@pytest.fixture(autouse=True)
+def fast_polls(monkeypatch):
+    monkeypatch.setattr("infra.aws.cloudformation_stack.POLL_S", 0.0)
+    monkeypatch.setattr("infra.aws.account_setup.ROLE_POLL_S", 0.0)
+
+
 @pytest.fixture
 def clients(credentials):
     """An account in which another application has set the logging role of API Gateway."""
@@ -100,20 +106,19 @@ class Operator:
             package=self.directory,
             host_bundle=self.bundle,
             architecture=architecture,
-            poll_s=0,
         )
 
     def set(self, **parameters):
-        deploy.set_parameters(self.clients, stage="x", parameters=parameters, poll_s=0)
+        deploy.set_parameters(self.clients, stage="x", parameters=parameters)
 
     def roll_back(self, release=""):
-        releases.roll_back(self.clients, stage="x", release=release, poll_s=0)
+        releases.roll_back(self.clients, stage="x", release=release)
 
     def promote(self, source, stage, **options):
-        releases.promote(self.clients, source=source, stage=stage, poll_s=0, **options)
+        releases.promote(self.clients, source=source, stage=stage, **options)
 
     def destroy(self, stage="x"):
-        deploy.destroy(self.clients, stage=stage, poll_s=0)
+        deploy.destroy(self.clients, stage=stage)
 
     def parameters(self, stack=STACK):
         (stack,) = self.clients("cloudformation").describe_stacks(StackName=stack)["Stacks"]
@@ -594,7 +599,7 @@ class SlowCloudFormation:
 
 
 def test_update_waits_for_first_event(capsys):
-    stack = Stack(SlowCloudFormation(), STACK, poll_s=0)
+    stack = Stack(SlowCloudFormation(), "x")
     stack._wait(STACK, last_event=None)
     assert capsys.readouterr().err.count("\n") == 2
 
@@ -651,7 +656,7 @@ def with_gateway(clients, gateway):
 @pytest.mark.parametrize("code", ["BadRequestException", "TooManyRequestsException"])
 def test_gateway_role_propagation_is_retried(fresh_clients, code):
     gateway = SlowGateway(3, code)
-    account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, gateway), poll_s=0)
+    account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, gateway))
     assert [change["path"] for change in gateway.changes] == ["/cloudwatchRoleArn"]
 
 
@@ -659,7 +664,7 @@ def test_gateway_role_rejection_fails_deployment(fresh_clients, monkeypatch):
     monkeypatch.setattr("infra.aws.account_setup.ROLE_PROPAGATION_TIMEOUT_S", -1.0)
     for code in ("BadRequestException", "AccessDeniedException"):
         with pytest.raises(ClientError, match=code):
-            account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, SlowGateway(1, code)), poll_s=0)
+            account_setup.ensure_gateway_logging_role(with_gateway(fresh_clients, SlowGateway(1, code)))
 
 
 def test_destroy_deletes_the_reply_queues_of_its_stage_only(operator, clients):
