@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from chalicelib.access.api_keys import KeyRecord, new_key
 from chalicelib.access.plans import PLANS
 from infra import env_file
 from infra.operator.key_admin import KeyAdmin
+from infra.operator.text_table import text_table
 
 CONFIG: Final = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
 # Settings that choose an AWS account or endpoint. Without them and without a table, the local stack is meant.
@@ -106,7 +107,8 @@ def list_keys(connect: Connect, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
     else:
-        _print_table(("key_id", "owner", "plan", "status", "used", "left", "created", "expires"), rows)
+        names = ("key_id", "owner", "plan", "status", "used", "left", "created", "expires")
+        click.echo(text_table([names, *([_cell(row[name]) for name in names] for row in rows)]), nl=False)
 
 
 @keys.command()
@@ -188,13 +190,6 @@ def _print(record: KeyRecord, *, as_json: bool, **secrets: str) -> None:
         click.echo(f"{name:18}{_cell(value)}")
     if secrets:
         click.echo(SECRETS_NOTICE, err=True)
-
-
-def _print_table(names: Sequence[str], rows: Iterable[dict[str, str | int | None]]) -> None:
-    lines = [list(names), *([_cell(row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: str | int | None) -> str:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from infra.capacity.quotas import Quota
 from infra.errors import CommandError
+from infra.operator.text_table import text_table
 
 UNKNOWN: Final = "unknown"
 _HEADER: Final = ("quota", "code", "to start", "at peak", "account", "result")
@@ -71,6 +72,4 @@ def table(statuses: Sequence[QuotaStatus]) -> str:
         )
         for status in statuses
     ]
-    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (_HEADER, *rows)]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return text_table([_HEADER, *rows])
