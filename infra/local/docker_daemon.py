@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import docker
+from docker.context import ContextAPI
 from docker.errors import DockerException
 
 from infra import progress
@@ -121,11 +122,7 @@ def is_responding(address: str) -> bool:
 
 def _context_address(daemon: DockerDaemon) -> str:
     """Return the address in the context of the docker command, or else the daemon's."""
-    if cli := shutil.which("docker"):
-        inspect = [cli, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
-        context = subprocess.run(inspect, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-        return context.stdout.strip() or daemon.address
-    return daemon.address
+    return str(ContextAPI.kwargs_from_context().get("base_url", daemon.address))
 
 
 def _lock_exclusively(lock: IO[str]) -> None:

@@ -1,5 +1,7 @@
 """Test which Docker daemon is used. tests/integration/test_docker_daemon.py starts real ones."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,25 @@ def test_docker_host_overrides_discovery(monkeypatch):
     monkeypatch.setattr(docker_daemon, "is_responding", lambda _: True)
     with docker_daemon.docker_engine() as address:
         assert address == UNREACHABLE_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("current", "address"),
+    [
+        ("remote", "tcp://engine:2376"),
+        ("missing", "unix:///run/docker.sock"),
+        ("default", "unix:///var/run/docker.sock"),
+    ],
+)
+def test_engine_is_that_of_the_current_context(tmp_path: Path, monkeypatch, current: str, address: str):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    metadata = tmp_path / "contexts/meta" / hashlib.sha256(b"remote").hexdigest() / "meta.json"
+    metadata.parent.mkdir(parents=True)
+    endpoints = {"docker": {"Host": "tcp://engine:2376", "SkipTLSVerify": True}}
+    metadata.write_text(json.dumps({"Name": "remote", "Metadata": {}, "Endpoints": endpoints}))
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": current}))
+    assert docker_daemon._context_address(DockerDaemon(run=Path("/run"))) == address
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no /proc")
