@@ -20,7 +20,6 @@ QUEUES: Final = {
     "WEBHOOK_QUEUE_URL": "WebhookQueue",
 }
 TABLES: Final = {"KEYS_TABLE": "KeysTable", "JOBS_TABLE": "JobsTable"}
-BUCKET: Final = "PayloadBucket"
 QUEUE_ATTRIBUTES: Final = ("VisibilityTimeout", "MessageRetentionPeriod")
 TABLE_OPTIONS: Final = ("BillingMode", "AttributeDefinitions", "KeySchema")
 _EXISTS_CODES: Final = ("ResourceInUseException", "BucketAlreadyOwnedByYou")
@@ -28,26 +27,21 @@ _EXISTS_CODES: Final = ("ResourceInUseException", "BucketAlreadyOwnedByYou")
 
 def create_resources(clients: Callable[[str], Any], *, stack: str = STACK) -> dict[str, str]:
     """Create everything that does not exist and return the settings of the API and of agents that name it."""
-    resources = template.local_resources()["Resources"]
-    urls = _create_queues(clients("sqs"), _properties(resources, "AWS::SQS::Queue"), stack=stack)
-    dynamodb, tables = clients("dynamodb"), _properties(resources, "AWS::DynamoDB::Table")
+    resources = template.local_resources()
+    urls = _create_queues(clients("sqs"), template.properties_of(resources, "AWS::SQS::Queue"), stack=stack)
+    dynamodb, tables = clients("dynamodb"), template.properties_of(resources, "AWS::DynamoDB::Table")
     names = {logical_id: _name(table["TableName"], stack) for logical_id, table in tables.items()}
     for logical_id, table in tables.items():
         _create_table(dynamodb, names[logical_id], table)
     s3, bucket = clients("s3"), f"{stack}-payloads"
     _unless_it_exists(s3.create_bucket, Bucket=bucket)
-    s3.put_bucket_lifecycle_configuration(
-        Bucket=bucket, LifecycleConfiguration={"Rules": _lifecycle(resources[BUCKET])}
-    )
+    (properties,) = template.properties_of(resources, "AWS::S3::Bucket").values()
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": _lifecycle(properties)})
     return {
         **{setting: urls[logical_id] for setting, logical_id in QUEUES.items()},
         **{setting: names[logical_id] for setting, logical_id in TABLES.items()},
         "PAYLOAD_STORE_URL": f"{s3.meta.endpoint_url}/{bucket}",
     }
-
-
-def _properties(resources: template.Template, resource_type: str) -> dict[str, dict[str, Any]]:
-    return {name: each["Properties"] for name, each in resources.items() if each["Type"] == resource_type}
 
 
 def _name(value: dict[str, str], stack: str) -> str:
@@ -76,7 +70,7 @@ def _create_table(dynamodb: Any, name: str, table: dict[str, Any]) -> None:  # n
 
 
 def _lifecycle(bucket: dict[str, Any]) -> list[dict[str, Any]]:
-    rules = bucket["Properties"]["LifecycleConfiguration"]["Rules"]
+    rules = bucket["LifecycleConfiguration"]["Rules"]
     return [
         {
             "ID": rule["Id"],

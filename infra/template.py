@@ -24,6 +24,12 @@ def _parse(text: str) -> Template:
     return template
 
 
+def properties_of(template: Template, resource_type: str) -> dict[str, dict[str, Any]]:
+    """Return the properties of the resources of a type, by their logical ids."""
+    resources = template["Resources"].items()
+    return {name: resource["Properties"] for name, resource in resources if resource.get("Type") == resource_type}
+
+
 def local_resources() -> Template:
     """Return the queues, tables and the bucket only, which is all that the local stack takes from the template."""
     resources = load(PATH.read_text())["Resources"].items()

@@ -27,6 +27,7 @@ from infra.errors import CommandError
 from infra.images import agent_image, base_image, sandbox_image, wheels
 from infra.local.docker_daemon import docker_engine
 from infra.operator import preflight
+from infra.template import properties_of
 
 LATEST: Final = "latest"  # as the value of ImageId
 
@@ -138,9 +139,8 @@ def _check_quotas(clients: ClientFactory, parameters: Mapping[str, str]) -> None
 def _upload_code(bucket: ArtifactBucket, template: dict[str, Any], *, code: Path) -> None:
     """Upload the code of the functions and let the packaged template refer to it."""
     key = bucket.upload_content(code.read_bytes(), suffix="api.zip")
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = {"Bucket": bucket.name, "Key": key}
+    for function in properties_of(template, "AWS::Serverless::Function").values():
+        function["CodeUri"] = {"Bucket": bucket.name, "Key": key}
 
 
 def _is_foreign_default(name: str, value: str, architecture: str) -> bool:

@@ -7,29 +7,21 @@ from typing import Final
 
 import boto3
 from cfnlint import api
-from cfnlint.config import ManualArgs
-from cfnlint.match import Match
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from infra.aws.package import OUTPUT
+from infra.template import properties_of
 
 REGION: Final = "us-east-1"
 OTHER_TEMPLATES: Final = [Path(__file__).with_name(name) for name in ("deployer.yaml", "vpc.yaml")]
 
 
-def lint(text: str) -> list[Match]:
-    """Return what cfn-lint reports about a template."""
-    matches: list[Match] = api.lint(text, config=ManualArgs(regions=[REGION]))
-    return matches
-
-
 def expand_sam(text: str) -> str:
     """Return a packaged template after SAM's transform."""
     template = json.loads(text)
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = {"Bucket": "artifacts", "Key": "api.zip"}
+    for function in properties_of(template, "AWS::Serverless::Function").values():
+        function["CodeUri"] = {"Bucket": "artifacts", "Key": "api.zip"}
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
     return json.dumps(translator.translate(template, parameter_values={}))
 
@@ -39,10 +31,10 @@ def main() -> str | None:
     findings = []
     for path in sorted(OUTPUT.glob("template-*.json")):
         text = path.read_text()
-        findings += [f"{path.name}: {match}" for match in lint(text)]
-        findings += [f"{path.name}, expanded: {match}" for match in lint(expand_sam(text))]
+        findings += [f"{path.name}: {match}" for match in api.lint(text)]
+        findings += [f"{path.name}, expanded: {match}" for match in api.lint(expand_sam(text))]
     for path in OTHER_TEMPLATES:
-        findings += [f"{path.name}: {match}" for match in lint(path.read_text())]
+        findings += [f"{path.name}: {match}" for match in api.lint(path.read_text())]
     return "\n".join(findings) or None
 
 

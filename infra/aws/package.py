@@ -107,9 +107,8 @@ def _finalize_template(merged: template.Template, archive: Path, *, architecture
     if unknown_resources:
         raise CommandError(f"Chalice does not create these of infra/template.yaml: {', '.join(unknown_resources)}")
     code = {"Runtime": f"python{PYTHON_VERSION}", "Architectures": [architecture], "CodeUri": f"./{archive.name}"}
-    for resource in resources.values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"] |= code
+    for function in template.properties_of(merged, "AWS::Serverless::Function").values():
+        function.update(code)
     sizes = default_parameters(HOST_DEFAULTS[architecture]["InstanceType"])
     for name, default in {**HOST_DEFAULTS[architecture], **sizes}.items():
         merged["Parameters"][name]["Default"] = default
