@@ -185,7 +185,7 @@ def run_canary(event: object, context: object) -> None:  # noqa: ARG001 - Lambda
 
 
 def submit(parse: Callable[..., RunRequest]) -> Response:
-    """Serve a request to run code, whose body `parse` reads."""
+    """Serve a request to run code, whose fields `parse` reads."""
     request = current_request()
     caller = authenticate(request)
     has_idempotency_key = bool(headers.header_values(request, "idempotency-key"))

@@ -76,7 +76,8 @@ def test_quickstart_curl_is_valid():
     block = next(block for block in code_blocks(README, "sh") if "curl " in block)
     curl = shlex.split(block.splitlines()[-1])
     content_type = curl[curl.index("-H") + 1].removeprefix("Content-Type: ")
-    request = run_request.parse_run_request(curl[curl.index("-d") + 1].encode(), content_type=content_type)
+    body = curl[curl.index("-d") + 1].encode()
+    request = run_request.parse_run_request(request_fields.parse_body(body, content_type=content_type))
     assert request.input == "hello"
     assert {"$URL", "X-Api-Key: $API_KEY"} <= set(curl)
 

@@ -13,11 +13,9 @@ FIELDS: Final = ("code", "runs", "files", "timeout_s", "runtime", "stop_on_failu
 RUN_FIELDS: Final = ("input", "args", "expected_output")
 
 
-def parse_batch_request(
-    body: bytes, *, content_type: str, local_webhook_ports: frozenset[int] = frozenset()
-) -> RunRequest:
-    """Parse a request body; `local_webhook_ports` as in the settings. Raise ProblemError if it is invalid."""
-    fields = request_fields.parse_body(body, content_type=content_type, allowed=FIELDS)
+def parse_batch_request(fields: dict[str, object], *, local_webhook_ports: frozenset[int] = frozenset()) -> RunRequest:
+    """Parse the fields of a body; `local_webhook_ports` as in the settings. Raise ProblemError if one is invalid."""
+    request_fields.reject_unknown_fields(fields, allowed=FIELDS)
     code = request_fields.parse_code(fields)
     items = _parse_items(fields)
     max_output_bytes = batch_output_limits(len(items)).stdout_bytes

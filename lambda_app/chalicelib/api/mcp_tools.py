@@ -1,6 +1,5 @@
 """The tools of the Model Context Protocol: what mcp.py lists and calls."""
 
-import json
 import time
 from functools import cache
 from typing import Any, Final
@@ -96,7 +95,7 @@ def _run_python(arguments: dict[str, Any], context: ToolContext) -> dict[str, An
     components.admission.reject_if_limited(caller, runs=1)
     try:
         _check_names(arguments)
-        request = parse_run_request(json.dumps(arguments).encode(), content_type="application/json")
+        request = parse_run_request(arguments)
         check_plan_limits(request, caller.plan)
     except ProblemError:
         components.admission.charge(caller)  # as for POST /

@@ -79,12 +79,20 @@ def check_size(field: str | None, actual_bytes: int, *, limit_bytes: int) -> Non
         )
 
 
-def parse_body(body: bytes, *, content_type: str, allowed: Collection[str]) -> dict[str, object]:
+def parse_body(body: bytes, *, content_type: str) -> dict[str, object]:
     """Return the members of the JSON object in a body."""
     check_json_body(body, content_type=content_type)
-    fields = _json_object(body)
-    _reject_unknown_fields(fields, allowed=allowed)
-    return fields
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise invalid_request(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=reject_nan_and_infinity)
+    except (ValueError, RecursionError) as error:
+        raise invalid_request(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
+    if not isinstance(value, dict):
+        raise invalid_request(RequestErrorCode.NOT_AN_OBJECT, "The body must be a JSON object.")
+    return value
 
 
 def check_json_body(body: bytes, *, content_type: str) -> None:
@@ -98,11 +106,12 @@ def check_object(value: object, field: str, *, allowed: Collection[str]) -> dict
     """Return a value that is an object without other members."""
     if not isinstance(value, dict):
         raise invalid_field(field, RequestErrorCode.WRONG_TYPE, "must be an object")
-    _reject_unknown_fields(value, allowed=allowed, prefix=f"{field}.")
+    reject_unknown_fields(value, allowed=allowed, prefix=f"{field}.")
     return value
 
 
-def _reject_unknown_fields(fields: dict[str, object], *, allowed: Collection[str], prefix: str = "") -> None:
+def reject_unknown_fields(fields: dict[str, object], *, allowed: Collection[str], prefix: str = "") -> None:
+    """Raise ProblemError if an object has other members. `prefix` is its path."""
     for name in fields:
         if name not in allowed:
             detail = f"Unknown field. Allowed: {', '.join(allowed)}."
@@ -117,20 +126,6 @@ def parse_code(fields: dict[str, object]) -> str:
     if not code:
         raise invalid_field("code", RequestErrorCode.EMPTY, "must not be empty")
     return code
-
-
-def _json_object(body: bytes) -> dict[str, object]:
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise invalid_request(RequestErrorCode.INVALID_UTF8, "The body is not UTF-8.") from error
-    try:
-        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=reject_nan_and_infinity)
-    except (ValueError, RecursionError) as error:
-        raise invalid_request(RequestErrorCode.INVALID_JSON, "The body is not JSON.") from error
-    if not isinstance(value, dict):
-        raise invalid_request(RequestErrorCode.NOT_AN_OBJECT, "The body must be a JSON object.")
-    return value
 
 
 def _reject_duplicate_names(pairs: list[tuple[str, object]]) -> dict[str, object]:

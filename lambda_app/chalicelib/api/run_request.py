@@ -30,11 +30,11 @@ def parse_submission(
     local_webhook_ports: frozenset[int],
     parse: Callable[..., RunRequest],
 ) -> Submission:
-    """Parse and validate a request to run code, whose body `parse` reads. Raise ProblemError for an invalid one."""
+    """Parse and validate a request to run code, whose fields `parse` reads. Raise ProblemError for an invalid one."""
     key = idempotency_key(request)
     body = cast("bytes", request.raw_body)  # annotated str | bytes, never str
-    content_type = request.headers.get("content-type", "")
-    run_request = parse(body, content_type=content_type, local_webhook_ports=local_webhook_ports)
+    fields = request_fields.parse_body(body, content_type=request.headers.get("content-type", ""))
+    run_request = parse(fields, local_webhook_ports=local_webhook_ports)
     check_plan_limits(run_request, caller.plan)
     check_callback(run_request, caller.record, preference=preference)
     # A request with a callback_url never waits: its result is delivered.
@@ -49,11 +49,9 @@ def parse_submission(
     )
 
 
-def parse_run_request(
-    body: bytes, *, content_type: str, local_webhook_ports: frozenset[int] = frozenset()
-) -> RunRequest:
-    """Parse a request body; `local_webhook_ports` as in the settings. Raise ProblemError if it is invalid."""
-    fields = request_fields.parse_body(body, content_type=content_type, allowed=FIELDS)
+def parse_run_request(fields: dict[str, object], *, local_webhook_ports: frozenset[int] = frozenset()) -> RunRequest:
+    """Parse the fields of a body; `local_webhook_ports` as in the settings. Raise ProblemError if one is invalid."""
+    request_fields.reject_unknown_fields(fields, allowed=FIELDS)
     return RunRequest(
         code=request_fields.parse_code(fields),
         input=request_fields.parse_string(fields, "input", limit_bytes=MAX_INPUT_BYTES, allow_nul=True) or "",

@@ -5,6 +5,7 @@ import pytest
 from chalicelib import contract
 from chalicelib.access.plans import PLANS
 from chalicelib.api.batch_request import FIELDS, RUN_FIELDS, parse_batch_request
+from chalicelib.api.request_fields import parse_body
 from chalicelib.api.run_request import check_plan_limits
 from chalicelib.contract import InputFile, Run, batch_output_limits
 from chalicelib.jobs.expectations import output_digest
@@ -13,7 +14,7 @@ from chalicelib.problems import ProblemError
 
 def parse(value):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return parse_batch_request(body, content_type="application/json")
+    return parse_batch_request(parse_body(body, content_type="application/json"))
 
 
 def problem_of(value):

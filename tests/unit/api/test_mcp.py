@@ -11,7 +11,7 @@ from chalicelib import problems
 from chalicelib.access.api_keys import KeyStatus
 from chalicelib.api import mcp, mcp_tools
 from chalicelib.api.mcp import BATCH_VERSIONS, ENVELOPE_VERSIONS, HANDSHAKE_VERSIONS
-from chalicelib.contract import Failure, FailureReason, Status
+from chalicelib.contract import MAX_FILES_BYTES, Failure, FailureReason, InputFile, Status
 from chalicelib.jobs.submit import PendingJob
 from tests.support.api_requests import send
 from tests.support.records import KEY, make_key_record, make_result
@@ -201,6 +201,15 @@ def test_run_passes_arguments_and_shows_the_last_expression(jobs):
     assert (submission.request.input, submission.request.timeout_s) == ("text", 1)
     assert is_error  # the fake's result is an error
     assert text.startswith("text\n[... 5 bytes omitted ...]\nstderr:\n")
+
+
+def test_largest_file_that_is_not_ascii_is_accepted(jobs):
+    text = "\u00fc" * (MAX_FILES_BYTES // 2)  # three times as long if JSON escapes it
+    arguments = {"code": "1", "files": [{"path": "a", "content": text}]}
+    message = rpc("tools/call", {"name": "run_python", "arguments": arguments})
+    assert post(json.dumps(message, ensure_ascii=False))[0] == 200
+    (submission,) = jobs.submissions
+    assert submission.request.files == (InputFile(path="a", content=text.encode()),)
 
 
 def test_successful_run_is_no_error(jobs):

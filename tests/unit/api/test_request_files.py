@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 
 def parse(**members):
-    return parse_run_request(json.dumps({"code": "1", **members}).encode(), content_type="application/json")
+    return parse_run_request({"code": "1", **members})
 
 
 def problem_of(**members):
@@ -41,7 +41,7 @@ FILES_OF_A_BATCH = {name: case for name, case in BAD_FILES.items() if "files" in
 @pytest.mark.parametrize(("body", "field", "code"), FILES_OF_A_BATCH.values(), ids=FILES_OF_A_BATCH)
 def test_batch_refuses_the_same_files(body, field, code):
     with pytest.raises(ProblemError) as caught:
-        parse_batch_request(json.dumps({"runs": [{}], **body}).encode(), content_type="application/json")
+        parse_batch_request({"runs": [{}], **body})
     problem = caught.value.problem
     assert (problem.status, problem.field, problem.code) == (400, field, code)
 
@@ -98,9 +98,8 @@ OVERSIZED = {
 
 @pytest.mark.parametrize(("files", "field", "limit_bytes", "actual_bytes"), OVERSIZED.values(), ids=OVERSIZED)
 def test_files_above_limit_return_413(files, field, limit_bytes, actual_bytes):
-    body = json.dumps({"code": "1", "files": files}, ensure_ascii=False).encode()
     with pytest.raises(ProblemError) as caught:
-        parse_run_request(body, content_type="application/json")
+        parse(files=files)
     problem = caught.value.problem
     assert (problem.status, problem.field, problem.code) == (413, field, "too_large")
     assert (problem.limit_bytes, problem.actual_bytes) == (limit_bytes, actual_bytes)

@@ -6,7 +6,7 @@ from chalicelib import contract, problems
 from chalicelib.access.api_keys import new_signing_secret
 from chalicelib.api import run_request
 from chalicelib.api.prefer_header import Preference
-from chalicelib.api.request_fields import MAX_BODY_BYTES, RequestErrorCode
+from chalicelib.api.request_fields import MAX_BODY_BYTES, RequestErrorCode, parse_body
 from chalicelib.api.run_request import RunRequest, parse_run_request
 from chalicelib.problems import ProblemError
 from tests.support.bad_files import BAD_FILES
@@ -21,7 +21,7 @@ ARGS = 8 * 1024
 def parse(body, content_type="application/json"):
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
-    return parse_run_request(body, content_type=content_type)
+    return parse_run_request(parse_body(body, content_type=content_type))
 
 
 def problem_of(*args):
@@ -224,8 +224,8 @@ def test_long_callback_url_returns_413():
 
 
 def test_local_webhooks_allow_loopback_callback_url():
-    body = json.dumps({"code": "1", "callback_url": "http://127.0.0.1:9000/"}).encode()
-    run_request = parse_run_request(body, content_type="application/json", local_webhook_ports=frozenset({9000}))
+    fields = {"code": "1", "callback_url": "http://127.0.0.1:9000/"}
+    run_request = parse_run_request(fields, local_webhook_ports=frozenset({9000}))
     assert run_request.callback_url == "http://127.0.0.1:9000/"
 
 
