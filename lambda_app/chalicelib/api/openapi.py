@@ -13,7 +13,7 @@ from chalicelib import problems
 from chalicelib.access.plans import PLANS
 from chalicelib.api.openapi_examples import JOB_ID, example
 from chalicelib.api.openapi_headers import COMMON_HEADERS, HEADERS, KEY_HEADERS, OPTIONAL_HEADERS, PARAMETERS
-from chalicelib.api.operations import OPERATIONS, Access, Operation, Success
+from chalicelib.api.operations import AUTHENTICATION, OPERATIONS, Access, Operation, Success
 from chalicelib.api.portable_schema import portable
 from chalicelib.api.request_fields import RequestErrorCode
 from chalicelib.api.response_schema import FailedJob
@@ -105,7 +105,8 @@ def _responses(operation: Operation) -> Schema:
         str(int(status)): _success(success, access=operation.access) for status, success in operation.successes.items()
     }
     by_status: defaultdict[int, list[ProblemType]] = defaultdict(list)
-    for problem_type in (*operation.problems, problems.LENGTH_REQUIRED):
+    of_key = () if operation.access is Access.PUBLIC else AUTHENTICATION
+    for problem_type in (*of_key, *operation.problems, problems.LENGTH_REQUIRED):
         by_status[problem_type.status].append(problem_type)
     for status, problem_types in sorted(by_status.items()):
         responses[str(status)] = _problem(problem_types, access=operation.access)

@@ -48,7 +48,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     tag: str
     successes: Mapping[int, Success]
-    problems: tuple[ProblemType, ...] = ()
+    problems: tuple[ProblemType, ...] = ()  # without AUTHENTICATION, which `access` adds
     parameters: tuple[str, ...] = ()  # names in PARAMETERS
     body: Any = None  # a type
     access: Access = Access.REQUIRED
@@ -104,7 +104,7 @@ def _submission(body: type, description: str, result: type) -> Operation:
                 ("Location", "Retry-After", "Preference-Applied"),
             ),
         },
-        problems=(*AUTHENTICATION, *SUBMISSION),
+        problems=SUBMISSION,
     )
 
 
@@ -157,7 +157,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             HTTPStatus.BAD_REQUEST: Success("The message is invalid.", {JSON: RpcAnswer}),
             HTTPStatus.NOT_FOUND: Success("There is no such method.", {JSON: RpcAnswer}),
         },
-        problems=(*AUTHENTICATION, problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
+        problems=(problems.TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE),
     ),
     ("GET", "/mcp"): NO_SESSION,
     ("DELETE", "/mcp"): NO_SESSION,
@@ -170,24 +170,23 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             ),
             HTTPStatus.ACCEPTED: Success("The job is pending.", {JSON: PendingStoredJob}, ("Retry-After",)),
         },
-        problems=(*AUTHENTICATION, *LOOKUP),
+        problems=LOOKUP,
     ),
     ("DELETE", "/jobs/{job_id}"): Operation(
         tag="Jobs",
         parameters=("job_id",),
         successes={HTTPStatus.NO_CONTENT: Success("The job is deleted.")},
-        problems=(*AUTHENTICATION, *LOOKUP),
+        problems=LOOKUP,
     ),
     ("GET", "/usage"): Operation(
         tag="Keys",
         successes={HTTPStatus.OK: Success("The plan and what is left of it.", {JSON: KeyUsage})},
-        problems=AUTHENTICATION,
     ),
     ("GET", "/health"): Operation(
         tag="Service",
         access=Access.OPTIONAL,
         successes={HTTPStatus.OK: Success("The API is up.", {JSON: HealthReport})},
-        problems=(*AUTHENTICATION, problems.HEALTH_CHECK_FAILED),
+        problems=(problems.HEALTH_CHECK_FAILED,),
     ),
     ("GET", "/runtimes"): Operation(
         tag="Programs",
