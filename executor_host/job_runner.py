@@ -33,6 +33,7 @@ from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Program, Sandbox
 
 MAX_SANDBOX_ATTEMPTS: Final = 3
+LAST_ATTEMPT_DELAY_S: Final = 1.0  # what broke two sandboxes, such as a restart of Docker, may be breaking them all
 SANDBOX_ACQUIRE_TIMEOUT_S: Final = 10.0  # longer than a restart of Docker; afterwards another host may run the job
 ACQUIRE_POLL_S: Final = 1.0  # how soon a worker without a sandbox notices that the agent is stopping
 
@@ -108,6 +109,10 @@ class JobRunner:
                 if is_late or self._stopping.is_set():
                     raise
 
+    def wait_unless_stopping(self, delay_s: float) -> None:
+        """Wait, but not once the agent is stopping."""
+        self._stopping.wait(delay_s)
+
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
         return self._clock()
@@ -134,6 +139,8 @@ class _Execution:
         """Run the program once, again if a sandbox fails. Raises NoSandboxError."""
         job = self._job
         for attempt in range(MAX_SANDBOX_ATTEMPTS):
+            if attempt == MAX_SANDBOX_ATTEMPTS - 1:
+                self._runner.wait_unless_stopping(LAST_ATTEMPT_DELAY_S)
             if attempt > 0 or self.sandbox.is_closed:
                 self.sandbox = self._runner.acquire_replacement(job, self._replacements)
             with self._core():

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
@@ -35,6 +36,7 @@ from tests.support.webhook_receiver import OK, WebhookReceiver
 WORKERS = 4
 SETTINGS = {"RUNTIMES": f"python={WORKERS}", "DEFAULT_WAIT_S": "5"}
 QUIESCE_TIMEOUT_S = 75.0  # until all queues are empty: longer than the visibility timeout of each
+REMOVAL_THREADS = 16
 COUNTS = ("", "NotVisible", "Delayed")
 JOBS, DEAD_JOBS = "python-exec-jobs", "python-exec-jobs-dead"
 UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -207,10 +209,16 @@ class FaultStack:
         return self.docker.api.containers(all=True, filters={"label": AGENT_LABEL})
 
     def remove_containers(self):
-        """Remove all containers of the agents."""
-        for container in reversed(self.containers()):  # oldest first: they run the jobs
-            with contextlib.suppress(docker.errors.APIError):
-                self.docker.api.remove_container(container["Id"], force=True)
+        """Remove all containers of the agents at once: one after another would be several faults for a job."""
+        with ThreadPoolExecutor(REMOVAL_THREADS) as threads:
+            threads.map(self._remove_container, (container["Id"] for container in self.containers()))
+
+    def _remove_container(self, container_id):
+        with (
+            contextlib.suppress(docker.errors.APIError),
+            contextlib.closing(docker.APIClient(self.daemon.address)) as api,
+        ):
+            api.remove_container(container_id, force=True)
 
     def reply_queues(self):
         """Return the URLs of the reply queues."""

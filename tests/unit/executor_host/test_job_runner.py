@@ -10,7 +10,7 @@ import pytest
 from chalicelib.contract import BatchResult, Failure, FailureReason, Job, Run, Status
 from executor_host.channel import SandboxError
 from executor_host.core_scheduler import CoreScheduler
-from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS, BatchInterruptedError, JobRunner
+from executor_host.job_runner import LAST_ATTEMPT_DELAY_S, MAX_SANDBOX_ATTEMPTS, BatchInterruptedError, JobRunner
 from executor_host.pool import NoSandboxError
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
 from tests.support.records import UPLOAD_URL
@@ -98,6 +98,14 @@ def test_run_whose_sandbox_always_breaks_is_skipped(run, engine):
     engine.outcomes += [[None, BROKEN], *[[BROKEN]] * (MAX_SANDBOX_ATTEMPTS - 1)]
     assert statuses(run("a", "b", "c")) == ["ok", None, "ok"]
     assert inputs_by_sandbox(engine) == [["a", "b"], ["b"], ["b"], ["c"]]
+
+
+def test_last_attempt_outlasts_a_short_fault_of_all_sandboxes(run, engine):
+    started_at = []
+    engine.on_run = lambda: started_at.append(time.monotonic())
+    engine.outcomes += [[BROKEN]] * (MAX_SANDBOX_ATTEMPTS - 1)
+    assert statuses(run("a")) == ["ok"]
+    assert started_at[-1] - started_at[-2] >= LAST_ATTEMPT_DELAY_S
 
 
 def test_batch_without_any_result_fails(run, engine):
