@@ -1,10 +1,10 @@
 """`make simulate-fleet`: print how the template's fleet handles a day of bursts by hour. A seed repeats the day."""
 
-import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import Final
+
+import click
 
 from chalicelib.jobs.submission import SYNC_JOB_TTL_S
 from chalicelib.settings import DEFAULT_WAIT_S
@@ -95,22 +95,16 @@ def table(day: Sequence[MinuteStats]) -> str:
     return "".join("".join(f"{cell:>9}" for cell in cells) + "\n" for cells in rows)
 
 
-def main(arguments: list[str]) -> None:
+@click.command()
+@click.option("--runs-per-hour", type=float, default=50_000, show_default=True, help="Average of the day.")
+@click.option("--min-hosts", type=int, help="Minimum number of hosts. Default: derived from the peak.")
+@click.option("--data-share", type=float, default=sizing.DEFAULT_DATA_SHARE, show_default=True, help="Share of data.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers.")
+def main(*, runs_per_hour: float, min_hosts: int | None, data_share: float, seed: int) -> None:
     """Simulate a day and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m infra.capacity.simulate", description=__doc__)
-    parser.add_argument("--runs-per-hour", type=float, default=50_000, help="average of the day (default: 50000)")
-    parser.add_argument("--min-hosts", type=int, help="minimum number of hosts (default: derived from the peak)")
-    parser.add_argument(
-        "--data-share",
-        type=float,
-        default=sizing.DEFAULT_DATA_SHARE,
-        help=f"share of runs of the runtime data (default: {sizing.DEFAULT_DATA_SHARE})",
-    )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
-    options = parser.parse_args(arguments)
-    load = {"runs_per_hour": options.runs_per_hour, "data_share": options.data_share}
-    policy = derived_policy(**load, min_hosts=options.min_hosts)
-    day = simulate_day(policy, **load, seed=options.seed)
+    load = {"runs_per_hour": runs_per_hour, "data_share": data_share}
+    policy = derived_policy(**load, min_hosts=min_hosts)
+    day = simulate_day(policy, **load, seed=seed)
     hosts = (
         f"{policy.min_hosts} to {policy.max_hosts} hosts ({policy.instance_type}, {policy.on_demand_hosts} on demand)"
     )
@@ -119,8 +113,8 @@ def main(arguments: list[str]) -> None:
         f"Hosts start in {START_S} s. Requests are rejected above {policy.max_queue_depth} queued jobs "
         f"of python and {policy.data_max_queue_depth} of data."
     )
-    sys.stdout.write(f"{hosts}, scaling targets {targets}. {limits}\n\n{table(day)}")
+    click.echo(f"{hosts}, scaling targets {targets}. {limits}\n\n{table(day)}", nl=False)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
