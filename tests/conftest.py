@@ -13,7 +13,7 @@ import pytest
 
 from chalicelib.runtimes import RUNTIMES
 from executor_host.docker_engine import DockerEngine
-from infra.images.runtime_images import ensure_image
+from infra.images.runtime_images import BUILDERS
 from tests.support import gvisor
 from tests.support.remote_sandboxes import RemoteSandboxes
 
@@ -49,12 +49,12 @@ def runtime(request):
 
 @pytest.fixture(scope="session")
 def image(runtime):
-    return ensure_image(docker.from_env(), runtime.name)
+    return BUILDERS[runtime.name](docker.from_env())
 
 
 @pytest.fixture(scope="session")
 def data_image():
-    return ensure_image(docker.from_env(), "data")
+    return BUILDERS["data"](docker.from_env())
 
 
 @contextmanager

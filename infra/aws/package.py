@@ -18,7 +18,7 @@ from chalicelib.api.static_files import wheel_files
 from chalicelib.runtimes import PYTHON_VERSION
 from infra import template
 from infra.capacity.sizing import default_parameters
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images import wheels
 from infra.paths import LAMBDA_APP, LOCAL, ROOT
 
@@ -138,17 +138,14 @@ def _version_description(merged: template.Template, archive: bytes) -> template.
     return {"Fn::Sub": " ".join([digest, *(f"{name}=${{{name}}}" for name in sorted(names))])}
 
 
-def main() -> str | None:
-    """Package the API for each architecture and return the error message, None on success."""
-    try:
-        for architecture in HOST_DEFAULTS:
-            template_path = package(OUTPUT, architecture=architecture)
-            archive = OUTPUT / f"api-{architecture}.zip"
-            sys.stdout.write(f"{template_path}\n{archive}: {archive.stat().st_size / 1e6:.1f} MB\n")
-    except CommandError as error:
-        return str(error)
-    return None
+@exit_on_error()
+def main() -> None:
+    """Package the API for each architecture."""
+    for architecture in HOST_DEFAULTS:
+        template_path = package(OUTPUT, architecture=architecture)
+        archive = OUTPUT / f"api-{architecture}.zip"
+        sys.stdout.write(f"{template_path}\n{archive}: {archive.stat().st_size / 1e6:.1f} MB\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

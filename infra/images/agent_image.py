@@ -13,7 +13,7 @@ import docker
 from docker import DockerClient
 
 from infra import progress
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images import data_image, runtime_images, sandbox_image, wheels
 from infra.images.runtime_images import IMAGE_SETTINGS
 from infra.paths import EXECUTOR_HOST, LAMBDA_APP, LOCAL, ROOT
@@ -85,5 +85,6 @@ def _sources() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    bundle = export_bundle(docker.from_env(), LOCAL)
+    with exit_on_error():
+        bundle = export_bundle(docker.from_env(), LOCAL)
     sys.stdout.write(f"{bundle}: {bundle.stat().st_size / 1e6:.1f} MB\n")

@@ -13,6 +13,7 @@ from docker import DockerClient
 
 from chalicelib.api.static_files import wheel_files
 from infra import progress
+from infra.errors import exit_on_error
 from infra.images import base_image, sandbox_image, wheels
 from infra.paths import LAMBDA_APP, ROOT
 
@@ -77,4 +78,5 @@ def _sources() -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{ensure_image(docker.from_env())}\n")
+    with exit_on_error():
+        sys.stdout.write(f"{ensure_image(docker.from_env())}\n")

@@ -21,7 +21,7 @@ from docker.context import ContextAPI
 from docker.errors import DockerException
 
 from infra import progress
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images.debian_base import apt_install
 from infra.local.processes import DIE_WITH_PARENT, child_process
 from infra.paths import LOCAL
@@ -199,7 +199,5 @@ def run(command: Sequence[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] != ["--"] or not sys.argv[2:]:
         sys.exit("usage: python -m infra.local.docker_daemon -- COMMAND…")
-    try:
+    with exit_on_error():
         sys.exit(run(sys.argv[2:]))
-    except CommandError as error:
-        sys.exit(str(error))

@@ -1,6 +1,8 @@
 """Which images are pulled and built, and what is reported meanwhile."""
 
 import io
+import runpy
+import sys
 from datetime import date
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from infra.errors import CommandError
-from infra.images import agent_image, api_image, base_image, data_image, debian_base, sandbox_image
+from infra.images import agent_image, api_image, base_image, data_image, debian_base, runtime_images, sandbox_image
 
 
 class FakeImages:
@@ -164,3 +166,14 @@ def test_build_error_includes_build_output():
 def test_failed_package_command_is_reported_with_its_output():
     with pytest.raises(CommandError, match=r"^sh -c echo broken; exit 1 failed:\nbroken\n$"):
         debian_base._run("sh", "-c", "echo broken; exit 1")
+
+
+@pytest.mark.parametrize("module", [runtime_images, agent_image, api_image], ids=lambda module: module.__name__)
+def test_command_that_builds_nothing_ends_with_the_reason(monkeypatch, module):
+    client = SimpleNamespace(
+        version=lambda: {"Arch": "riscv64"}, images=FakeImages(build_error=BuildError("unsupported: riscv64", []))
+    )
+    monkeypatch.setattr("docker.from_env", lambda: client)
+    monkeypatch.delitem(sys.modules, module.__name__)  # runpy warns of a module that is imported
+    with pytest.raises(SystemExit, match="riscv64"):
+        runpy.run_module(module.__name__, run_name="__main__")
