@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from infra.capacity.sizing import vcpus
+from infra.capacity.sizing import parse_number, vcpus
 
 STORE_RESULTS_CONCURRENCY: Final = 10  # reserved in infra/template.yaml
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
@@ -24,9 +24,10 @@ class Quota(Struct, frozen=True, kw_only=True):
 
 def needed_quotas(parameters: Mapping[str, str | int], *, instance_type: str) -> list[Quota]:
     """Return what a stack with these parameters needs, besides what the account already uses. Raises CommandError."""
-    min_hosts, max_hosts, on_demand = (int(parameters[name]) for name in ("MinHosts", "MaxHosts", "OnDemandHosts"))
+    names = ("MinHosts", "MaxHosts", "OnDemandHosts", "ApiConcurrency", "ThrottleRate")
+    min_hosts, max_hosts, on_demand, concurrency, rate = (parse_number(name, parameters[name]) for name in names)
     size = vcpus(instance_type)
-    reserved = int(parameters["ApiConcurrency"]) + STORE_RESULTS_CONCURRENCY + UNRESERVED_CONCURRENCY
+    reserved = concurrency + STORE_RESULTS_CONCURRENCY + UNRESERVED_CONCURRENCY
     return [
         Quota(
             name="EC2: Running On-Demand Standard instances (vCPUs)",
@@ -54,6 +55,6 @@ def needed_quotas(parameters: Mapping[str, str | int], *, instance_type: str) ->
             service="apigateway",
             code="L-8A5B8E43",
             to_start=0,
-            at_peak=float(parameters["ThrottleRate"]),
+            at_peak=rate,
         ),
     ]

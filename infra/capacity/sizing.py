@@ -16,9 +16,10 @@ from infra.errors import CommandError
 
 PEAK: Final = "PeakRunsPerSecond"
 DEFAULT_PEAK: Final = 6  # of one host with two vCPUs
-MAX_PEAK: Final = 10_000
 DATA_SHARE: Final = "DataShare"
 DEFAULT_DATA_SHARE: Final = 0.1
+LIMITS: Final = {PEAK: (0.01, 10_000), DATA_SHARE: (0, 1)}  # those of infra/template.yaml
+MAX_NUMBER: Final = 1_000_000  # of the other parameters
 DERIVED: Final = "derived"  # as the value of a parameter: no longer the value that was set
 
 # By runtime, without the program. `make bench` measured 11.2 jobs per second of `python` on two cores, and the CPU time
@@ -71,8 +72,9 @@ def derived_parameters(
     the minimum number of hosts runs the peak at full load.
     """
     host_rate = runs_per_second(instance_type, data_share=data_share)
-    min_hosts = int(chosen.get("MinHosts", math.ceil(peak / host_rate)))
-    max_hosts = int(chosen.get("MaxHosts", max(min_hosts, math.ceil(HEADROOM * peak / (host_rate * UTILIZATION)))))
+    min_hosts = int(parse_number("MinHosts", chosen.get("MinHosts", math.ceil(peak / host_rate))))
+    for_the_peak = math.ceil(HEADROOM * peak / (host_rate * UTILIZATION))
+    max_hosts = int(parse_number("MaxHosts", chosen.get("MaxHosts", max(min_hosts, for_the_peak))))
     rates = {name: jobs_per_second(instance_type, name, program_cpu_s=PROGRAM_CPU_S) for name in CPU_S_PER_JOB}
     cpu_parts = {"python": 1 - data_share * host_rate / rates["data"], "data": CPU_LIMITS["data"]}
     depths = {name: math.floor(min_hosts * rates[name] * cpu_parts[name] * DEFAULT_WAIT_S) for name in rates}
@@ -95,20 +97,16 @@ def default_parameters(instance_type: str) -> dict[str, int]:
     return derived_parameters(DEFAULT_PEAK, data_share=DEFAULT_DATA_SHARE, instance_type=instance_type)
 
 
-def parse_peak(text: str) -> float:
-    """Return the value of PeakRunsPerSecond. Raises CommandError."""
-    peak = _number(text)
-    if not 0 < peak <= MAX_PEAK:
-        raise CommandError(f"{PEAK} must be a number above 0, and at most {MAX_PEAK:,}.")
-    return peak
-
-
-def parse_data_share(text: str) -> float:
-    """Return the value of DataShare. Raises CommandError."""
-    share = _number(text)
-    if not 0 <= share <= 1:
-        raise CommandError(f"{DATA_SHARE} must be a number from 0 to 1.")
-    return share
+def parse_number(name: str, value: str | float) -> float:
+    """Return the value of a parameter. Raises CommandError."""
+    minimum, maximum = LIMITS.get(name, (0, MAX_NUMBER))
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not minimum <= number <= maximum:
+        raise CommandError(f"{name} must be a number from {minimum:g} to {maximum:,}.")
+    return number
 
 
 def resolve(requested: Mapping[str, str], *, current: Mapping[str, str], instance_type: str) -> dict[str, str]:
@@ -119,9 +117,10 @@ def resolve(requested: Mapping[str, str], *, current: Mapping[str, str], instanc
     """
     kept = {name: current[name] for name in set_by_operator(current)}
     chosen = {name: value for name, value in {**kept, **requested}.items() if value != DERIVED}
-    peak = parse_peak(requested.get(PEAK, current.get(PEAK, str(DEFAULT_PEAK))))
+    peak = parse_number(PEAK, requested.get(PEAK, current.get(PEAK, DEFAULT_PEAK)))
     share = requested.get(DATA_SHARE, _data_share(current))
-    derived = derived_parameters(peak, data_share=parse_data_share(share), instance_type=instance_type, chosen=chosen)
+    data_share = parse_number(DATA_SHARE, share)
+    derived = derived_parameters(peak, data_share=data_share, instance_type=instance_type, chosen=chosen)
     sizes = {name: str(value) for name, value in derived.items() if name not in chosen}
     return {**requested, DATA_SHARE: share, **sizes}
 
@@ -130,10 +129,9 @@ def set_by_operator(current: Mapping[str, str]) -> set[str]:
     """Return the names of the parameters of an existing stack that would follow from its peak but were set."""
     if not current:
         return set()
-    peak, instance_type = parse_peak(current.get(PEAK, str(DEFAULT_PEAK))), current["InstanceType"]
-    derive = partial(
-        derived_parameters, peak, data_share=parse_data_share(_data_share(current)), instance_type=instance_type
-    )
+    peak = parse_number(PEAK, current.get(PEAK, DEFAULT_PEAK))
+    data_share = parse_number(DATA_SHARE, _data_share(current))
+    derive = partial(derived_parameters, peak, data_share=data_share, instance_type=current["InstanceType"])
     hosts, others = derive(), derive(chosen=current)
     expected = {**others, "MinHosts": hosts["MinHosts"], "MaxHosts": hosts["MaxHosts"]}
     return {name for name, value in expected.items() if name in current and current[name] != str(value)}
@@ -142,10 +140,3 @@ def set_by_operator(current: Mapping[str, str]) -> set[str]:
 def _data_share(current: Mapping[str, str]) -> str:
     """Return the share of a stack. The sizes of one without the parameter followed from runs of `python` alone."""
     return current.get(DATA_SHARE, "0" if current else str(DEFAULT_DATA_SHARE))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

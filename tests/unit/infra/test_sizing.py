@@ -10,6 +10,7 @@ from executor_host import settings as agent_settings
 from infra import template
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
+from infra.capacity.quotas import needed_quotas
 from infra.capacity.sizing import DATA_SHARE, DERIVED, PEAK, derived_parameters, resolve, vcpus
 from infra.errors import CommandError
 
@@ -80,21 +81,34 @@ def test_unknown_size_is_rejected(instance_type):
         vcpus(instance_type)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "10001", "many", ""])
-def test_invalid_peak_is_rejected(text):
-    with pytest.raises(CommandError, match="must be a number"):
-        sizing.parse_peak(text)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((PEAK, text) for text in ("0", "0.001", "-1", "nan", "inf", "10001", "many", "")),
+        *((DATA_SHARE, text) for text in ("-0.1", "1.1", "nan", "inf", "a tenth", "")),
+        *((name, text) for name in ("MinHosts", "MaxHosts") for text in ("-1", "inf", "many", "")),
+    ],
+)
+def test_invalid_number_is_rejected(name, text):
+    with pytest.raises(CommandError, match=f"{name} must be a number from "):
+        resolve({name: text}, current={}, instance_type=LARGE)
 
 
-@pytest.mark.parametrize("text", ["-0.1", "1.1", "nan", "inf", "a tenth", ""])
-def test_invalid_data_share_is_rejected(text):
-    with pytest.raises(CommandError, match="DataShare must be a number from 0 to 1"):
-        sizing.parse_data_share(text)
+@pytest.mark.parametrize("name", ["OnDemandHosts", "ApiConcurrency", "ThrottleRate"])
+def test_invalid_number_of_a_quota_is_rejected(name):
+    parameters = {**sizing.default_parameters(LARGE), "OnDemandHosts": "1", name: "many"}
+    with pytest.raises(CommandError, match=f"{name} must be a number from 0 to "):
+        needed_quotas(parameters, instance_type=LARGE)
 
 
 @pytest.fixture(scope="module")
 def parameters():
     return template.load(template.PATH.read_text())["Parameters"]
+
+
+def test_limits_are_those_of_the_template(parameters):
+    limits = {name: (parameters[name]["MinValue"], parameters[name]["MaxValue"]) for name in sizing.LIMITS}
+    assert limits == sizing.LIMITS
 
 
 @pytest.mark.parametrize("architecture", HOST_DEFAULTS)
