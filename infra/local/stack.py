@@ -27,7 +27,7 @@ from chalicelib.access import api_keys
 from chalicelib.access.api_keys import ApiKey
 from infra import env_file, progress
 from infra.env_file import client
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images.runtime_images import IMAGE_SETTINGS, ensure_images
 from infra.local.docker_daemon import docker_engine
 from infra.local.emulated_aws import create_resources, emulated_aws
@@ -176,8 +176,9 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def main(arguments: list[str]) -> str | None:
-    """Run the stack until Ctrl-C, SIGTERM or the end of one of its processes; return the error, if any."""
+@exit_on_error()
+def main(arguments: list[str]) -> None:
+    """Run the stack until Ctrl-C, SIGTERM or the end of one of its processes."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.stack", description=__doc__)
     parser.add_argument("--host", default=LOOPBACK, help="address of the API")
     parser.add_argument("--port", type=int, default=os.environ.get("PORT", DEFAULT_PORT), help="default: PORT or 8000")
@@ -193,29 +194,25 @@ def main(arguments: list[str]) -> str | None:
         socket.create_server((options.host, options.port)).close()
     except OSError as error:
         listen_error = f"{options.host}:{options.port}: {os.strerror(error.errno or 0)}"
-        return f"Cannot listen on {listen_error}. Choose another port: make run PORT=8001"
+        raise CommandError(f"Cannot listen on {listen_error}. Choose another port: make run PORT=8001") from error
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    try:
-        with local_stack(
-            name=f"local-{options.port}",
-            logs=LOCAL,
-            host=options.host,
-            port=options.port,
-            reload=True,
-            webhook_ports=options.webhook_ports,
-            saved=env_file.read(),
-        ) as stack:
-            env_file.write(_env_settings(stack))
-            _print_ready(stack)
-            while True:
-                stack.check()
-                time.sleep(0.2)
-    except KeyboardInterrupt:
-        return None
-    except CommandError as error:
-        return str(error)
+    running_stack = local_stack(
+        name=f"local-{options.port}",
+        logs=LOCAL,
+        host=options.host,
+        port=options.port,
+        reload=True,
+        webhook_ports=options.webhook_ports,
+        saved=env_file.read(),
+    )
+    with contextlib.suppress(KeyboardInterrupt), running_stack as stack:
+        env_file.write(_env_settings(stack))
+        _print_ready(stack)
+        while True:
+            stack.check()
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
