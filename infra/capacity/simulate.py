@@ -96,9 +96,17 @@ def table(day: Sequence[MinuteStats]) -> str:
 
 
 @click.command()
-@click.option("--runs-per-hour", type=float, default=50_000, show_default=True, help="Average of the day.")
-@click.option("--min-hosts", type=int, help="Minimum number of hosts. Default: derived from the peak.")
-@click.option("--data-share", type=float, default=sizing.DEFAULT_DATA_SHARE, show_default=True, help="Share of data.")
+@click.option(
+    "--runs-per-hour", type=click.FloatRange(1), default=50_000, show_default=True, help="Average of the day."
+)
+@click.option("--min-hosts", type=click.IntRange(1), help="Minimum number of hosts. Default: derived from the peak.")
+@click.option(
+    "--data-share",
+    type=click.FloatRange(0, 1),
+    default=sizing.DEFAULT_DATA_SHARE,
+    show_default=True,
+    help="Share of runs of the runtime data.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers.")
 def main(*, runs_per_hour: float, min_hosts: int | None, data_share: float, seed: int) -> None:
     """Simulate a day and print its table."""

@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from infra.capacity import simulate
@@ -58,6 +59,12 @@ def test_too_few_hosts_reject_only_during_bursts():
     assert sum(calm) == 0
     assert sum(failures) < 0.01 * total(day).arrived
     assert simulate.table(day).splitlines()[-1].split()[0] == "all"
+
+
+@pytest.mark.parametrize("option", ["--runs-per-hour=0", "--runs-per-hour=many", "--min-hosts=0", "--data-share=1.1"])
+def test_impossible_load_is_refused(option):
+    result = CliRunner().invoke(simulate.main, [option])
+    assert (result.exit_code, "Invalid value for" in result.output) == (2, True)
 
 
 def test_documented_results_match_code():
