@@ -6,7 +6,6 @@ ten times a second. So a host runs more jobs than it has cores, and a key whose 
 waiting. Neither can a key with several batches: they leave a core to the other keys that use this host.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +28,7 @@ class CpuUser(Protocol):
     cpu_demand: float  # cores that its program uses or waits for, 0 to 1; 1 until it is known
 
 
-class _Waiting(Struct, frozen=True, eq=False):
-    key: str | None
-    yields: bool
-    number: int
-
-
-class _Running(Struct, frozen=True, eq=False):
+class _Run(Struct, frozen=True, eq=False):
     key: str | None
     user: CpuUser
     yields: bool
@@ -52,9 +45,8 @@ class CoreScheduler:
         self._measures_cpu = measures_cpu
         self._free_memory = free_memory
         self._changed = threading.Condition()
-        self._numbers = itertools.count()
-        self._waiting: list[_Waiting] = []
-        self._running: list[_Running] = []
+        self._waiting: list[_Run] = []  # in the order in which they came
+        self._running: list[_Run] = []
         self._ended_at: dict[str | None, float] = {}  # by key, of its last run
 
     def wait_for_room(self, memory_bytes: int, timeout_s: float) -> bool:
@@ -84,9 +76,14 @@ class CoreScheduler:
 
         `yields` says that the block is one of many short ones, between which others have their turn.
         """
-        run = _Running(key, user, yields)
+        run = _Run(key, user, yields)
         with self._changed:
-            self._wait_for_turn(key, yields=yields)
+            self._waiting.append(run)
+            try:
+                while self._next() is not run:
+                    self._changed.wait(RECHECK_S)
+            finally:
+                self._waiting.remove(run)
             self._running.append(run)
             self._changed.notify_all()
         try:
@@ -97,18 +94,10 @@ class CoreScheduler:
                 self._record_end(key)
                 self._changed.notify_all()
 
-    def _wait_for_turn(self, key: str | None, *, yields: bool) -> None:
-        waiting = _Waiting(key, yields, next(self._numbers))
-        self._waiting.append(waiting)
-        try:
-            while self._next() is not waiting:
-                self._changed.wait(RECHECK_S)
-        finally:
-            self._waiting.remove(waiting)
-
-    def _next(self) -> _Waiting | None:
+    def _next(self) -> _Run | None:
+        """Return the run that may start: of those whose keys have the fewest runs, the one that has waited longest."""
         ready = filter(self._may_start, self._waiting)
-        return min(ready, key=lambda waiting: (self._runs_of(waiting.key), waiting.number), default=None)
+        return min(ready, key=lambda run: self._runs_of(run.key), default=None)
 
     def _runs_of(self, key: str | None) -> int:
         return sum(run.key == key for run in self._running)
@@ -118,14 +107,14 @@ class CoreScheduler:
             return self._next() is None
         return not self._waiting and any(run.yields for run in self._running)
 
-    def _may_start(self, waiting: _Waiting) -> bool:
-        leaves_core = waiting.yields and self._runs_of(waiting.key) > 0 and self._is_used_by_others(waiting.key)
+    def _may_start(self, run: _Run) -> bool:
+        leaves_core = run.yields and self._runs_of(run.key) > 0 and self._is_used_by_others(run.key)
         return self._has_core(2 if leaves_core else 1)
 
     def _is_used_by_others(self, key: str | None) -> bool:
         recently = time.monotonic() - RESERVE_S
         keys = {other for other, ended_at in self._ended_at.items() if ended_at > recently}
-        keys |= {run.key for run in self._running} | {waiting.key for waiting in self._waiting}
+        keys |= {run.key for run in (*self._running, *self._waiting)}
         return bool(keys - {key})
 
     def _record_end(self, key: str | None) -> None:
