@@ -17,31 +17,13 @@ from chalicelib.contract import (
     OmittedArtifact,
 )
 from executor_host.channel import SandboxError
-from executor_host.supervisor.protocol import (
-    FILE_HEADER,
-    INVALID_PATH,
-    JOB_HEADER,
-    NOT_A_FILE,
-    NOT_SEARCHED,
-    OMISSION_HEADER,
-    SEARCH_HEADER,
-    TOO_LARGE,
-    TOO_MANY,
-    UNCHANGED,
-    UNREADABLE,
-)
+from executor_host.supervisor import protocol
+from executor_host.supervisor.protocol import FILE_HEADER, JOB_HEADER, OMISSION_HEADER, SEARCH_HEADER
 
 SEARCH_ENDED: Final = OmittedArtifact(path=None, reason=OmissionReason.NOT_SEARCHED)
 
-_REASONS: Final = {
-    UNCHANGED: OmissionReason.UNCHANGED,
-    NOT_A_FILE: OmissionReason.NOT_A_FILE,
-    UNREADABLE: OmissionReason.UNREADABLE,
-    INVALID_PATH: OmissionReason.INVALID_PATH,
-    TOO_LARGE: OmissionReason.TOO_LARGE,
-    TOO_MANY: OmissionReason.TOO_MANY,
-    NOT_SEARCHED: OmissionReason.NOT_SEARCHED,
-}
+# The codes in protocol.py have the names of the reasons.
+_REASONS: Final[dict[bytes, OmissionReason]] = {getattr(protocol, reason.name): reason for reason in OmissionReason}
 _MAX_OMISSIONS: Final = MAX_LISTED_OMISSIONS + len(OmissionReason)  # and one for those of each reason that are counted
 
 
