@@ -83,7 +83,7 @@ class Agent:
         self._poll_turns = Semaphore(polls)
         self._pacer = PollPacer(queue, stopping=self._stopping)
         self._release_from = math.inf  # a time of the monotonic clock
-        self._runner = JobRunner(pool, scheduler, runtime=self._runtime, stopping=self._stopping, clock=clock)
+        self._runner = JobRunner(pool, scheduler, stopping=self._stopping, clock=clock)
         self._workers = [
             Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
             for number in range(workers)

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Event
 from typing import Final
 
+import msgspec
 from msgspec import structs
 
 from chalicelib.contract import (
@@ -18,10 +19,10 @@ from chalicelib.contract import (
     Job,
     OutputLimits,
     Reply,
+    ResourceUsage,
     Result,
     Run,
     RunResult,
-    RunUsage,
     Status,
     batch_output_limits,
 )
@@ -47,15 +48,13 @@ class BatchInterruptedError(Exception):
 class JobRunner:
     """Run jobs. Any thread may call `run`."""
 
-    def __init__(
-        self, pool: Pool, scheduler: CoreScheduler, *, runtime: str, stopping: Event, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, pool: Pool, scheduler: CoreScheduler, *, stopping: Event, clock: Callable[[], float]) -> None:
         """Take replacements from `pool`; once `stopping` is set, start no further run of a batch."""
         self.scheduler = scheduler
+        self.runtime = pool.runtime.name
+        self.stopping = stopping
+        self.clock = clock
         self._pool = pool
-        self.runtime = runtime
-        self._stopping = stopping
-        self._clock = clock
 
     def run(self, job: Job, sandbox: Sandbox, *, key: str | None = None) -> Reply:
         """Run a job of a customer's key and return its reply.
@@ -78,12 +77,15 @@ class JobRunner:
         for number, run in enumerate(job.runs, start=1):
             if time.monotonic() - execution.waited_s + job.timeout_s > ends_at:
                 break
-            if results and self._stopping.is_set():
+            if results and self.stopping.is_set():
                 raise BatchInterruptedError
             outcome = execution.run(run, limits=limits, is_last=number == len(job.runs))
             if outcome is FailureReason.START_TIMEOUT:
                 return Failure(id=job.id, reason=outcome)
-            result = None if isinstance(outcome, FailureReason) else _run_result(outcome)
+            if isinstance(outcome, FailureReason):
+                result = None
+            else:
+                result = msgspec.convert(outcome, RunResult, from_attributes=True)
             results.append(result)
             if job.stop_on_failure and (result is None or result.status is not Status.OK):
                 break
@@ -105,17 +107,9 @@ class JobRunner:
             try:
                 return replacements.enter_context(self._pool.acquire(ACQUIRE_POLL_S))
             except NoSandboxError:
-                is_late = time.monotonic() >= deadline or self._clock() >= job.start_deadline
-                if is_late or self._stopping.is_set():
+                is_late = time.monotonic() >= deadline or self.clock() >= job.start_deadline
+                if is_late or self.stopping.is_set():
                     raise
-
-    def wait_unless_stopping(self, delay_s: float) -> None:
-        """Wait, but not once the agent is stopping."""
-        self._stopping.wait(delay_s)
-
-    def now(self) -> float:
-        """Return the time in seconds since the epoch."""
-        return self._clock()
 
 
 class _Execution:
@@ -140,12 +134,14 @@ class _Execution:
         job = self._job
         for attempt in range(MAX_SANDBOX_ATTEMPTS):
             if attempt == MAX_SANDBOX_ATTEMPTS - 1:
-                self._runner.wait_unless_stopping(LAST_ATTEMPT_DELAY_S)
+                self._runner.stopping.wait(LAST_ATTEMPT_DELAY_S)
             if attempt > 0 or self.sandbox.is_closed:
                 self.sandbox = self._runner.acquire_replacement(job, self._replacements)
-            with self._core():
+            asked_at = time.monotonic()
+            with self._runner.scheduler.core(self.sandbox, key=self._key, yields=bool(job.runs)):
+                self.waited_s += time.monotonic() - asked_at
                 if not self._has_started:
-                    now = self._runner.now()
+                    now = self._runner.clock()
                     if now >= job.start_deadline:
                         return FailureReason.START_TIMEOUT
                     self.queued_s = max(0.0, now - job.submitted_at)
@@ -161,31 +157,16 @@ class _Execution:
                     return outcome
         return FailureReason.SANDBOX_ERROR
 
-    @contextmanager
-    def _core(self) -> Iterator[None]:
-        asked_at = time.monotonic()
-        with self._runner.scheduler.core(self.sandbox, key=self._key, yields=bool(self._job.runs)):
-            self.waited_s += time.monotonic() - asked_at
-            yield
-
 
 def _run_single(job: Job, execution: _Execution) -> Reply:
     run = Run(input=job.input, args=job.args)
     outcome = execution.run(run, limits=SINGLE_RUN_LIMITS, is_last=True)
     if isinstance(outcome, FailureReason):
         return Failure(id=job.id, reason=outcome)
-    usage = structs.replace(outcome.usage, queued_ms=execution.queued_ms)
+    usage = ResourceUsage(**structs.asdict(outcome.usage), queued_ms=execution.queued_ms)
     return Result(
         id=job.id,
         runtime=job.runtime,
         python_version=execution.sandbox.python_version,
         **(structs.asdict(outcome) | {"usage": usage}),
     )
-
-
-def _run_result(outcome: Outcome) -> RunResult:
-    usage = RunUsage(
-        duration_ms=outcome.usage.duration_ms, cpu_ms=outcome.usage.cpu_ms, memory_bytes=outcome.usage.memory_bytes
-    )
-    members = structs.asdict(outcome)
-    return RunResult(**({name: members[name] for name in RunResult.__struct_fields__} | {"usage": usage}))

@@ -13,7 +13,7 @@ from chalicelib.contract import (
     OmittedArtifact,
     OutputBytes,
     OutputLimits,
-    ResourceUsage,
+    RunUsage,
     Status,
     Truncated,
     UncaughtException,
@@ -42,7 +42,7 @@ Output = dict[bytes, bytearray]  # received payloads, by kind of frame
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a program ended and what it wrote. The members are those of contract.Result; `queued_ms` is 0."""
+    """How a program ended and what it wrote. The members are those of contract.Result and contract.RunResult."""
 
     status: Status
     exit_code: int | None = None
@@ -54,7 +54,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     error: UncaughtException | None = None
     artifacts: tuple[Artifact, ...] = ()
     artifacts_omitted: tuple[OmittedArtifact, ...] = ()
-    usage: ResourceUsage
+    usage: RunUsage
 
 
 def outcome_from_report(report: bytes, output: Output, limits: OutputLimits) -> Outcome:
@@ -82,16 +82,22 @@ def outcome_from_report(report: bytes, output: Output, limits: OutputLimits) -> 
         error=parse_uncaught_exception(stderr.decode(errors="replace")) if may_end_in_traceback else None,
         artifacts=decode_artifacts(output[ARTIFACTS]),
         artifacts_omitted=decode_omissions(output[OMISSIONS]),
-        usage=ResourceUsage(duration_ms=duration_ms, cpu_ms=cpu_ms, memory_bytes=memory_bytes, queued_ms=0),
+        usage=RunUsage(duration_ms=duration_ms, cpu_ms=cpu_ms, memory_bytes=memory_bytes),
     )
 
 
 def partial_outcome(
-    status: Status, duration_s: float, output: Output, limits: OutputLimits, *, patterns: Sequence[str]
+    status: Status,
+    duration_s: float,
+    output: Output,
+    limits: OutputLimits,
+    *,
+    patterns: Sequence[str],
+    memory_bytes: int = 0,
 ) -> Outcome:
     """Return the outcome of a program whose supervisor could not report, with the output received until then.
 
-    Its artifacts are lost, if there are `patterns` of any.
+    Its artifacts are lost, if there are `patterns` of any. `memory_bytes` is its peak, 0 if that is unknown.
     """
     stdout, stderr = output[STDOUT], output[STDERR] + output[STDERR_TAIL]
     is_out_of_memory = status is Status.OUT_OF_MEMORY
@@ -104,11 +110,10 @@ def partial_outcome(
         stderr=_decode_stderr(stderr, limits),
         output_bytes=OutputBytes(stdout=len(stdout), stderr=len(stderr)),
         artifacts_omitted=(SEARCH_ENDED,) if patterns else (),
-        usage=ResourceUsage(
+        usage=RunUsage(
             duration_ms=round(duration_s * 1000),
             cpu_ms=USAGE_RECORD.unpack(usage)[0] if len(usage) == USAGE_RECORD.size else 0,
-            memory_bytes=0,
-            queued_ms=0,
+            memory_bytes=memory_bytes,
         ),
     )
 
@@ -139,9 +144,8 @@ def _decode_stderr(data: bytearray, limits: OutputLimits) -> str:
     """Decode the start and the end of stderr, without what lies between them."""
     if len(data) <= limits.stderr_head_bytes + limits.stderr_tail_bytes:
         return _decode(data, is_cut=False)
-    tail = data[-limits.stderr_tail_bytes :].lstrip(
-        _CONTINUATION_BYTES
-    )  # the rest of a character that the cut has split
+    # Without the rest of a character that the cut has split.
+    tail = data[-limits.stderr_tail_bytes :].lstrip(_CONTINUATION_BYTES)
     return _decode(data[: limits.stderr_head_bytes], is_cut=True) + _decode(tail, is_cut=False)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, Protocol
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from chalicelib.contract import MAX_STREAM_BYTES, SINGLE_RUN_LIMITS, InputFile, OutputLimits, Run, Status
 from chalicelib.runtimes import Runtime
@@ -123,11 +123,10 @@ class Sandbox:
             # What the kernel killed in an earlier run does not count: this one is repeated in a sandbox of its own.
             if not is_first or not self._engine.ran_out_of_memory(self.id):
                 raise
-            outcome = partial_outcome(
-                Status.OUT_OF_MEMORY, monotonic() - started_at, output, limits, patterns=program.artifacts
+            duration_s, memory_bytes = monotonic() - started_at, self.runtime.memory_bytes
+            return partial_outcome(
+                Status.OUT_OF_MEMORY, duration_s, output, limits, patterns=program.artifacts, memory_bytes=memory_bytes
             )
-            usage = structs.replace(outcome.usage, memory_bytes=self.runtime.memory_bytes)
-            return structs.replace(outcome, usage=usage)
         except OSError as error:
             raise SandboxError("lost the connection to the sandbox") from error
         finally:

@@ -13,8 +13,8 @@ from chalicelib.contract import (
     InputFile,
     OutputBytes,
     OutputLimits,
-    ResourceUsage,
     Run,
+    RunUsage,
     Status,
 )
 from chalicelib.runtimes import RUNTIMES
@@ -32,7 +32,7 @@ def make_outcome(*, status: Status = Status.OK, stdout: str = "", stderr: str = 
         stdout=stdout,
         stderr=stderr,
         output_bytes=OutputBytes(stdout=0, stderr=0),
-        usage=ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0),
+        usage=RunUsage(duration_ms=1, cpu_ms=0, memory_bytes=0),
     )
 
 

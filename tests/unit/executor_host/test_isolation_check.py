@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from chalicelib.contract import IsolationState, OutputBytes, ResourceUsage, Status
+from chalicelib.contract import IsolationState, OutputBytes, RunUsage, Status
 from executor_host import metrics
 from executor_host.channel import SandboxError
 from executor_host.engine_versions import ComponentVersion
@@ -29,7 +29,7 @@ def reported(report, status=Status.OK):
         stdout=json.dumps(report),
         stderr="",
         output_bytes=OutputBytes(stdout=0, stderr=0),
-        usage=ResourceUsage(duration_ms=1, cpu_ms=0, memory_bytes=0, queued_ms=0),
+        usage=RunUsage(duration_ms=1, cpu_ms=0, memory_bytes=0),
     )
 
 

@@ -33,6 +33,7 @@ class OnDemandPool:
     """Start each sandbox when it is acquired."""
 
     def __init__(self, engine):
+        self.runtime = engine.runtime
         self._engine = engine
 
     @contextmanager
@@ -45,7 +46,7 @@ class OnDemandPool:
 @pytest.fixture
 def run(engine, stopping):
     """Return a function that runs a batch and returns its reply."""
-    runner = JobRunner(OnDemandPool(engine), CoreScheduler(1), runtime="python", stopping=stopping, clock=time.time)
+    runner = JobRunner(OnDemandPool(engine), CoreScheduler(1), stopping=stopping, clock=time.time)
 
     def run(*inputs, **changes):
         now = time.time()
