@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from threading import Event, Semaphore, Thread
 from typing import Final, TypeVar
 
@@ -36,11 +37,10 @@ from executor_host.pool import NoSandboxError, Pool
 from executor_host.sandbox import Sandbox
 from executor_host.visibility import VisibilityExtender
 
-QUEUE_RETRY_DELAY_S: Final = 1.0
+RETRY_DELAY_S: Final = 1.0  # after an error of a queue or of the payload store
 REPLY_ATTEMPTS: Final = 4  # SQS may not know a new queue for the first second
 REPLY_RETRY_DELAY_S: Final = 0.5
 REPLY_SEND_TIMEOUT_S: Final = 30.0  # then the job is redelivered and runs again
-PAYLOAD_RETRY_DELAY_S: Final = 1.0
 FETCH_TIMEOUT_S: Final = 30.0  # then the job is released
 PAYLOAD_PAUSE_S: Final = 120  # before a released job is received again: three attempts outlast an outage of 5 minutes
 
@@ -152,7 +152,7 @@ class Agent:
 
     def _pause_after(self, error: QueueError) -> None:
         logger.warning("queue_unreachable", exc_info=error)
-        self._stopping.wait(QUEUE_RETRY_DELAY_S)
+        self._stopping.wait(RETRY_DELAY_S)
 
     def _process(self, message: ReceivedMessage, sandbox: Sandbox) -> None:
         try:
@@ -182,8 +182,7 @@ class Agent:
         if isinstance(job, Job):
             return job
         deadline = time.monotonic() + min(FETCH_TIMEOUT_S, job.start_deadline - self._clock())
-        data = _repeat(lambda: self._payloads.get(job.url), deadline, stops=self._stopping.is_set)
-        fetched = unpack_job(data)
+        fetched = unpack_job(_repeat(partial(self._payloads.get, job.url), deadline, stops=self._stopping.is_set))
         if fetched.id != job.id:
             raise ContractError("the payload of another job")
         return fetched
@@ -208,19 +207,11 @@ class Agent:
         body = encode_or_pack(reply)
         deadline = time.monotonic() + REPLY_SEND_TIMEOUT_S
         if isinstance(body, bytes):
-            data = body
-            _repeat(lambda: self._payloads.put(job.reply_upload_url, data), deadline)
+            _repeat(partial(self._payloads.put, job.reply_upload_url, body), deadline)
             body = encode(ReplyReference(id=job.id))
         if job.reply_to is not None and self._reply_to_caller(job.reply_to, body, job.reply_by, deadline):
             return
-        while True:
-            try:
-                self._queue.send(self._results_queue_url, body, message_group_id=message_group_id)
-                break
-            except NoSuchQueueError:
-                raise
-            except QueueError as error:
-                _wait_to_retry(error, deadline, QUEUE_RETRY_DELAY_S)
+        _repeat(partial(self._queue.send, self._results_queue_url, body, message_group_id=message_group_id), deadline)
         if job.reply_to is not None:
             metrics.LATE_REPLIES.inc()
 
@@ -234,24 +225,28 @@ class Agent:
                 missing_queue_errors += 1
                 _wait_to_retry(error, deadline, REPLY_RETRY_DELAY_S)
             except QueueError as error:
-                _wait_to_retry(error, deadline, QUEUE_RETRY_DELAY_S)
+                _wait_to_retry(error, deadline, RETRY_DELAY_S)
             else:
                 return True
         return False
 
 
 def _repeat(request: Callable[[], _T], deadline: float, *, stops: Callable[[], bool] = lambda: False) -> _T:
-    """Repeat a request to the payload store until it succeeds. Raises PayloadError at the deadline or if `stops()`."""
+    """Repeat a request to the payload store or to a queue until it succeeds.
+
+    Raises its QueueError or PayloadError at the deadline, if `stops()`, or if a retry is useless.
+    """
     while True:
         try:
             return request()
-        except PayloadRejectedError:
+        except (PayloadRejectedError, NoSuchQueueError):
             raise
-        except PayloadError as error:
-            metrics.PAYLOAD_ERRORS.inc()
+        except (PayloadError, QueueError) as error:
+            if isinstance(error, PayloadError):
+                metrics.PAYLOAD_ERRORS.inc()
             if stops():
                 raise
-            _wait_to_retry(error, deadline, PAYLOAD_RETRY_DELAY_S)
+            _wait_to_retry(error, deadline, RETRY_DELAY_S)
 
 
 def _wait_to_retry(error: Exception, deadline: float, delay_s: float) -> None:

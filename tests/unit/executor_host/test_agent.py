@@ -205,13 +205,13 @@ def test_dead_sandbox_is_replaced_before_next_job(agent, engine, queue):
 
 
 def test_agent_recovers_after_queue_outage(agent, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 0.01)
     queue.failures["receive"] += [QueueError("gone")] * 5
     assert send_and_wait(queue, job()).status is Status.OK
 
 
 def test_queue_outage_does_not_use_up_sandboxes(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 0.01)
     eventually(lambda: len(engine.started) == 4)
     queue.failures["receive"] += [QueueError("gone")] * 20
     eventually(lambda: not queue.failures["receive"])
@@ -265,7 +265,7 @@ def test_late_or_async_reply_goes_to_results_queue(agent, queue, changes):
 
 
 def test_result_is_retried_during_queue_outage(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 0.01)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")] * 5
     assert send_and_wait(queue, job()).status is Status.OK
     assert [len(sandbox.ran) for sandbox in engine.started if sandbox.ran] == [1]
@@ -283,7 +283,7 @@ def test_job_is_not_deleted_when_result_cannot_be_sent(agent, queue, monkeypatch
 
 
 def test_visibility_is_extended_only_while_job_runs(agent, engine, queue, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 10 * INTERVAL_S)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 10 * INTERVAL_S)
     queue.failures[f"send to {REPLIES}"] += [QueueError("unreachable")]  # keeps the job in flight
     queue.failures["extend_visibility"] += [QueueError("unreachable")]  # has no effect on the job
     sent = encode(job())
@@ -439,7 +439,7 @@ def test_job_without_sandbox_is_released(engine, queue, start_without_docker):
 
 
 def test_failed_release_stops_extending_visibility(engine, queue, start_without_docker, monkeypatch):
-    monkeypatch.setattr("executor_host.agent.QUEUE_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 0.01)
     queue.failures["release"] += [QueueError("unreachable")]
     start_without_docker()
     queue.enqueue(encode(job()))
@@ -464,7 +464,7 @@ def store(payloads, sent, url=JOB_URL):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("executor_host.agent.PAYLOAD_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr("executor_host.agent.RETRY_DELAY_S", 0.01)
     monkeypatch.setattr("executor_host.agent.FETCH_TIMEOUT_S", 0.05)
 
 
