@@ -16,10 +16,8 @@ FLOORS: Final = {
     "containerd": (1, 6, 18),  # CVE-2023-25173
     "runc": (1, 1, 12),  # CVE-2024-21626
 }
-# Packages with the fix and an older version number: the package's text up to its last number, and that number at least.
-PATCHED_PACKAGES: Final = {
-    "runc": [("1.1.5+ds1-1+deb12u", 1)],  # Debian 12
-}
+# Packages with the fix and an older version number.
+PATCHED_PACKAGES: Final = {"runc": re.compile(r"1\.1\.5\+ds1-1\+deb12u0*[1-9]")}  # Debian 12
 
 
 class ComponentVersion(Struct, frozen=True):
@@ -43,9 +41,5 @@ def _is_recent(name: str, component: ComponentVersion) -> bool:
     numbers = re.match(r"v?(\d{1,9})\.(\d{1,9})\.(\d{1,9})", component.version)
     if numbers is not None and tuple(map(int, numbers.groups())) >= FLOORS[name]:
         return True
-    return any(_has_patch(component.commit, *package) for package in PATCHED_PACKAGES.get(name, []))
-
-
-def _has_patch(package: str, prefix: str, first_revision: int) -> bool:
-    revision = re.match(r"\d{1,9}", package.removeprefix(prefix)) if package.startswith(prefix) else None
-    return revision is not None and int(revision[0]) >= first_revision
+    patched_package = PATCHED_PACKAGES.get(name)
+    return patched_package is not None and patched_package.match(component.commit) is not None
