@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-no
 https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import boto3
 import docker
@@ -64,9 +65,8 @@ def watch_for_termination(
     metadata: InstanceMetadata,
     *,
     stop_agent: Callable[[], None],
-    complete_lifecycle_action: Callable[..., object],
+    autoscaling: Any,  # noqa: ANN401 - boto3's
     is_agent_lost: Callable[[], bool],
-    set_instance_health: Callable[..., object],
     group: str,
     poll_interval_s: float = POLL_INTERVAL_S,
 ) -> None:
@@ -77,7 +77,7 @@ def watch_for_termination(
     is_stopped = is_reported = False
     while True:
         if not is_stopped and not is_reported and is_agent_lost():
-            is_reported = _report_lost_agent(set_instance_health, metadata)
+            is_reported = _report_lost_agent(autoscaling, metadata)
         try:
             is_terminating = metadata.read("autoscaling/target-lifecycle-state") == "Terminated"
             if not is_stopped and (is_terminating or metadata.read("spot/instance-action") is not None):
@@ -86,17 +86,17 @@ def watch_for_termination(
                 is_stopped = True
             if is_terminating:
                 instance_id = metadata.read("instance-id") or ""
-                _complete_drain_hook(complete_lifecycle_action, group=group, instance_id=instance_id)
+                _complete_drain_hook(autoscaling, group=group, instance_id=instance_id)
                 return
         except OSError as error:  # includes HTTPError and timeouts
             logger.warning("metadata_unavailable", extra={"error": str(error)})
         time.sleep(poll_interval_s)
 
 
-def _report_lost_agent(set_instance_health: Callable[..., object], metadata: InstanceMetadata) -> bool:
+def _report_lost_agent(autoscaling: Any, metadata: InstanceMetadata) -> bool:  # noqa: ANN401 - as above
     """Let Auto Scaling replace this host. Return whether it knows."""
     try:
-        set_instance_health(InstanceId=metadata.read("instance-id") or "", HealthStatus="Unhealthy")
+        autoscaling.set_instance_health(InstanceId=metadata.read("instance-id") or "", HealthStatus="Unhealthy")
     except Exception:
         logger.exception("health_report_failed")
         return False
@@ -104,9 +104,9 @@ def _report_lost_agent(set_instance_health: Callable[..., object], metadata: Ins
     return True
 
 
-def _complete_drain_hook(complete_lifecycle_action: Callable[..., object], *, group: str, instance_id: str) -> None:
+def _complete_drain_hook(autoscaling: Any, *, group: str, instance_id: str) -> None:  # noqa: ANN401 - as above
     try:
-        complete_lifecycle_action(
+        autoscaling.complete_lifecycle_action(
             AutoScalingGroupName=group,
             LifecycleHookName=DRAIN_HOOK_NAME,
             InstanceId=instance_id,
@@ -120,13 +120,11 @@ def _complete_drain_hook(complete_lifecycle_action: Callable[..., object], *, gr
 
 def stop_container(name: str = AGENT_CONTAINER) -> None:
     """Stop the agent's container. Docker does not restart a container that was stopped this way."""
-    client = docker.from_env(timeout=AGENT_STOP_TIMEOUT_S + 10)
-    try:
-        client.containers.get(name).stop(timeout=AGENT_STOP_TIMEOUT_S)
-    except NotFound:
-        logger.warning("agent_container_not_found")
-    finally:
-        client.close()
+    with contextlib.closing(docker.from_env(timeout=AGENT_STOP_TIMEOUT_S + 10)) as client:
+        try:
+            client.containers.get(name).stop(timeout=AGENT_STOP_TIMEOUT_S)
+        except NotFound:
+            logger.warning("agent_container_not_found")
 
 
 def main() -> int:
@@ -136,13 +134,11 @@ def main() -> int:
     if not group:
         sys.stderr.write("HOST_GROUP is missing\n")
         return 2
-    autoscaling = boto3.client("autoscaling")
     watch_for_termination(
         InstanceMetadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA_ENDPOINT)),
         stop_agent=stop_container,
-        complete_lifecycle_action=autoscaling.complete_lifecycle_action,
+        autoscaling=boto3.client("autoscaling"),
         is_agent_lost=AgentHealth().is_lost,
-        set_instance_health=autoscaling.set_instance_health,
         group=group,
     )
     return 0

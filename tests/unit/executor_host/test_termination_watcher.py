@@ -106,14 +106,12 @@ UNHEALTHY = {"InstanceId": "i-0", "HealthStatus": "Unhealthy"}
 
 def events_after(rounds, *, is_agent_lost=False, **fake):
     events = []
-    autoscaling = FakeAutoScaling(events, **fake)
     with metadata_service(rounds) as metadata:
         watch_for_termination(
             metadata,
             stop_agent=lambda: events.append("stopped"),
-            complete_lifecycle_action=autoscaling.complete_lifecycle_action,
+            autoscaling=FakeAutoScaling(events, **fake),
             is_agent_lost=lambda: is_agent_lost,
-            set_instance_health=autoscaling.set_instance_health,
             group="hosts",
             poll_interval_s=0.01,
         )
