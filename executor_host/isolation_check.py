@@ -20,7 +20,7 @@ from executor_host.engine_versions import version_differences
 from executor_host.isolation_report import (
     MAX_VALUE_CHARS,
     Difference,
-    decode_report,
+    ProbeReport,
     difference,
     find_differences,
     probe_tasks,
@@ -107,8 +107,8 @@ class IsolationCheck:
             try:
                 tasks = probe_tasks(runtime, is_gvisor=self._is_gvisor)
                 outcome = sandbox.run(PROBE.read_text(), json.dumps(tasks), timeout_s=PROBE_TIMEOUT_S)
-                report = decode_report(outcome.stdout)
-            except (SandboxError, msgspec.DecodeError) as error:
+                report = msgspec.json.decode(outcome.stdout, type=ProbeReport)
+            except (SandboxError, msgspec.DecodeError, RecursionError) as error:
                 raise ProbeError(str(error)) from error
         if self._is_gvisor and outcome.status is Status.OK:
             return [difference("allocation", "killed", "allocated"), *find_differences(report, runtime, is_gvisor=True)]

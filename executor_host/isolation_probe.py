@@ -175,23 +175,12 @@ def fork(child: Callable[[], None]) -> int:
 
 def signal_child() -> str:
     """Return how sending a signal to a child ends."""
-    child_read, parent_write = os.pipe()
-
-    def wait_for_parent() -> None:
-        os.close(parent_write)
-        os.read(child_read, 1)
-
-    pid = fork(wait_for_parent)
+    pid = fork(signal.pause)
     try:
         os.kill(pid, signal.SIGTERM)
-        result = "sent"
     except OSError as error:
-        result = errno.errorcode.get(error.errno or 0, "unknown error")
-    if result == "sent":
-        result = "killed" if os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else "ignored"
-    os.close(parent_write)
-    os.close(child_read)
-    return result
+        return errno.errorcode.get(error.errno or 0, "unknown error")
+    return "killed" if os.WIFSIGNALED(os.waitpid(pid, 0)[1]) else "ignored"
 
 
 def measure_cpus(spinners: int) -> float:

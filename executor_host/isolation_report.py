@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Final
 
-import msgspec
 from msgspec import Meta, Struct
 
 from chalicelib.runtimes import Runtime
@@ -102,11 +101,6 @@ def probe_tasks(runtime: Runtime, *, is_gvisor: bool = False) -> dict[str, Any]:
     """Return what isolation_probe.py tries in a sandbox of the runtime."""
     tasks = _TASKS_UNDER_GVISOR if is_gvisor else _TASKS
     return tasks | {"memory_bytes": runtime.memory_bytes + EXCESS_MEMORY_BYTES}
-
-
-def decode_report(text: str) -> ProbeReport:
-    """Return the report in a probe's output. Raises msgspec.DecodeError."""
-    return msgspec.json.decode(text, type=ProbeReport)
 
 
 def find_differences(report: ProbeReport, runtime: Runtime, *, is_gvisor: bool = False) -> list[Difference]:
@@ -221,22 +215,19 @@ def _limit(mount: Mount, name: str) -> int | None:
 
 
 def _cgroup_limits(report: ProbeReport, *, runtime: Runtime) -> _Check:
-    cgroup = report.cgroup
-    memory, swap_limit = f"{runtime.memory_bytes}", "0"
-    is_v1 = "memory/memory.limit_in_bytes" in cgroup
-    memory_file, swap_file, pids_file = (
-        ("memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes", "pids/pids.max")
-        if is_v1
-        else ("memory.max", "memory.swap.max", "pids.max")
-    )
-    if is_v1:
+    cgroup, memory = report.cgroup, f"{runtime.memory_bytes}"
+    if "memory/memory.limit_in_bytes" in cgroup:  # version 1
+        memory_file, swap_file = "memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes"
+        pids_file = "pids/pids.max"
         swap_limit = memory  # of memory and swap together
+        quota = f"{cgroup.get('cpu/cpu.cfs_quota_us')} {cgroup.get('cpu/cpu.cfs_period_us')}"
+    else:
+        memory_file, swap_file, pids_file = "memory.max", "memory.swap.max", "pids.max"
+        swap_limit, quota = "0", cgroup.get("cpu.max", "missing")
     yield memory_file, memory, cgroup.get(memory_file)
     if swap_file in cgroup or report.swap:  # a kernel that does not count swap needs a host without any
         yield swap_file, swap_limit, cgroup.get(swap_file)
     yield pids_file, f"{hardening.PIDS}", cgroup.get(pids_file)
-    period_us, quota_us = cgroup.get("cpu/cpu.cfs_period_us"), cgroup.get("cpu/cpu.cfs_quota_us")
-    quota = f"{quota_us} {period_us}" if is_v1 else cgroup.get("cpu.max", "missing")
     yield "cpu.max", hardening.CPUS, _cpus(quota)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 
 import pytest
+from msgspec import structs
 
 from chalicelib.contract import IsolationState, OutputBytes, RunUsage, Status
 from executor_host import metrics
@@ -105,6 +106,7 @@ LOST = {
     "sandbox_lost": SandboxError("died"),
     "timeout": reported(probe_report(), status=Status.TIMEOUT),
     "no_report": reported("x"),
+    "nested_report": structs.replace(reported("x"), stdout="[" * 100_000),
 }
 
 

@@ -7,10 +7,14 @@ import pytest
 
 from chalicelib.runtimes import RUNTIMES
 from executor_host.engine_versions import FLOORS, ComponentVersion, version_differences
-from executor_host.isolation_report import MAX_VALUE_CHARS, decode_report, find_differences, probe_tasks
+from executor_host.isolation_report import MAX_VALUE_CHARS, ProbeReport, find_differences, probe_tasks
 from tests.support.probe_reports import gvisor_probe_report, probe_report
 
 RUNTIME = RUNTIMES["python"]
+
+
+def decode_report(text):
+    return msgspec.json.decode(text, type=ProbeReport)
 
 
 def names_of_differences(report, *, is_gvisor=False):
