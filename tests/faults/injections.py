@@ -5,11 +5,13 @@ import time
 from functools import partial
 
 from tests.faults.proxy import DELAY_S, DYNAMODB, S3, SQS
-from tests.support.polling import eventually
+from tests.support.polling import eventually, is_true_within
 
 OUTAGE_S = 5.0
 DUPLICATES_S = 3.0
 DOCKER_DOWN_S = 2.0
+MAX_ATTEMPTS = 3
+ERROR_DELAY_S = 5.0  # the agent asks Docker for the cause first
 
 
 def terminate_agent(stack, number):
@@ -33,24 +35,29 @@ def kill_one_of_two_agents(stack):
 
 def kill_docker(stack):
     """Kill the Docker daemon while jobs run, and start it again."""
-    errors_before = stack.sandbox_errors()
-    stack.wait_for_started_job("one")
-    began_at = time.monotonic()
-    stack.kill_docker()
-    time.sleep(DOCKER_DOWN_S)
-    eventually(lambda: stack.sandbox_errors() > errors_before)
-    stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
-    stack.restart_docker()
-    return began_at
+
+    def kill_and_restart():
+        stack.kill_docker()
+        time.sleep(DOCKER_DOWN_S)
+        stack.restart_docker()
+
+    return _break_sandboxes(stack, kill_and_restart)
 
 
 def remove_containers(stack):
     """Remove all containers of the agent while jobs run in some."""
+    return _break_sandboxes(stack, stack.remove_containers)
+
+
+def _break_sandboxes(stack, fault):
+    """Cause a fault while jobs run, and again if those jobs had just ended."""
     errors_before = stack.sandbox_errors()
-    stack.wait_for_started_job("one")
-    began_at = time.monotonic()
-    stack.remove_containers()
-    eventually(lambda: stack.sandbox_errors() > errors_before)  # the agent asks Docker for the cause first
+    for _ in range(MAX_ATTEMPTS):
+        stack.wait_for_started_job("one")
+        began_at = time.monotonic()
+        fault()
+        if is_true_within(lambda: stack.sandbox_errors() > errors_before, ERROR_DELAY_S):
+            break
     stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
     return began_at
 

@@ -210,15 +210,14 @@ class FaultStack:
 
     def remove_containers(self):
         """Remove all containers of the agents at once: one after another would be several faults for a job."""
+        oldest_first = [container["Id"] for container in reversed(self.containers())]  # they run the jobs
         with ThreadPoolExecutor(REMOVAL_THREADS) as threads:
-            threads.map(self._remove_container, (container["Id"] for container in self.containers()))
+            list(threads.map(self._remove_container, oldest_first))
 
     def _remove_container(self, container_id):
-        with (
-            contextlib.suppress(docker.errors.APIError),
-            contextlib.closing(docker.APIClient(self.daemon.address)) as api,
-        ):
-            api.remove_container(container_id, force=True)
+        client = docker.APIClient(self.daemon.address, version=self.docker.api.api_version)
+        with contextlib.closing(client), contextlib.suppress(docker.errors.APIError):
+            client.remove_container(container_id, force=True)
 
     def reply_queues(self):
         """Return the URLs of the reply queues."""
