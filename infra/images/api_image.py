@@ -42,18 +42,13 @@ def ensure_image(client: DockerClient) -> str:
         base = sandbox_image.ensure_base_image(client)
         with tempfile.TemporaryDirectory() as packages, tempfile.TemporaryDirectory() as static:
             progress.report("Downloading the Python packages of the API (about 20 MB)...")
-            for requirements, target in (
-                (API_REQUIREMENTS, packages),
-                (REQUIREMENTS, packages),
-                (STATIC_REQUIREMENTS, static),
-            ):
-                wheels.fetch(requirements, Path(target), architecture=architecture)
+            wheels.fetch(API_REQUIREMENTS, Path(packages), architecture=architecture)
+            wheels.fetch(REQUIREMENTS, Path(packages), architecture=architecture)
+            wheels.fetch(STATIC_REQUIREMENTS, Path(static), architecture=architecture)
+            bundled_files = wheels.bundled_files(Path(packages), models=BOTOCORE_MODELS)
             files = [
                 *_sources().items(),
-                *(
-                    (path, f"packages/{name}")
-                    for path, name in wheels.bundled_files(Path(packages), models=BOTOCORE_MODELS)
-                ),
+                *((path, f"packages/{name}") for path, name in bundled_files),
                 *((Path(static, name), f"packages/{name}") for name in wheel_files()),
             ]
             context = sandbox_image.build_context(
