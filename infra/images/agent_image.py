@@ -80,7 +80,7 @@ def _sources() -> dict[Path, str]:
     package = LAMBDA_APP / "chalicelib"
     modules = (*sorted((package / "contract").glob("*.py")), *(package / name for name in SHARED_MODULES))
     shared = {path: str(path.relative_to(LAMBDA_APP)) for path in modules}
-    agent = sorted(path for path in EXECUTOR_HOST.rglob("*") if path.suffix in {".py", ".json"})
+    agent = sorted(EXECUTOR_HOST.rglob("*.py"))
     return shared | {path: str(path.relative_to(ROOT)) for path in agent}
 
 

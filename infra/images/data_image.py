@@ -6,7 +6,7 @@ pip downloads the wheels first and verifies their hashes; the build itself has n
 import fcntl
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final
 
 from docker import DockerClient
@@ -19,9 +19,8 @@ from infra.images import sandbox_image, wheels
 
 REPOSITORY: Final = "python-exec-data"
 PACKAGES_REPOSITORY: Final = "python-exec-packages"  # without the supervisor
-REQUIREMENTS: Final = Path(__file__).parent / "data/requirements.txt"
-
 _SOURCES: Final = Path(__file__).parent / "data"
+REQUIREMENTS: Final = _SOURCES / "requirements.txt"
 _BACKEND: Final = _SOURCES / "figure_files.py"
 _BUILD_FILES: Final = (_SOURCES / "Dockerfile", _SOURCES / "finish.py")
 _EXCLUDED_DIRECTORIES: Final = frozenset(("bin", "share", "test", "tests"))
@@ -81,7 +80,7 @@ def _rootfs_directory(client: DockerClient, python_image: str) -> str:
 def _package_files(directory: Path) -> Iterator[tuple[Path, str]]:
     """Yield each unpacked file that programs can use, with its relative name."""
     for path in sorted(directory.rglob("*")):
-        name = PurePath(path.relative_to(directory))
+        name = path.relative_to(directory)
         is_excluded = path.suffix in _EXCLUDED_SUFFIXES or _EXCLUDED_DIRECTORIES & set(name.parts[:-1])
         if path.is_file() and not is_excluded:
             yield path, str(name)

@@ -6,6 +6,7 @@ and the supervisor on top, which changes more often.
 
 import fcntl
 import hashlib
+import io
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -81,10 +82,8 @@ def ensure_python(client: DockerClient) -> str:
 
 def add_supervisor(client: DockerClient, tag: str, *, below: str, runtime: Runtime) -> None:
     """Build an image with the supervisor and the names of the modules that it preloads. Raises CommandError."""
-    with tempfile.NamedTemporaryFile("w") as preload:
-        preload.write("\n".join(runtime.preloaded))
-        preload.flush()
-        context = build_context([*_SUPERVISOR_CONTEXT.items(), (Path(preload.name), "sitecustomize/preload")])
+    preload = "\n".join(runtime.preloaded).encode()
+    context = build_context([*_SUPERVISOR_CONTEXT.items(), (preload, "sitecustomize/preload")])
     build_image(client, tag, context=context, arguments={"BELOW": below})
 
 
@@ -127,15 +126,15 @@ def require_pinned_base(client: DockerClient) -> None:
         )
 
 
-def build_context(files: Iterable[tuple[Path, str]]) -> IO[bytes]:
-    """Return a tar archive of files, each with its name in it and readable by all."""
+def build_context(files: Iterable[tuple[Path | bytes, str]]) -> IO[bytes]:
+    """Return a tar archive of files or their contents, each with its name in it and readable by all."""
     context = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
     with tarfile.open(fileobj=context, mode="w") as archive:
-        for path, name in files:
+        for file, name in files:
+            content = file.read_bytes() if isinstance(file, Path) else file
             info = tarfile.TarInfo(name)
-            info.size, info.mode = path.stat().st_size, 0o644
-            with path.open("rb") as content:
-                archive.addfile(info, content)
+            info.size, info.mode = len(content), 0o644
+            archive.addfile(info, io.BytesIO(content))
     context.seek(0)
     return context
 
