@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from prometheus_client import start_http_server
@@ -59,12 +60,11 @@ def main() -> int:
         for runtime in settings.workers
     ]
     scheduler = _build_scheduler(settings)
-    pools = [_build_pool(engine, scheduler, size=_polls(settings.workers[engine.runtime.name])) for engine in engines]
+    pools = [_build_pool(engine, scheduler, workers=settings.workers[engine.runtime.name]) for engine in engines]
     isolation = IsolationCheck(engines[0], pools=pools, is_gvisor=settings.oci_runtime == GVISOR_RUNTIME)
     agents = [_build_agent(settings, pool, isolation, scheduler) for pool in pools]
     reporter = HostReporter(
-        JobQueue(settings.results_queue_url, workers=1),
-        results_queue_url=settings.results_queue_url,
+        partial(JobQueue(settings.results_queue_url, workers=1).send, settings.results_queue_url),
         host=settings.agent_name,
         runtimes=list(settings.workers),
         metrics_namespace=settings.metrics_namespace,
@@ -94,7 +94,8 @@ def return_payloads_to_kernel() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
-def _build_pool(engine: DockerEngine, scheduler: CoreScheduler, *, size: int) -> Pool:
+def _build_pool(engine: DockerEngine, scheduler: CoreScheduler, *, workers: int) -> Pool:
+    size = min(workers, 2 * CORES)
     return Pool(engine, size=size, start_threads=min(size, CORES), has_spare_cores=scheduler.has_spare_cores)
 
 
@@ -104,11 +105,6 @@ def _build_scheduler(settings: Settings) -> CoreScheduler:
         measures_cpu=settings.oci_runtime != GVISOR_RUNTIME,  # it does not show the CPU time of running processes
         free_memory=available_memory(settings.min_free_memory_mib << 20),
     )
-
-
-def _polls(workers: int) -> int:
-    """Return how many workers of a runtime wait for a job at once, each with a warm sandbox."""
-    return min(workers, 2 * CORES)
 
 
 def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck, scheduler: CoreScheduler) -> Agent:
@@ -124,7 +120,6 @@ def _build_agent(settings: Settings, pool: Pool, isolation: IsolationCheck, sche
         workers=workers,
         metrics_namespace=settings.metrics_namespace,
         scheduler=scheduler,
-        polls=_polls(workers),
     )
 
 

@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 class Agent:
     """Run up to `workers` jobs of the pool's runtime at once, and receive them only while `isolation_passed` is set.
 
-    At most `polls` workers wait for a job at once, each with a warm sandbox, and only while `scheduler` has room.
+    Only as many workers as the pool has warm sandboxes wait for a job at once, and only while `scheduler` has room.
     """
 
     def __init__(
@@ -66,7 +66,6 @@ class Agent:
         workers: int,
         metrics_namespace: str,
         scheduler: CoreScheduler,
-        polls: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
@@ -80,7 +79,7 @@ class Agent:
         self._clock = clock
         self._stopping = Event()
         self._scheduler = scheduler
-        self._poll_turns = Semaphore(polls)
+        self._poll_turns = Semaphore(pool.size)
         self._pacer = PollPacer(queue, stopping=self._stopping)
         self._release_from = math.inf  # a time of the monotonic clock
         self._runner = JobRunner(pool, scheduler, stopping=self._stopping, clock=clock)

@@ -8,7 +8,7 @@ from typing import Final
 
 from chalicelib.contract import HostReport, IsolationState, RuntimeReport, encode
 from executor_host import __version__, cloudwatch, metrics
-from executor_host.job_queue import JobQueue, QueueError
+from executor_host.job_queue import QueueError
 
 INTERVAL_S: Final = 20.0  # two of three reports may be lost before the API considers the host gone
 ISOLATION_POLL_INTERVAL_S: Final = 1.0
@@ -22,17 +22,16 @@ class HostReporter:
 
     def __init__(
         self,
-        queue: JobQueue,
+        send: Callable[[str], None],
         *,
-        results_queue_url: str,
         host: str,  # the name of this one
         runtimes: Sequence[str],
         metrics_namespace: str,
         isolation: Callable[[], IsolationState],
         interval_s: float = INTERVAL_S,
     ) -> None:
-        self._queue = queue
-        self._results_queue_url = results_queue_url
+        """Prepare the thread; `send` puts a message into the results queue, or raises QueueError."""
+        self._send_message = send
         self._host = host
         self._runtimes = runtimes
         self._metrics_namespace = metrics_namespace
@@ -95,6 +94,6 @@ class HostReporter:
             sent_at=time.time(),
         )
         try:
-            self._queue.send(self._results_queue_url, encode(report))
+            self._send_message(encode(report))
         except QueueError:
             logger.warning("host_report_failed", exc_info=True)

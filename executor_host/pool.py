@@ -45,8 +45,8 @@ class Pool:
     ) -> None:
         """Prepare the threads; at most `start_threads` sandboxes start at once."""
         self.runtime = engine.runtime
+        self.size = size
         self._engine = engine
-        self._size = size
         self._idle: deque[Sandbox] = deque()
         self._in_use: set[str] = set()
         self._starting = 0
@@ -140,11 +140,11 @@ class Pool:
         """Wait until another sandbox is needed. Return False when the pool stops."""
         with self._state_changed:
             while not self._stopping:
-                missing = self._size - len(self._idle) - self._starting
+                missing = self.size - len(self._idle) - self._starting
                 if missing == 0:
                     self._was_full_at = time.monotonic()
                     self._state_changed.wait()
-                elif 2 * missing > self._size or self._may_start():
+                elif 2 * missing > self.size or self._may_start():
                     self._starting += 1
                     return True
                 else:

@@ -40,7 +40,6 @@ def agent_in_memory(engine):
         workers=8 * CORES,
         metrics_namespace="PythonExec",
         scheduler=scheduler,
-        polls=2 * CORES,
     )
     pool.start()
     isolation.start()

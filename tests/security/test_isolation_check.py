@@ -66,7 +66,6 @@ def start(image, runtime):
                 workers=1,
                 metrics_namespace="PythonExec",
                 scheduler=CoreScheduler(1),
-                polls=1,
             )
             for part, stop in ((pool, lambda: pool.stop(10)), (check, check.stop), (agent, lambda: agent.stop(10))):
                 part.start()

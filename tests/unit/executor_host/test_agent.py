@@ -87,7 +87,6 @@ def start(queue, payloads, isolation_passed):
                 workers=workers,
                 metrics_namespace="PythonExec",
                 scheduler=CoreScheduler(workers),
-                polls=workers,
             )
             pool.start()
             agent.start()

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from functools import partial
 
 import pytest
 
@@ -104,8 +105,7 @@ def metric_records():
 
 def new_reporter(queue, *, interval_s, isolation=lambda: IsolationState.PASSED):
     return HostReporter(
-        queue,
-        results_queue_url=RESULTS,
+        partial(queue.send, RESULTS),
         host="h1",
         runtimes=["python"],
         metrics_namespace="PythonExec",

@@ -7,12 +7,14 @@ import pytest
 from chalicelib.settings import DEFAULT_WAIT_S
 from executor_host import __main__ as agent
 from executor_host import settings as agent_settings
+from executor_host.core_scheduler import CoreScheduler
 from infra import template
 from infra.aws.package import HOST_DEFAULTS
 from infra.capacity import sizing
 from infra.capacity.quotas import needed_quotas
 from infra.capacity.sizing import DATA_SHARE, DERIVED, PEAK, derived_parameters, resolve, vcpus
 from infra.errors import CommandError
+from tests.support.fakes.docker_engine import FakeDockerEngine
 
 LARGE = "c7i.large"
 SHARE = sizing.DEFAULT_DATA_SHARE
@@ -128,7 +130,8 @@ def test_workers_are_those_of_the_agent():
 
 @pytest.mark.parametrize("runtime", list(sizing.CPU_S_PER_JOB))
 def test_warm_sandboxes_and_starts_are_those_of_the_agent(runtime):
-    polls = agent._polls(math.ceil(sizing.WORKERS_PER_VCPU[runtime] * agent.CORES))
+    workers = math.ceil(sizing.WORKERS_PER_VCPU[runtime] * agent.CORES)
+    polls = agent._build_pool(FakeDockerEngine(), CoreScheduler(1), workers=workers).size
     assert 0 <= 2 * polls - sizing.WARM_PER_VCPU[runtime] * agent.CORES < 2
     assert 0 <= min(polls, agent.CORES) - sizing.CPU_LIMITS[runtime] * agent.CORES < 1
 
