@@ -66,7 +66,6 @@ class Agent:
         workers: int,
         metrics_namespace: str,
         scheduler: CoreScheduler,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -76,13 +75,12 @@ class Agent:
         self._visibility = visibility
         self._results_queue_url = results_queue_url
         self._metrics_namespace = metrics_namespace
-        self._clock = clock
         self._stopping = Event()
         self._scheduler = scheduler
         self._poll_turns = Semaphore(pool.size)
         self._pacer = PollPacer(queue, stopping=self._stopping)
         self._release_from = math.inf  # a time of the monotonic clock
-        self._runner = JobRunner(pool, scheduler, stopping=self._stopping, clock=clock)
+        self._runner = JobRunner(pool, scheduler, stopping=self._stopping)
         self._workers = [
             Thread(target=self._worker_loop, name=f"{self._runtime}-worker-{number}", daemon=True)
             for number in range(workers)
@@ -167,7 +165,7 @@ class Agent:
             logger.warning("job_payload_lost", extra={"job_id": job.id}, exc_info=True)
             reply = Failure(id=job.id, reason=FailureReason.PAYLOAD_LOST)
         except (NoSandboxError, BatchInterruptedError, PayloadError) as error:
-            if isinstance(error, BatchInterruptedError) or self._clock() < job.start_deadline:
+            if isinstance(error, BatchInterruptedError) or time.time() < job.start_deadline:
                 self._queue.release(message, pause_s=PAYLOAD_PAUSE_S if isinstance(error, PayloadError) else 0)
                 logger.info("job_released", extra={"job_id": job.id})
                 return
@@ -180,7 +178,7 @@ class Agent:
         """Return a job, from the payload store if it is a reference. Raises PayloadError, or ContractError."""
         if isinstance(job, Job):
             return job
-        deadline = time.monotonic() + min(FETCH_TIMEOUT_S, job.start_deadline - self._clock())
+        deadline = time.monotonic() + min(FETCH_TIMEOUT_S, job.start_deadline - time.time())
         fetched = unpack_job(_repeat(partial(self._payloads.get, job.url), deadline, stops=self._stopping.is_set))
         if fetched.id != job.id:
             raise ContractError("the payload of another job")
@@ -217,7 +215,7 @@ class Agent:
     def _reply_to_caller(self, queue_url: str, body: str, reply_by: float, deadline: float) -> bool:
         """Return whether the reply was sent by `reply_by` and to an existing queue."""
         missing_queue_errors = 0
-        while missing_queue_errors < REPLY_ATTEMPTS and self._clock() <= reply_by:
+        while missing_queue_errors < REPLY_ATTEMPTS and time.time() <= reply_by:
             try:
                 self._queue.send(queue_url, body)
             except NoSuchQueueError as error:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event
 from typing import Final
@@ -48,12 +47,11 @@ class BatchInterruptedError(Exception):
 class JobRunner:
     """Run jobs. Any thread may call `run`."""
 
-    def __init__(self, pool: Pool, scheduler: CoreScheduler, *, stopping: Event, clock: Callable[[], float]) -> None:
+    def __init__(self, pool: Pool, scheduler: CoreScheduler, *, stopping: Event) -> None:
         """Take replacements from `pool`; once `stopping` is set, start no further run of a batch."""
         self.scheduler = scheduler
         self.runtime = pool.runtime.name
         self.stopping = stopping
-        self.clock = clock
         self._pool = pool
 
     def run(self, job: Job, sandbox: Sandbox, *, key: str | None = None) -> Reply:
@@ -107,7 +105,7 @@ class JobRunner:
             try:
                 return replacements.enter_context(self._pool.acquire(ACQUIRE_POLL_S))
             except NoSandboxError:
-                is_late = time.monotonic() >= deadline or self.clock() >= job.start_deadline
+                is_late = time.monotonic() >= deadline or time.time() >= job.start_deadline
                 if is_late or self.stopping.is_set():
                     raise
 
@@ -141,7 +139,7 @@ class _Execution:
             with self._runner.scheduler.core(self.sandbox, key=self._key, yields=bool(job.runs)):
                 self.waited_s += time.monotonic() - asked_at
                 if not self._has_started:
-                    now = self._runner.clock()
+                    now = time.time()
                     if now >= job.start_deadline:
                         return FailureReason.START_TIMEOUT
                     self.queued_s = max(0.0, now - job.submitted_at)

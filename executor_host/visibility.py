@@ -21,12 +21,9 @@ logger = logging.getLogger(__name__)
 class VisibilityExtender:
     """Extend the visibility timeout of all messages in flight, in batches."""
 
-    def __init__(
-        self, queue: JobQueue, *, interval_s: float = INTERVAL_S, visibility_timeout_s: int = VISIBILITY_TIMEOUT_S
-    ) -> None:
+    def __init__(self, queue: JobQueue, *, interval_s: float = INTERVAL_S) -> None:
         self._queue = queue
         self._interval_s = interval_s
-        self._visibility_timeout_s = visibility_timeout_s
         self._in_flight: set[ReceivedMessage] = set()
         self._lock = Lock()
         self._stopping = Event()
@@ -62,7 +59,7 @@ class VisibilityExtender:
 
     def _extend(self, batch: Sequence[ReceivedMessage]) -> None:
         try:
-            failed = self._queue.extend_visibility(batch, visibility_timeout_s=self._visibility_timeout_s)
+            failed = self._queue.extend_visibility(batch, visibility_timeout_s=VISIBILITY_TIMEOUT_S)
         except QueueError:
             failed = len(batch)
             logger.warning("visibility_extension_failed", exc_info=True)

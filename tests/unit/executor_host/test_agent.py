@@ -36,7 +36,7 @@ from executor_host.job_runner import MAX_SANDBOX_ATTEMPTS
 from executor_host.payloads import PayloadError, PayloadRejectedError
 from executor_host.poll_pacer import IDLE_RECEIVE_WAIT_S
 from executor_host.pool import Pool
-from executor_host.visibility import VisibilityExtender
+from executor_host.visibility import VISIBILITY_TIMEOUT_S, VisibilityExtender
 from tests.support.fakes.docker_engine import FakeDockerEngine, make_outcome
 from tests.support.fakes.job_queue import FakeJobQueue
 from tests.support.fakes.payloads import FakePayloadClient
@@ -76,7 +76,7 @@ def start(queue, payloads, isolation_passed):
 
         def start(engine, size=2, workers=2, queue=queue):
             pool = Pool(engine, size=size, start_threads=1)
-            visibility = VisibilityExtender(queue, interval_s=INTERVAL_S, visibility_timeout_s=7)
+            visibility = VisibilityExtender(queue, interval_s=INTERVAL_S)
             agent = Agent(
                 queue,
                 pool=pool,
@@ -292,7 +292,7 @@ def test_visibility_is_extended_only_while_job_runs(agent, engine, queue, monkey
     time.sleep(5 * INTERVAL_S)  # an extension that began before the end of the job may still arrive
     extensions = len(queue.extended)
     assert extensions > 1
-    assert set(queue.extended) == {(sent, 7)}
+    assert set(queue.extended) == {(sent, VISIBILITY_TIMEOUT_S)}
     time.sleep(5 * INTERVAL_S)
     assert len(queue.extended) == extensions
 

@@ -46,7 +46,7 @@ class OnDemandPool:
 @pytest.fixture
 def run(engine, stopping):
     """Return a function that runs a batch and returns its reply."""
-    runner = JobRunner(OnDemandPool(engine), CoreScheduler(1), stopping=stopping, clock=time.time)
+    runner = JobRunner(OnDemandPool(engine), CoreScheduler(1), stopping=stopping)
 
     def run(*inputs, **changes):
         now = time.time()

@@ -20,7 +20,7 @@ def start():
     with contextlib.ExitStack() as started:
 
         def start(queue, *, interval_s):
-            visibility = VisibilityExtender(queue, interval_s=interval_s, visibility_timeout_s=7)
+            visibility = VisibilityExtender(queue, interval_s=interval_s)
             started.callback(visibility.stop)
             for message in MESSAGES:
                 started.enter_context(visibility.extending(message))
