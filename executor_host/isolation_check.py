@@ -79,6 +79,7 @@ class IsolationCheck:
                 delay_s = self.check()
             except Exception:  # a bug must not end the checks, nor let jobs run unchecked
                 logger.exception("isolation_check_crashed")
+                self._record([difference("check", "a result", "an error")])
                 delay_s = RECHECK_DELAY_S
 
     def check(self) -> float:

@@ -106,7 +106,7 @@ LOST = {
     "sandbox_lost": SandboxError("died"),
     "timeout": reported(probe_report(), status=Status.TIMEOUT),
     "no_report": reported("x"),
-    "nested_report": structs.replace(reported("x"), stdout="[" * 100_000),
+    "nested_report": structs.replace(reported("x"), stdout='{"x":' + "[" * 100_000),
 }
 
 
@@ -135,10 +135,17 @@ def test_gvisor_must_kill_the_sandbox_for_its_memory(check_after, status, expect
     assert outcome_of(check) == expected
 
 
-def test_started_check_survives_errors(check_after, engine, monkeypatch, caplog):
+def test_crashed_check_stops_jobs_until_one_passes(check_after, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setattr("executor_host.isolation_check.RECHECK_DELAY_S", 0.01)
-    check = check_after(ValueError("a bug"), PASSING)
+    check = check_after(PASSING, ValueError("a bug"), PASSING)
+    check.check()
     check.start()
-    eventually(check.passed.is_set)
+    states = ["passed", "crashed", "failed", "passed"]
+    eventually(lambda: recorded_states(caplog) == [f"isolation_check_{state}" for state in states])
     check.stop()
-    assert "isolation_check_crashed" in [record.message for record in caplog.records]
+    assert outcome_of(check) == PASSED
+
+
+def recorded_states(caplog):
+    return [record.message for record in caplog.records if record.message.startswith("isolation_check_")]
