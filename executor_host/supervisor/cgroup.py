@@ -11,7 +11,7 @@ from .run_delay import RunDelay
 FIRST_USAGE_S = 0.025  # soon, because the agent takes a program for CPU-bound until it knows better
 USAGE_INTERVAL_S = 0.1
 MAX_UNCOUNTED_SOCKETS = 256
-SOCKET_CHECK_INTERVAL_S = 0.01
+SOCKET_CHECK_INTERVAL_S = 0.02
 
 
 class Cgroup:
