@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from tests.faults.proxy import DELAY_S, DYNAMODB, S3, SQS
-from tests.support.polling import eventually, is_true_within
+from tests.support.polling import eventually, poll
 
 OUTAGE_S = 5.0
 DUPLICATES_S = 3.0
@@ -56,7 +56,7 @@ def _break_sandboxes(stack, fault):
         stack.wait_for_started_job("one")
         began_at = time.monotonic()
         fault()
-        if is_true_within(lambda: stack.sandbox_errors() > errors_before, ERROR_DELAY_S):
+        if poll(lambda: stack.sandbox_errors() > errors_before, ERROR_DELAY_S):
             break
     stack.proxy.record_hit(stack.sandbox_errors() - errors_before)
     return began_at

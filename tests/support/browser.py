@@ -5,14 +5,13 @@
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Iterator
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect, sync_playwright
 
 from infra import progress
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images.debian_base import apt_install
 
 PACKAGE = "chromium-headless-shell"  # without the user interface of the package chromium
@@ -83,7 +82,5 @@ class Watch:
 
 
 if __name__ == "__main__":
-    try:
+    with exit_on_error():
         executable()
-    except CommandError as error:
-        sys.exit(str(error))

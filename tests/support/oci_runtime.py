@@ -16,7 +16,7 @@ from typing import Final
 import docker
 
 from executor_host.hardening import GVISOR_RUNTIME
-from infra.errors import CommandError
+from infra.errors import CommandError, exit_on_error
 from infra.images.sandbox_image import ensure_image
 from infra.local.docker_daemon import DockerDaemon, docker_engine, running_daemon
 from tests.support.docker_daemons import client_with_image, isolated_daemon
@@ -68,7 +68,5 @@ def installed_path(program: str) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] not in ([GVISOR_RUNTIME], [CRUN]) or sys.argv[2:3] != ["--"] or not sys.argv[3:]:
         sys.exit(f"usage: python -m tests.support.oci_runtime {{{GVISOR_RUNTIME},{CRUN}}} -- COMMAND…")
-    try:
+    with exit_on_error():
         sys.exit(run(sys.argv[1], sys.argv[3:]))
-    except CommandError as error:
-        sys.exit(str(error))
