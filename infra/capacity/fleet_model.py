@@ -57,6 +57,7 @@ class MinuteStats(Struct, kw_only=True):
     runtimes: dict[str, QueueStats]
     total: QueueStats
     hosts: int
+    launching: int
     cpu_s: float  # that jobs used
     capacity_cpu_s: float  # that hosts had
     usd: float
@@ -105,6 +106,7 @@ class Fleet:
             runtimes=runtimes,
             total=add(runtimes.values(), backlogs=sum),
             hosts=self._hosts,
+            launching=len(self._ready_times_s),
             cpu_s=sum(self._queues[name].cpu_s_per_job * each.completed for name, each in runtimes.items()),
             capacity_cpu_s=capacity_cpu_s,
             usd=self._usd_per_hour() / 60,

@@ -84,22 +84,22 @@ def test_unknown_size_is_rejected(instance_type):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "limits"),
     [
-        *((PEAK, text) for text in ("0", "0.001", "-1", "nan", "inf", "10001", "many", "")),
-        *((DATA_SHARE, text) for text in ("-0.1", "1.1", "nan", "inf", "a tenth", "")),
-        *((name, text) for name in ("MinHosts", "MaxHosts") for text in ("-1", "inf", "many", "")),
+        *((PEAK, text, "0.01 to 10,000") for text in ("0", "0.001", "-1", "nan", "inf", "10001", "many", "")),
+        *((DATA_SHARE, text, "0 to 1") for text in ("-0.1", "1.1", "nan", "inf", "a tenth", "")),
+        *((name, text, "0 to 1,000,000") for name in ("MinHosts", "MaxHosts") for text in ("-1", "inf", "many", "")),
     ],
 )
-def test_invalid_number_is_rejected(name, text):
-    with pytest.raises(CommandError, match=f"{name} must be a number from "):
+def test_invalid_number_is_rejected(name, text, limits):
+    with pytest.raises(CommandError, match=rf"^{name} must be a number from {limits}\.$"):
         resolve({name: text}, current={}, instance_type=LARGE)
 
 
 @pytest.mark.parametrize("name", ["OnDemandHosts", "ApiConcurrency", "ThrottleRate"])
 def test_invalid_number_of_a_quota_is_rejected(name):
     parameters = {**sizing.default_parameters(LARGE), "OnDemandHosts": "1", name: "many"}
-    with pytest.raises(CommandError, match=f"{name} must be a number from 0 to "):
+    with pytest.raises(CommandError, match=rf"^{name} must be a number from 0 to 1,000,000\.$"):
         needed_quotas(parameters, instance_type=LARGE)
 
 
