@@ -37,12 +37,13 @@ class StartPipes:
         if not is_ready:
             os._exit(1)
 
-    def start_program(self, args_bytes: int) -> None:
-        """In PID 1: pass on the arguments from the agent, each of which ends with NUL, and let the program run."""
-        try:
-            receive_into(self._start_write, args_bytes)
-        finally:
-            os.close(self._start_write)
+    def pass_args(self, args_bytes: int) -> None:
+        """In PID 1: pass on the arguments from the agent, each of which ends with NUL."""
+        receive_into(self._start_write, args_bytes)
+
+    def start_program(self) -> None:
+        """In PID 1: let the program run."""
+        os.close(self._start_write)
 
 
 def prepare_interpreter(libc: ctypes.CDLL) -> set[str]:

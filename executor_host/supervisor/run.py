@@ -45,8 +45,9 @@ class Run:
         is_last, timeout_s, *limits, input_bytes, args_bytes = RUN_HEADER.unpack(receive(RUN_HEADER.size))
         self.streams.start(input_bytes, *limits)
         with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
-            start_pipes.start_program(args_bytes)
-        started_at = time.monotonic()
+            start_pipes.pass_args(args_bytes)
+        started_at = time.monotonic()  # before the program starts, which may then run for a while before PID 1 does
+        start_pipes.start_program()
         self.cgroup.report_from(started_at)
         self._sockets.watch_from(started_at)
         wait_status = self._watch(program, deadline=started_at + timeout_s)

@@ -1,6 +1,8 @@
 """Start one AWS emulator for all tests in this directory, and agents as separate processes."""
 
 import contextlib
+import os
+import subprocess
 import sys
 import time
 import uuid
@@ -35,6 +37,17 @@ def plain_python(image, engine):
 @pytest.fixture(scope="session")
 def docker_client():
     return docker.from_env()
+
+
+@pytest.fixture
+def busy_host():
+    """Keep every core busy, for a minute at most."""
+    loop = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    with contextlib.ExitStack() as processes:
+        for _ in range(os.cpu_count()):
+            process = processes.enter_context(subprocess.Popen([sys.executable, "-c", loop]))
+            processes.callback(process.kill)
+        yield
 
 
 @pytest.fixture

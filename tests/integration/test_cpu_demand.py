@@ -1,13 +1,9 @@
 """Test what CPU demand a sandbox reports while its program runs."""
 
 import contextlib
-import os
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from contextlib import ExitStack
 
 import pytest
 
@@ -16,17 +12,6 @@ from tests.support.polling import eventually
 
 SECONDS = 60  # at most: the programs are killed once they have been measured
 REPORTS = 6
-
-
-@pytest.fixture
-def busy_host():
-    """Keep every core busy."""
-    loop = f"import time\nend = time.monotonic() + {SECONDS}\nwhile time.monotonic() < end: pass"
-    with ExitStack() as processes:
-        for _ in range(os.cpu_count()):
-            process = processes.enter_context(subprocess.Popen([sys.executable, "-c", loop]))
-            processes.callback(process.kill)
-        yield
 
 
 @pytest.fixture

@@ -228,7 +228,7 @@ def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
         stop.set()
         chatter.join()
     assert outcome.status == Status.TIMEOUT
-    assert time.monotonic() - started_at < 2
+    assert time.monotonic() - started_at < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
     assert sandbox._engine.removed == ["id"]
 
