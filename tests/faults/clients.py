@@ -234,7 +234,7 @@ class LoadGenerator:
         Service is normal once every job that was running at the time of the fault is answered, and each kind of
         client has had a good result of a job that it sent later.
         """
-        running = [job for job in list(self._jobs) if job.sent_at <= fault_at < job.answered_at]
+        running = [job for job in list(self._jobs) if job.sent_at <= fault_at < job.answered_at and not job.error]
         while time.monotonic() < fault_at + timeout_s:
             answered_at = [job.answered_at for job in running]
             new_jobs = [job for job in list(self._jobs) if job.sent_at > fault_at and job.is_good]

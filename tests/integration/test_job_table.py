@@ -1,5 +1,6 @@
 """Test the job table and the slots of pending jobs, in DynamoDB and in the fakes that stand for them."""
 
+import itertools
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from chalicelib.contract import MAX_MESSAGE_BYTES, pack
 from chalicelib.dynamodb import TableError, from_item
+from chalicelib.jobs.job_results import JobResults
 from chalicelib.jobs.job_table import (
     TOMBSTONE_TTL_S,
     TRANSITIONS,
@@ -20,6 +22,7 @@ from chalicelib.jobs.job_table import (
 )
 from chalicelib.jobs.pending_jobs import ABANDON_AFTER_S, NoSlotError, PendingJobs
 from infra.local.emulated_aws import create_resources
+from tests.support.fakes.payloads import FakePayloadStore
 from tests.support.fakes.tables import FakeJobTable, FakePendingJobs
 from tests.support.records import make_result
 
@@ -142,6 +145,46 @@ def test_retried_write_is_recognized_by_token(dynamodb, table_name):
     first, second = record(), record(claim_token="another")
     assert table.claim(first, now_s=NOW_S).claim_token == first.claim_token
     assert table.replace_if_unchanged(first, replace(second, job_id=first.job_id)).claim_token == second.claim_token
+
+
+class Interleaved:
+    """A DynamoDB client: another process acts right before one of its calls."""
+
+    def __init__(self, dynamodb, act, *, before_call):
+        self._dynamodb, self._act, self._before_call, self._calls = dynamodb, act, before_call, itertools.count()
+
+    def __getattr__(self, operation):
+        def call(**arguments):
+            if next(self._calls) == self._before_call:
+                self._act()
+            return getattr(self._dynamodb, operation)(**arguments)
+
+        return call
+
+
+@pytest.fixture(params=range(6))
+def interleaved(request, dynamodb, table_name):
+    """Return a job, and its table for a process that makes some calls before another process accepts the job."""
+    job, table = record(state=JobState.ACCEPTED), JobTable(dynamodb, name=table_name)
+    client = Interleaved(dynamodb, lambda: table.claim(job, now_s=NOW_S), before_call=request.param)
+    return job, JobTable(client, name=table_name)
+
+
+def test_result_is_kept_whenever_its_job_is_accepted(interleaved, dynamodb, table_name):
+    job, table = interleaved
+    results = JobResults(
+        table, PendingJobs(dynamodb, name=table_name), FakePayloadStore(), lambda _: None, clock=lambda: NOW_S
+    )
+    reply = make_result(job.job_id)
+    stored = results.record_reply(reply, key_id=job.key_id)
+    assert stored == table.read(job.job_id)
+    assert (stored.state, stored.reply) in [(JobState.FINISHED, pack(reply)), (JobState.HIDDEN, pack(reply))]
+
+
+def test_deletion_is_confirmed_only_if_the_job_is_deleted(interleaved):
+    job, table = interleaved
+    deleted = table.mark_deleted(job.job_id, key_id=job.key_id)
+    assert deleted is None or (deleted.state is JobState.DELETED and deleted == table.read(job.job_id))
 
 
 def test_finished_or_deleted_job_is_not_replaced(table):

@@ -121,22 +121,16 @@ class JobTable(Struct, frozen=True):
 
     def set_reply(self, job_id: str, reply: bytes) -> JobRecord | None:
         """Finish a job unless it is finished or deleted. Return None if it has no record."""
-        condition, values = _state_allows(JobState.FINISHED)
-        return self._update(
-            job_id,
-            "SET reply = :reply, #state = :state",
-            condition,
-            {":reply": reply, ":state": JobState.FINISHED, **values},
-        )
+        return self._change_state(job_id, JobState.FINISHED, "SET #state = :state, reply = :reply", {":reply": reply})
 
     def mark_deleted(self, job_id: str, *, key_id: str) -> JobRecord | None:
         """Remove everything that the customer sent and received. Return None if the job has no record."""
-        condition, values = _state_allows(JobState.DELETED)
-        return self._update(
+        return self._change_state(
             job_id,
+            JobState.DELETED,
             "SET #state = :state REMOVE reply, expectations, webhook_url, webhook_error",
-            f"key_id = :key_id AND {condition}",
-            {":key_id": key_id, ":state": JobState.DELETED, **values},
+            {":key_id": key_id},
+            condition="key_id = :key_id AND ",
         )
 
     def update_webhook(
@@ -165,6 +159,16 @@ class JobTable(Struct, frozen=True):
             if item is None:  # it was removed since
                 raise TableError(self.name) from failed
             return from_item(item, JobRecord)
+        return record
+
+    def _change_state(
+        self, job_id: str, state: JobState, expression: str, values: Mapping[str, Value], *, condition: str = ""
+    ) -> JobRecord | None:
+        allowed, states = _state_allows(state)
+        values = {":state": state, **states, **values}
+        record = self._update(job_id, expression, f"{condition}{allowed}", values)
+        if record is not None and record.state in states_before(state):  # it was created after the write had failed
+            record = self._update(job_id, expression, f"{condition}{allowed}", values)
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
