@@ -112,7 +112,7 @@ def partial_outcome(
         artifacts_omitted=(SEARCH_ENDED,) if patterns else (),
         usage=RunUsage(
             duration_ms=round(duration_s * 1000),
-            cpu_ms=USAGE_RECORD.unpack(usage)[0] if len(usage) == USAGE_RECORD.size else 0,
+            cpu_ms=USAGE_RECORD.unpack(usage)[1] if len(usage) == USAGE_RECORD.size else 0,
             memory_bytes=memory_bytes,
         ),
     )

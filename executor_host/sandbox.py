@@ -66,7 +66,7 @@ class Sandbox:
         self._is_used = False
         self.is_closed = False
         self.cpu_demand = 1.0  # cores that the program uses or waits for; all that it may until the supervisor reports
-        self._demand_ms, self._measured_at = 0, 0.0
+        self._duration_ms = self._demand_ms = 0  # of the run, when the supervisor last reported
 
     def is_ready(self) -> bool:
         """Return whether the sandbox is alive and unused."""
@@ -105,7 +105,7 @@ class Sandbox:
         report, has_failed = None, True
         grace_s = SUPERVISOR_GRACE_S + (SEARCH_GRACE_S if program.artifacts else 0)
         started_at = monotonic()
-        self._demand_ms, self._measured_at = 0, started_at
+        self._duration_ms = self._demand_ms = 0
         try:
             message = encode_run(run, max_bytes, timeout_s=timeout_s, is_last=is_last)
             if is_first:
@@ -159,14 +159,15 @@ class Sandbox:
                 raise SandboxError("the supervisor sent an unexpected frame")
             output[kind] += payload
             if kind == USAGE and len(payload) == USAGE_RECORD.size:
-                self._measure(sum(USAGE_RECORD.unpack(payload)))
+                self._measure(*USAGE_RECORD.unpack(payload))
 
-    def _measure(self, demand_ms: int) -> None:
-        now = monotonic()
-        if now > self._measured_at:
-            demand = (demand_ms - self._demand_ms) / 1000 / (now - self._measured_at)
+    def _measure(self, duration_ms: int, cpu_ms: int, run_delay_ms: int) -> None:
+        """Compute the demand since the last report, by the clock of the supervisor: reports may come late."""
+        demand_ms = cpu_ms + run_delay_ms
+        if duration_ms > self._duration_ms:
+            demand = (demand_ms - self._demand_ms) / (duration_ms - self._duration_ms)
             self.cpu_demand = min(1.0, max(0.0, demand))
-        self._demand_ms, self._measured_at = demand_ms, now
+        self._duration_ms, self._demand_ms = duration_ms, demand_ms
 
     def destroy(self) -> None:
         """Remove the container, unless that has been done."""

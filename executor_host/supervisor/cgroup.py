@@ -24,7 +24,7 @@ class Cgroup:
         self._cpu_stat = _open_first(f"{directory}/cpu.stat")
         self._peak = _open_first(f"{directory}/memory/memory.max_usage_in_bytes", f"{directory}/memory.peak")
         self._usage = _open_first(f"{directory}/memory/memory.usage_in_bytes", f"{directory}/memory.current")
-        self.frame_at, self._is_reused = math.inf, False
+        self.frame_at, self._started_at, self._is_reused = math.inf, 0.0, False
         self._events = _open_first(f"{directory}/memory/memory.oom_control", f"{directory}/memory.events")
 
     def start(self) -> None:
@@ -39,8 +39,8 @@ class Cgroup:
         self._largest_process_bytes = max(self._largest_process_bytes, usage.ru_maxrss * 1024)
 
     def report_from(self, now: float) -> None:
-        """Begin to return frames."""
-        self.frame_at = now + FIRST_USAGE_S
+        """Begin to return frames, when the program starts."""
+        self.frame_at, self._started_at = now + FIRST_USAGE_S, now
         self._run_delay.start()
 
     def take_due_frame(self, now: float) -> bytes:
@@ -49,7 +49,8 @@ class Cgroup:
             return b""
         self.frame_at = now + USAGE_INTERVAL_S
         self._sampled_bytes = max(self._sampled_bytes, self._read_memory(self._usage))
-        return frame(USAGE, USAGE_RECORD.pack(self.program_cpu_ms(), self._run_delay.total_ms()))
+        duration_ms = round((now - self._started_at) * 1000)
+        return frame(USAGE, USAGE_RECORD.pack(duration_ms, self.program_cpu_ms(), self._run_delay.total_ms()))
 
     def program_cpu_ms(self) -> int:
         """Return the CPU time of all processes of the program."""

@@ -24,7 +24,7 @@ FRAME_HEADER = struct.Struct(">cI")  # kind, bytes of payload
 MAX_FRAME_BYTES = 64 * 1024  # of payload, of a kind that may span frames
 READY, STDOUT, STDERR, STDERR_TAIL, USAGE, REPORT = b"R", b"O", b"E", b"T", b"U", b"Z"
 ARTIFACTS, OMISSIONS = b"A", b"M"
-USAGE_RECORD = struct.Struct(">II")  # so far: CPU ms, and ms that threads were ready to run but had no core
+USAGE_RECORD = struct.Struct(">III")  # of the run so far: ms, CPU ms, ms that threads were ready but had no core
 # exit kind, exit code or signal, whether the kernel killed for memory, ms, CPU ms, peak bytes, bytes written to stdout
 # and to stderr
 REPORT_RECORD = struct.Struct(">cB?IIQQQ")

@@ -27,7 +27,7 @@ def measure(engine, docker_client):
                 sandbox.run(code, "", timeout_s=SECONDS)
 
         def has_reported_often():
-            demands[sandbox._measured_at] = sandbox.cpu_demand
+            demands[sandbox._duration_ms] = sandbox.cpu_demand
             return len(demands) > REPORTS
 
         thread = threading.Thread(target=run)

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +31,10 @@ from executor_host.supervisor.protocol import (
     STDERR_TAIL,
     STDOUT,
     TOO_MANY,
+    USAGE,
+    USAGE_RECORD,
 )
+from tests.support.polling import eventually
 
 
 class FakeContainerEngine:
@@ -200,6 +204,29 @@ CHATTER = {
     "empty_frames": docker_frame(frame(STDOUT)) * 1000,
     "empty_wire": docker_frame(b"") * 1000,
 }
+
+
+DELAYED_REPORTS = {  # duration, CPU time and run delay of the run so far, in ms, and the demand since the report before
+    "late": ([(25, 20, 5)], 1.0),
+    "two_at_once": ([(25, 25, 0), (125, 50, 25)], 0.5),
+    "sleeping_since": ([(25, 25, 0), (125, 25, 0)], 0.0),
+    "same_millisecond": ([(25, 10, 0), (25, 11, 0)], 0.4),
+}
+
+
+@pytest.mark.parametrize(("reports", "demand"), DELAYED_REPORTS.values(), ids=DELAYED_REPORTS)
+def test_delayed_usage_reports_do_not_change_the_demand(supervisor, reports, demand):
+    connection, sandbox = supervisor
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(sandbox.run, "pass", "", timeout_s=30)
+        time.sleep(0.2)
+        connection.sendall(docker_frame(b"".join(frame(USAGE, USAGE_RECORD.pack(*each)) for each in reports)))
+        try:
+            eventually(lambda: (sandbox._duration_ms, sandbox.cpu_demand) == (reports[-1][0], demand))
+        finally:
+            connection.sendall(docker_frame(report()))
+        assert running.result().status == Status.OK
+        assert sandbox.cpu_demand == 1.0  # unknown again
 
 
 @pytest.mark.parametrize("part", CHATTER.values(), ids=CHATTER)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from executor_host.supervisor.cgroup import Cgroup
+from executor_host.supervisor.cgroup import FIRST_USAGE_S, Cgroup
 from executor_host.supervisor.protocol import FRAME_HEADER, USAGE, USAGE_RECORD
 
 # https://docs.kernel.org/admin-guide/cgroup-v1/ and https://docs.kernel.org/admin-guide/cgroup-v2.html
@@ -73,13 +73,13 @@ def test_due_frame_contains_cpu_time_and_run_delay(cgroup, record, tmp_path):
     thread = tmp_path / "7" / "task" / "7"
     thread.mkdir(parents=True)
     (thread / "schedstat").write_text("0 250000000 1\n")
-    cgroup.frame_at = 10.0
+    cgroup.report_from(10.0 - FIRST_USAGE_S)
     record(cpu_s=2.0)
     assert cgroup.take_due_frame(9.9) == b""
     frame = cgroup.take_due_frame(10.0)
     assert FRAME_HEADER.unpack_from(frame) == (USAGE, USAGE_RECORD.size)
-    cpu_ms, run_delay_ms = USAGE_RECORD.unpack_from(frame, FRAME_HEADER.size)
-    assert (cpu_ms > 0, run_delay_ms) == (True, 250)
+    duration_ms, cpu_ms, run_delay_ms = USAGE_RECORD.unpack_from(frame, FRAME_HEADER.size)
+    assert (duration_ms, cpu_ms > 0, run_delay_ms) == (FIRST_USAGE_S * 1000, True, 250)
     assert cgroup.take_due_frame(10.05) == b""
 
 
