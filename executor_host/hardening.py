@@ -16,7 +16,7 @@ PIDS: Final = PROCESSES + 2  # and the supervisor and the program itself
 # runsc also counts the dozens of threads of its own kernel: https://gvisor.dev/docs/user_guide/faq/
 PIDS_UNDER_GVISOR: Final = 2048
 CPUS: Final = 1.0
-CPU_SHARES: Final = 4096  # four times the default, which dockerd has, too; it starts the sandboxes of others meanwhile
+CPU_SHARES: Final = 6144  # six times the default, which dockerd has, too; it starts the sandboxes of others meanwhile
 OPEN_FILES: Final = 1024
 AGENT_LABEL: Final = "python-exec.agent"
 RUNTIME_LABEL: Final = "python-exec.runtime"

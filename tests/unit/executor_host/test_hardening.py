@@ -24,7 +24,7 @@ F_SETFL, O_DIRECT = 4, 0o40000  # of x86-64
         "MemorySwap": 256 * 1024 * 1024,
         "PidsLimit": 258,
         "NanoCpus": 1_000_000_000,
-        "CpuShares": 4096,
+        "CpuShares": 6144,
         "OomScoreAdj": 500,
         "IpcMode": "private",
         "ShmSize": 16 * 1024 * 1024,
