@@ -163,10 +163,9 @@ class Sandbox:
 
     def _measure(self, duration_ms: int, cpu_ms: int, run_delay_ms: int) -> None:
         """Compute the demand since the last report, by the clock of the supervisor: reports may come late."""
-        demand_ms = cpu_ms + run_delay_ms
-        if duration_ms > self._duration_ms:
-            demand = (demand_ms - self._demand_ms) / (duration_ms - self._duration_ms)
-            self.cpu_demand = min(1.0, max(0.0, demand))
+        demand_ms, elapsed_ms = cpu_ms + run_delay_ms, duration_ms - self._duration_ms
+        if elapsed_ms > 0:
+            self.cpu_demand = min(1.0, max(0.0, (demand_ms - self._demand_ms) / elapsed_ms))
         self._duration_ms, self._demand_ms = duration_ms, demand_ms
 
     def destroy(self) -> None:

@@ -10,7 +10,6 @@ import types
 from typing import Any, cast
 
 from . import PLAIN_MODULES
-from .connection import receive_into
 from .shared_pages import share_pages
 from .streams import Streams
 
@@ -26,7 +25,7 @@ class StartPipes:
     def __init__(self) -> None:
         """Create the pipes, before the fork."""
         self._ready_read, self.ready_write = os.pipe()
-        self.start_read, self._start_write = os.pipe()
+        self.start_read, self.start_write = os.pipe()
 
     def wait_until_ready(self) -> None:
         """In PID 1: wait for the process of the program. Exit if it has died."""
@@ -37,13 +36,9 @@ class StartPipes:
         if not is_ready:
             os._exit(1)
 
-    def pass_args(self, args_bytes: int) -> None:
-        """In PID 1: pass on the arguments from the agent, each of which ends with NUL."""
-        receive_into(self._start_write, args_bytes)
-
     def start_program(self) -> None:
-        """In PID 1: let the program run."""
-        os.close(self._start_write)
+        """In PID 1: let the program run, with the arguments that were written to `start_write`."""
+        os.close(self.start_write)
 
 
 def prepare_interpreter(libc: ctypes.CDLL) -> set[str]:

@@ -9,7 +9,7 @@ import time
 
 from .artifacts import ArtifactSearch
 from .cgroup import Cgroup, UncountedSockets
-from .connection import READ_BYTES, receive, send
+from .connection import READ_BYTES, receive, receive_into, send
 from .program import StartPipes
 from .protocol import (
     EXITED,
@@ -45,7 +45,7 @@ class Run:
         is_last, timeout_s, *limits, input_bytes, args_bytes = RUN_HEADER.unpack(receive(RUN_HEADER.size))
         self.streams.start(input_bytes, *limits)
         with contextlib.suppress(BrokenPipeError):  # the kernel may have killed the program's process
-            start_pipes.pass_args(args_bytes)
+            receive_into(start_pipes.start_write, args_bytes)
         started_at = time.monotonic()  # before the program starts, which may then run for a while before PID 1 does
         start_pipes.start_program()
         self.cgroup.report_from(started_at)
