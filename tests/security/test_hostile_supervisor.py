@@ -198,14 +198,6 @@ def test_unknown_signal_numbers_are_named(supervisor, number, name):
     assert sandbox.run("pass", "", timeout_s=1).signal == name
 
 
-CHATTER = {
-    "silence": b"",
-    "trickle_of_one_frame": docker_frame(b"O"),
-    "empty_frames": docker_frame(frame(STDOUT)) * 1000,
-    "empty_wire": docker_frame(b"") * 1000,
-}
-
-
 DELAYED_REPORTS = {  # duration, CPU time and run delay of the run so far, in ms, and the demand since the report before
     "late": ([(25, 20, 5)], 1.0),
     "two_at_once": ([(25, 25, 0), (125, 50, 25)], 0.5),
@@ -227,6 +219,14 @@ def test_delayed_usage_reports_do_not_change_the_demand(supervisor, reports, dem
             connection.sendall(docker_frame(report()))
         assert running.result().status == Status.OK
         assert sandbox.cpu_demand == 1.0  # unknown again
+
+
+CHATTER = {
+    "silence": b"",
+    "trickle_of_one_frame": docker_frame(b"O"),
+    "empty_frames": docker_frame(frame(STDOUT)) * 1000,
+    "empty_wire": docker_frame(b"") * 1000,
+}
 
 
 @pytest.mark.parametrize("part", CHATTER.values(), ids=CHATTER)
@@ -255,7 +255,7 @@ def test_agent_timeout_stops_chatty_supervisor(supervisor, monkeypatch, part):
         stop.set()
         chatter.join()
     assert outcome.status == Status.TIMEOUT
-    assert time.monotonic() - started_at < 10
+    assert time.monotonic() - started_at < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024
     assert sandbox._engine.removed == ["id"]
 
