@@ -165,10 +165,10 @@ class JobTable(Struct, frozen=True):
         self, job_id: str, state: JobState, expression: str, values: Mapping[str, Value], *, condition: str = ""
     ) -> JobRecord | None:
         allowed, states = _state_allows(state)
-        values = {":state": state, **states, **values}
-        record = self._update(job_id, expression, f"{condition}{allowed}", values)
+        arguments = job_id, expression, condition + allowed, {":state": state, **states, **values}
+        record = self._update(*arguments)
         if record is not None and record.state in states_before(state):  # it was created after the write had failed
-            record = self._update(job_id, expression, f"{condition}{allowed}", values)
+            record = self._update(*arguments)
         return record
 
     def _update(self, job_id: str, expression: str, condition: str, values: Mapping[str, Value]) -> JobRecord | None:
